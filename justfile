@@ -1,0 +1,32 @@
+# The commands of daily work; `just` lists them.
+
+default:
+    @just --list
+
+# Everything CI runs.
+ci:
+    bash .ci/run
+
+# The main job: real chat, live subscribers, a crash half way, a verdict.
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# A server on ./kalamdb-data.
+serve *ARGS:
+    cargo run --release -- serve {{ARGS}}
+
+# All tests.
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# The crash test, for longer than the suite does.
+crash rounds="500":
+    KALAMDB_CRASH_ROUNDS={{rounds}} cargo test --test main crash -- --nocapture
+
+# The comparison with the floor; the table in README comes from here.
+floor:
+    cargo bench -p kalamdb-benches --bench floor
+
+# Golden vectors, written anew. Only for a new format version: a released vector never changes.
+vectors:
+    KALAMDB_WRITE_VECTORS=1 cargo test -p log-format

@@ -1,0 +1,279 @@
+//! The typed events. One event is one rkyv archive.
+//!
+//! Every variant is boxed: the archived enum is then a tag and a relative pointer, eight bytes whatever the payload,
+//! so that a new variant leaves the archives of old ones readable.
+
+use rkyv::rancor;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::catalog::{Job, Namespace, StorageLocation, Table, TableSchema, User};
+use crate::error::{Error, Result};
+use crate::ids::{NamespaceId, Partition, TableId, UserId};
+
+/// One change of the database. What is not listed here cannot happen to it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum ChangeEvent {
+    /// The log was opened for writing.
+    EpochStarted(Box<EpochStarted>),
+    /// A row came to be.
+    RowInserted(Box<RowInserted>),
+    /// A row changed.
+    RowUpdated(Box<RowUpdated>),
+    /// A row was deleted; its tombstone stays.
+    RowDeleted(Box<RowDeleted>),
+    /// A stream row arrived.
+    StreamAppended(Box<StreamAppended>),
+    /// The oldest rows of a stream partition went.
+    StreamEvicted(Box<StreamEvicted>),
+    /// A namespace was created.
+    NamespaceCreated(Box<Namespace>),
+    /// A namespace's options changed.
+    NamespaceAltered(Box<Namespace>),
+    /// An empty namespace was dropped.
+    NamespaceDropped(Box<NamespaceId>),
+    /// A table was created; its first schema version comes in the same commit.
+    TableCreated(Box<Table>),
+    /// A table's options or current schema version changed.
+    TableAltered(Box<Table>),
+    /// A table was dropped, with its rows and schema versions.
+    TableDropped(Box<TableDropped>),
+    /// A schema version was added.
+    SchemaVersionAdded(Box<TableSchema>),
+    /// An account was created.
+    UserCreated(Box<User>),
+    /// An account changed.
+    UserAltered(Box<User>),
+    /// An account was dropped.
+    UserDropped(Box<UserId>),
+    /// A place for cold files was registered.
+    StorageLocationCreated(Box<StorageLocation>),
+    /// A place for cold files changed.
+    StorageLocationAltered(Box<StorageLocation>),
+    /// A place for cold files was dropped.
+    StorageLocationDropped(Box<String>),
+    /// A job was queued or started.
+    JobCreated(Box<Job>),
+    /// A job went on or ended.
+    JobUpdated(Box<Job>),
+}
+
+/// A writer opened the log. Between `previous_end` and this event's seq there is a gap: seqs that may have been
+/// published by a process that died before they were durable, and are therefore never used again.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct EpochStarted {
+    /// The last seq that recovery found; 0 in a new log.
+    pub previous_end: u64,
+}
+
+/// A row and where it stands. `row` is encoded by [`crate::RowBuilder`], `key` by [`crate::KeyBuilder`].
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RowInserted {
+    /// Whose rows.
+    pub partition: Partition,
+    /// The primary key.
+    pub key: Vec<u8>,
+    /// The new row.
+    pub row: Vec<u8>,
+}
+
+/// A row before and after. The key never changes.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RowUpdated {
+    /// Whose rows.
+    pub partition: Partition,
+    /// The primary key.
+    pub key: Vec<u8>,
+    /// The row before.
+    pub old: Vec<u8>,
+    /// The row after.
+    pub new: Vec<u8>,
+}
+
+/// A row that is deleted.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RowDeleted {
+    /// Whose rows.
+    pub partition: Partition,
+    /// The primary key.
+    pub key: Vec<u8>,
+    /// The row before.
+    pub old: Vec<u8>,
+}
+
+/// A stream row. Its place is its commit's time and its seq.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct StreamAppended {
+    /// Whose rows.
+    pub partition: Partition,
+    /// The row.
+    pub row: Vec<u8>,
+}
+
+/// All rows of a stream partition before a point in (time, seq) went.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct StreamEvicted {
+    /// Whose rows.
+    pub partition: Partition,
+    /// Rows of commits before this time, microseconds, …
+    pub before_time: i64,
+    /// … or of this very time and before this seq.
+    pub before_seq: u64,
+}
+
+/// A table that is gone, with what a reader needs to say which.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct TableDropped {
+    /// The table.
+    pub table: TableId,
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// Its name.
+    pub name: String,
+}
+
+/// What an event does, in one word, for tools and filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A row or stream row came.
+    Insert,
+    /// A row changed.
+    Update,
+    /// A row was deleted.
+    Delete,
+    /// Stream rows went.
+    Evict,
+    /// The catalog changed.
+    Catalog,
+    /// The log itself.
+    Epoch,
+}
+
+impl Operation {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Evict => "evict",
+            Self::Catalog => "catalog",
+            Self::Epoch => "epoch",
+        }
+    }
+}
+
+/// An event's archive, ready to be put into a frame.
+#[derive(Clone, Debug)]
+pub struct EncodedEvent {
+    archive: AlignedVec<16>,
+    partition_is_stream: bool,
+}
+
+impl EncodedEvent {
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.archive
+    }
+
+    /// Whether it only appends to or evicts from a stream: such commits do not wait for the disk.
+    pub const fn is_stream(&self) -> bool {
+        self.partition_is_stream
+    }
+}
+
+impl ChangeEvent {
+    /// The event's archive.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where it is too large for 32-bit relative pointers.
+    pub fn encode(&self) -> Result<EncodedEvent> {
+        let mut archive = AlignedVec::new();
+        archive = rkyv::api::high::to_bytes_in::<_, rancor::Error>(self, archive)
+            .map_err(|error| Error::Encode { reason: error.to_string() })?;
+        let partition_is_stream = matches!(self, Self::StreamAppended(_) | Self::StreamEvicted(_));
+        Ok(EncodedEvent { archive, partition_is_stream })
+    }
+
+    /// The partition whose rows it changes, if it changes rows.
+    pub fn partition(&self) -> Option<&Partition> {
+        match self {
+            Self::RowInserted(event) => Some(&event.partition),
+            Self::RowUpdated(event) => Some(&event.partition),
+            Self::RowDeleted(event) => Some(&event.partition),
+            Self::StreamAppended(event) => Some(&event.partition),
+            Self::StreamEvicted(event) => Some(&event.partition),
+            _ => None,
+        }
+    }
+}
+
+impl ArchivedChangeEvent {
+    /// Checks that `bytes` are the archive of one event and gives access to it.
+    ///
+    /// # Errors
+    /// `None` where they are not, or are not aligned to 16 bytes.
+    pub fn access(bytes: &[u8]) -> Option<&Self> {
+        rkyv::access::<Self, rancor::Failure>(bytes).ok()
+    }
+
+    /// The event as a value of its own.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where the archive cannot be turned back; a validated one always can.
+    pub fn to_event(&self) -> Result<ChangeEvent> {
+        rkyv::deserialize::<ChangeEvent, rancor::Error>(self)
+            .map_err(|error| Error::Encode { reason: error.to_string() })
+    }
+
+    /// The partition whose rows it changes, if it changes rows.
+    pub fn partition(&self) -> Option<&crate::ids::ArchivedPartition> {
+        match self {
+            Self::RowInserted(event) => Some(&event.partition),
+            Self::RowUpdated(event) => Some(&event.partition),
+            Self::RowDeleted(event) => Some(&event.partition),
+            Self::StreamAppended(event) => Some(&event.partition),
+            Self::StreamEvicted(event) => Some(&event.partition),
+            _ => None,
+        }
+    }
+
+    /// What it does, in one word.
+    pub const fn operation(&self) -> Operation {
+        match self {
+            Self::RowInserted(_) | Self::StreamAppended(_) => Operation::Insert,
+            Self::RowUpdated(_) => Operation::Update,
+            Self::RowDeleted(_) => Operation::Delete,
+            Self::StreamEvicted(_) => Operation::Evict,
+            Self::EpochStarted(_) => Operation::Epoch,
+            _ => Operation::Catalog,
+        }
+    }
+
+    /// The name of its type, as SPEC.md lists them.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::EpochStarted(_) => "EpochStarted",
+            Self::RowInserted(_) => "RowInserted",
+            Self::RowUpdated(_) => "RowUpdated",
+            Self::RowDeleted(_) => "RowDeleted",
+            Self::StreamAppended(_) => "StreamAppended",
+            Self::StreamEvicted(_) => "StreamEvicted",
+            Self::NamespaceCreated(_) => "NamespaceCreated",
+            Self::NamespaceAltered(_) => "NamespaceAltered",
+            Self::NamespaceDropped(_) => "NamespaceDropped",
+            Self::TableCreated(_) => "TableCreated",
+            Self::TableAltered(_) => "TableAltered",
+            Self::TableDropped(_) => "TableDropped",
+            Self::SchemaVersionAdded(_) => "SchemaVersionAdded",
+            Self::UserCreated(_) => "UserCreated",
+            Self::UserAltered(_) => "UserAltered",
+            Self::UserDropped(_) => "UserDropped",
+            Self::StorageLocationCreated(_) => "StorageLocationCreated",
+            Self::StorageLocationAltered(_) => "StorageLocationAltered",
+            Self::StorageLocationDropped(_) => "StorageLocationDropped",
+            Self::JobCreated(_) => "JobCreated",
+            Self::JobUpdated(_) => "JobUpdated",
+        }
+    }
+}

@@ -1,0 +1,36 @@
+#![doc = include_str!("../SPEC.md")]
+
+mod catalog;
+mod error;
+mod event;
+mod frame;
+#[cfg(test)]
+mod golden;
+mod ids;
+mod key;
+mod row;
+mod segment;
+mod value;
+
+pub use bytes::Bytes;
+
+pub use crate::catalog::{
+    Access, Column, ColumnDefault, FlushPolicy, Job, JobStatus, Namespace, Record, Role, StorageLocation,
+    StreamOptions, StreamScope, Table, TableKind, TableSchema, User,
+};
+pub use crate::error::{Error, Result};
+pub use crate::event::{
+    ArchivedChangeEvent, ChangeEvent, EncodedEvent, EpochStarted, Operation, RowDeleted, RowInserted,
+    RowUpdated, StreamAppended, StreamEvicted, TableDropped,
+};
+pub use crate::frame::{
+    FRAME_HEADER_BYTES, FRAME_LENGTH_MAX, Frame, FrameBuffer, FrameEncoder, FrameFields, FrameHeader,
+};
+pub use crate::ids::{
+    ArchivedPartition, ColumnId, DatabaseId, JobId, NamespaceId, Partition, SchemaVersion, Seq, TableId,
+    UserId,
+};
+pub use crate::key::{KeyBuilder, KeyReader, escape_bytes, unescape_bytes};
+pub use crate::row::{CellRef, ROW_BYTES_MAX, RowBuilder, RowReader};
+pub use crate::segment::{FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader, segment_file_name};
+pub use crate::value::{DataType, Value};
