@@ -1,0 +1,287 @@
+//! Reading the log, in the writer's process or in another one, while it is written or afterwards.
+//!
+//! A reader takes no lock. It may meet a frame that is being written right now: that is "nothing yet", like the end.
+//! What it hands out is checked: checksum, offset table, and that each frame follows the one before. It does not know
+//! what is durable; whoever needs that compares with the writer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use log_format::{ArchivedChangeEvent, Frame, FrameHeader, SEGMENT_HEADER_BYTES, Seq};
+
+use crate::error::{Error, Flaw, Result};
+use crate::index::LogIndex;
+use crate::recovery::check_link;
+use crate::segment::{SegmentPath, SegmentReader, Step, list_segments};
+use crate::survivors;
+
+/// Where a frame stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The segment.
+    pub segment: PathBuf,
+    /// Where in it the frame begins.
+    pub offset: u64,
+}
+
+/// Reads frames in order. Begins at the first one retained unless [`LogReader::seek`] says otherwise.
+#[derive(Debug)]
+pub struct LogReader {
+    dir: PathBuf,
+    index: Arc<LogIndex>,
+    current: Option<SegmentReader>,
+    /// The frame before the next one, if it was read here.
+    last: Option<FrameHeader>,
+    /// Where `last` begins.
+    last_at: u64,
+    /// What [`LogReader::seek`] found and `next` has yet to give.
+    pending: Option<Frame>,
+    /// The offset in the current segment from which on the index wants another entry.
+    note_at: u64,
+}
+
+impl LogReader {
+    /// A reader of the log in `dir`, which need not exist yet.
+    pub fn open(dir: &Path) -> Self {
+        Self::with_index(dir, Arc::new(LogIndex::new()))
+    }
+
+    /// A reader that shares an index, such as the writer's.
+    pub fn with_index(dir: &Path, index: Arc<LogIndex>) -> Self {
+        Self { dir: dir.to_owned(), index, current: None, last: None, last_at: 0, pending: None, note_at: 0 }
+    }
+
+    /// The next frame; none where there is no other one yet: call again later. Its bytes are a slice of a read of some
+    /// 256 KiB, which it keeps alive.
+    ///
+    /// # Errors
+    /// [`Error::Rot`]; [`Error::BelowFloor`] where retention overtook this reader. The reader stays where it is.
+    #[expect(clippy::should_implement_trait, reason = "an iterator that ended and goes on would mislead")]
+    pub fn next(&mut self) -> Result<Option<Frame>> {
+        if let Some(frame) = self.pending.take() {
+            return Ok(Some(frame));
+        }
+        loop {
+            let Some(current) = &mut self.current else {
+                let Some(first) = list_segments(&self.dir)?.into_iter().next() else { return Ok(None) };
+                if self.enter(first)? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            if let Step::Frame(frame) = current.step()? {
+                return self.accept(frame).map(Some);
+            }
+            // The order matters: what was written before the next segment came to be is seen by the second step.
+            let unnamed = current.position() == SEGMENT_HEADER_BYTES as u64 && current.is_removed()?;
+            let base = current.base();
+            let next = list_segments(&self.dir)?
+                .into_iter()
+                .find(|segment| segment.base_seq > base || unnamed && segment.base_seq == base);
+            match (current.step()?, next) {
+                (Step::Frame(frame), _) => return self.accept(frame).map(Some),
+                (Step::End, None) => return Ok(None),
+                (Step::Bad(flaw), None) => return self.half_written(flaw),
+                (Step::Bad(flaw), Some(_)) => return Err(current.rot(current.position(), flaw)),
+                (Step::End, Some(_)) if !current.only_zeros_behind()? => {
+                    return Err(current.rot(current.position(), Flaw::Behind));
+                }
+                (Step::End, Some(next)) => {
+                    if !self.enter(next)? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A bad frame at the end of the last segment: one that is being written, unless frames stand behind it.
+    fn half_written(&mut self, flaw: log_format::Error) -> Result<Option<Frame>> {
+        let Some(current) = &mut self.current else { return Ok(None) };
+        let at = current.position();
+        let expected = self.last.map_or(current.base(), |last| last.last_seq().next());
+        if survivors::find(current, at, expected)?.frames == 0 {
+            return Ok(None);
+        }
+        // The writer goes forward: with a frame behind it there, this one is there too.
+        match current.step()? {
+            Step::Frame(frame) => self.accept(frame).map(Some),
+            _ => Err(current.rot(at, flaw)),
+        }
+    }
+
+    /// Goes to the beginning of a segment. False where it has no head yet, or was deleted meanwhile.
+    fn enter(&mut self, segment: SegmentPath) -> Result<bool> {
+        let reader = match SegmentReader::open(segment) {
+            Ok(reader) => reader,
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(false);
+            }
+            Err(Error::Head { source: log_format::Error::Truncated { .. }, .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if let Some(current) = &self.current
+            && current.header().database != reader.header().database
+        {
+            return Err(Error::ForeignSegment {
+                segment: reader.path().to_owned(),
+                expected: current.header().database,
+                found: reader.header().database,
+            });
+        }
+        self.note_at = 0;
+        self.current = Some(reader);
+        Ok(true)
+    }
+
+    /// Checks that a frame the current segment gave follows the one before it.
+    fn accept(&mut self, frame: Frame) -> Result<Frame> {
+        let Some(current) = &mut self.current else { return Ok(frame) };
+        let header = *frame.header();
+        let offset = current.position().saturating_sub(u64::from(header.length));
+        if let Err(error) = check_link(current, offset, self.last.as_ref(), &header) {
+            current.go_to(offset);
+            let floor = self.floor()?;
+            let expected = self.last.map_or(Seq::ZERO, |last| last.last_seq().next());
+            return Err(if self.last.is_some() && expected < floor {
+                Error::BelowFloor { floor }
+            } else {
+                error
+            });
+        }
+        if offset >= self.note_at {
+            self.note_at = self.index.note(current.base(), header.fields.first_seq, offset);
+        }
+        self.last = Some(header);
+        self.last_at = offset;
+        Ok(frame)
+    }
+
+    /// Where the frame stands that was given last.
+    pub fn place(&self) -> Option<Place> {
+        let current = self.current.as_ref().filter(|_| self.last.is_some())?;
+        Some(Place { segment: current.path().to_owned(), offset: self.last_at })
+    }
+
+    /// The first seq that is retained.
+    pub fn floor(&self) -> Result<Seq> {
+        Ok(list_segments(&self.dir)?.first().map_or(Seq::new(1), |first| first.base_seq))
+    }
+
+    /// The last seq that is there now.
+    pub fn end(&self) -> Result<Seq> {
+        let mut probe = Self::with_index(&self.dir, Arc::clone(&self.index));
+        probe.go_near(Seq::new(u64::MAX))?;
+        let mut end = Seq::ZERO;
+        while let Some(frame) = probe.next()? {
+            end = frame.last_seq();
+        }
+        Ok(end)
+    }
+
+    /// Goes to the place behind `after`: the next frame is the first one with an event behind it. That frame may also
+    /// have events up to `after`.
+    ///
+    /// # Errors
+    /// [`Error::BelowFloor`] where events behind `after` were deleted; [`Error::NotInLog`] where `after` is beyond the
+    /// end, or in a gap, so that it was never given to an event of this log.
+    pub fn seek(&mut self, after: Seq) -> Result<()> {
+        if !self.go_near(after)? {
+            return not_beyond(after, Seq::ZERO);
+        }
+        let mut end = Seq::ZERO;
+        loop {
+            let Some(frame) = self.next()? else { return not_beyond(after, end) };
+            end = frame.last_seq();
+            if end < after {
+                continue;
+            }
+            if end == after {
+                return Ok(());
+            }
+            let first = frame.first_seq();
+            let previous = previous_seq(&frame);
+            if after < previous {
+                return Err(Error::BelowFloor { floor: first });
+            }
+            if after > previous && after < first {
+                let end = self.end()?;
+                return Err(Error::NotInLog { after, end });
+            }
+            self.pending = Some(frame);
+            return Ok(());
+        }
+    }
+
+    /// Goes to the first frame with an event at `from` or behind it, wherever that is: `from` may be in a gap, and
+    /// beyond the end it means what is written next.
+    ///
+    /// # Errors
+    /// [`Error::BelowFloor`] where events from `from` on were deleted.
+    pub fn seek_from(&mut self, from: Seq) -> Result<()> {
+        self.go_near(from.previous())?;
+        while let Some(frame) = self.next()? {
+            if frame.last_seq() < from {
+                continue;
+            }
+            if from <= previous_seq(&frame) && from > Seq::ZERO {
+                return Err(Error::BelowFloor { floor: frame.first_seq() });
+            }
+            self.pending = Some(frame);
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Where bytes stand behind the last frame that are none: a frame that is being written right now or, without a
+    /// writer, one that was torn. Meant for after [`LogReader::next`] gave none.
+    pub fn unfinished(&mut self) -> Result<Option<Place>> {
+        let Some(current) = &mut self.current else { return Ok(None) };
+        let at = current.position();
+        let torn = match current.step()? {
+            Step::Frame(_) => false,
+            Step::End => !current.only_zeros_behind()?,
+            Step::Bad(_) => true,
+        };
+        current.go_to(at);
+        Ok(torn.then(|| Place { segment: current.path().to_owned(), offset: at }))
+    }
+
+    /// Goes to a frame at or before the one that holds `after`, or to the first one there is; false in an empty log.
+    fn go_near(&mut self, after: Seq) -> Result<bool> {
+        (self.pending, self.last, self.current) = (None, None, None);
+        let segments = list_segments(&self.dir)?;
+        let upto = segments.partition_point(|segment| segment.base_seq <= after.next()).max(1);
+        for segment in segments.into_iter().take(upto).rev() {
+            let base = segment.base_seq;
+            if !self.enter(segment)? {
+                continue;
+            }
+            let Some(current) = &mut self.current else { continue };
+            // A segment that was just begun holds nothing to compare with; the one before it does.
+            let begun = matches!(current.step()?, Step::Frame(_));
+            current.go_to(if begun { self.index.offset(base, after) } else { current.position() });
+            self.note_at = 0;
+            if begun || base.get() == 1 {
+                return Ok(true);
+            }
+        }
+        Ok(self.current.is_some())
+    }
+}
+
+fn not_beyond(after: Seq, end: Seq) -> Result<()> {
+    if after == end { Ok(()) } else { Err(Error::NotInLog { after, end }) }
+}
+
+/// The last seq before a frame that was given to an event: a frame that begins an epoch may come behind a gap.
+fn previous_seq(frame: &Frame) -> Seq {
+    match frame.event(0) {
+        Ok(ArchivedChangeEvent::EpochStarted(epoch)) => Seq::new(epoch.previous_end.to_native()),
+        _ => frame.first_seq().previous(),
+    }
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! Segment files: which there are, and reading one frame after another from one of them.
+//!
+//! Reads go in large pieces into aligned memory; frames are slices of it, nothing is copied. Every frame's checksum and
+//! offset table are checked. What a bad frame means, a torn write or rot or one that is being written right now, is for
+//! the caller to say.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use log_format::{
+    Bytes, FRAME_HEADER_BYTES, Frame, FrameBuffer, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Seq,
+};
+
+use crate::error::{At, Error, Flaw, Result};
+
+const READ_BYTES: usize = 256 << 10;
+
+/// A segment's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentPath {
+    /// The seq its first event has, as its name says.
+    pub base_seq: Seq,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// The segments in a log's directory, in order; none where there is no directory.
+pub fn list_segments(dir: &Path) -> Result<Vec<SegmentPath>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).at("list", dir),
+    };
+    let mut segments = Vec::new();
+    for entry in entries {
+        let path = entry.at("list", dir)?.path();
+        let base = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".klog"))
+            .filter(|digits| digits.len() == 20)
+            .and_then(|digits| digits.parse().ok());
+        if let Some(base) = base {
+            segments.push(SegmentPath { base_seq: Seq::new(base), path });
+        }
+    }
+    segments.sort_by_key(|segment| segment.base_seq);
+    Ok(segments)
+}
+
+/// What stands at a place of a segment.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// A frame.
+    Frame(Frame),
+    /// Zeros, or the end of the file.
+    End,
+    /// Neither.
+    Bad(log_format::Error),
+}
+
+/// Reads one segment, frame after frame.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    file: File,
+    segment: SegmentPath,
+    header: SegmentHeader,
+    position: u64,
+    buffer: Bytes,
+    buffer_at: u64,
+}
+
+impl SegmentReader {
+    /// Opens a segment at its first frame. A head that cannot be read is [`Error::Head`].
+    pub(crate) fn open(segment: SegmentPath) -> Result<Self> {
+        let file = File::open(&segment.path).at("open", &segment.path)?;
+        let head = read_at(&file, 0, SEGMENT_HEADER_BYTES).at("read", &segment.path)?;
+        let header = SegmentHeader::parse(&head)
+            .map_err(|source| Error::Head { segment: segment.path.clone(), source })?;
+        if header.base_seq != segment.base_seq {
+            return Err(Error::RenamedSegment { segment: segment.path, base_seq: header.base_seq });
+        }
+        let position = SEGMENT_HEADER_BYTES as u64;
+        Ok(Self { file, segment, header, position, buffer: Bytes::new(), buffer_at: position })
+    }
+
+    pub(crate) const fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    pub(crate) const fn base(&self) -> Seq {
+        self.segment.base_seq
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.segment.path
+    }
+
+    /// Where the next frame is looked for.
+    pub(crate) const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Goes to another place, where a frame must begin.
+    pub(crate) const fn go_to(&mut self, position: u64) {
+        self.position = position;
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn file_bytes(&self) -> Result<u64> {
+        self.file.metadata().map(|metadata| metadata.len()).at("inspect", self.path())
+    }
+
+    /// Whether the file has no name any more: retention, or a writer that removed it because it held nothing.
+    pub(crate) fn is_removed(&self) -> Result<bool> {
+        self.file.metadata().map(|metadata| metadata.nlink() == 0).at("inspect", self.path())
+    }
+
+    /// Damage at a place of this segment.
+    pub(crate) fn rot(&self, offset: u64, flaw: impl Into<Flaw>) -> Error {
+        Error::Rot { segment: self.path().to_owned(), offset, flaw: flaw.into() }
+    }
+
+    /// What stands at the position; goes behind it if that is a frame. Whatever is not a whole frame in the buffer is
+    /// read from the file again, so the answer is never older than the call.
+    pub(crate) fn step(&mut self) -> Result<Step> {
+        let step = match self.buffered() {
+            Some(frame) => Step::Frame(frame),
+            None => self.read()?,
+        };
+        if let Step::Frame(frame) = &step {
+            self.position += u64::from(frame.header().length);
+        }
+        Ok(step)
+    }
+
+    fn buffered(&self) -> Option<Frame> {
+        let start = usize::try_from(self.position.checked_sub(self.buffer_at)?).ok()?;
+        let rest = start..self.buffer.len();
+        (rest.len() > FRAME_HEADER_BYTES).then(|| Frame::parse(&self.buffer.slice(rest)).ok())?
+    }
+
+    fn read(&mut self) -> Result<Step> {
+        self.buffer = Bytes::new();
+        let head = read_at(&self.file, self.position, FRAME_HEADER_BYTES).at("read", self.path())?;
+        if head.iter().all(|byte| *byte == 0) {
+            return Ok(Step::End);
+        }
+        let length = match FrameHeader::parse(&head) {
+            Ok(header) => header.length as usize,
+            Err(error) => return Ok(Step::Bad(error)),
+        };
+        let bytes = read_at(&self.file, self.position, length.max(READ_BYTES)).at("read", self.path())?;
+        self.buffer = Bytes::from_owner(bytes);
+        self.buffer_at = self.position;
+        Ok(Frame::parse(&self.buffer).map_or_else(Step::Bad, Step::Frame))
+    }
+
+    /// Up to `count` bytes at `offset`; fewer only at the end of the file.
+    pub(crate) fn bytes_at(&self, offset: u64, count: usize) -> Result<FrameBuffer> {
+        read_at(&self.file, offset, count).at("read", self.path())
+    }
+
+    /// Whether nothing but zeros stands from the position on.
+    pub(crate) fn only_zeros_behind(&self) -> Result<bool> {
+        let mut at = self.position;
+        loop {
+            let bytes = self.bytes_at(at, READ_BYTES)?;
+            if bytes.is_empty() {
+                return Ok(true);
+            }
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += bytes.len() as u64;
+        }
+    }
+}
+
+fn read_at(file: &File, offset: u64, count: usize) -> std::io::Result<FrameBuffer> {
+    let mut buffer = FrameBuffer::new();
+    buffer.resize(count, 0);
+    let mut filled = 0;
+    while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
+        match file.read_at(free, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.resize(filled, 0);
+    Ok(buffer)
+}

@@ -1,0 +1,319 @@
+//! The one writer of a log: stage commits, write them as a group, sync.
+//!
+//! Nothing here knows a clock or a thread; the sequencer calls `stage` for each request of a group, `write` once, and
+//! `sync` when the durability asks for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log_format::{
+    ChangeEvent, DatabaseId, EncodedEvent, EpochStarted, Frame, FrameEncoder, FrameFields, FrameHeader, Seq,
+};
+
+use crate::active::ActiveSegment;
+use crate::error::{At, Error, Result};
+use crate::index::LogIndex;
+use crate::lock::{DirectoryLock, sync_directory};
+use crate::marker::CleanMarker;
+use crate::options::{Durability, LogOptions};
+use crate::poison::Poison;
+use crate::recovery::{self, Found, Recovery};
+use crate::segment::SegmentPath;
+
+/// Appends to a log. See the module for the order of calls.
+#[derive(Debug)]
+pub struct LogWriter {
+    dir: PathBuf,
+    options: LogOptions,
+    database: DatabaseId,
+    epoch: u32,
+    active: ActiveSegment,
+    encoder: FrameEncoder,
+    index: Arc<LogIndex>,
+    /// The offset in the active segment from which on the index wants another entry.
+    note_at: u64,
+    poison: Poison,
+    /// The seq the next staged event gets.
+    next_seq: Seq,
+    /// The checksum of the last staged frame.
+    previous_crc: u32,
+    /// The commit time of the last staged frame.
+    commit_time: i64,
+    /// The last written seq.
+    end: Seq,
+    /// The last seq known to be durable.
+    durable: Seq,
+    /// When [`LogWriter::sync_if_due`] last synced or found nothing to sync.
+    synced_at: Option<Instant>,
+    /// Held for as long as the writer lives.
+    _lock: DirectoryLock,
+}
+
+impl LogWriter {
+    /// Opens the log in `dir`, made if missing, and begins a new epoch in it, durably.
+    ///
+    /// Seqs go on without a gap after a clean shutdown. Otherwise somebody may have seen seqs that the disk never had,
+    /// so they skip ahead by [`LogOptions::seq_gap`]; the epoch's event says from where.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Rot`], [`Error::Lost`] and what can be wrong with segments' heads; nothing is
+    /// changed then.
+    pub fn open(dir: &Path, options: &LogOptions, now_micros: i64) -> Result<(Self, Recovery)> {
+        std::fs::create_dir_all(dir).at("create", dir)?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_directory(parent)?;
+        }
+        let lock = DirectoryLock::take(dir)?;
+        let index = Arc::new(LogIndex::new());
+        let mut found = recovery::examine(dir, &index)?;
+        let next_seq = if found.clean { found.end.next() } else { found.end.next().plus(options.seq_gap) };
+        let database = found.database.map_or_else(random_database, Ok)?;
+        let epoch = found.epoch.saturating_add(1);
+        CleanMarker::remove(dir)?;
+        let preallocate = if options.durability == Durability::Os { 0 } else { options.preallocate_bytes };
+        let active = match prepare(dir, &mut found)? {
+            Some((segment, end)) => ActiveSegment::reopen(segment, end, preallocate)?,
+            None => ActiveSegment::create(dir, database, epoch, next_seq, preallocate)?,
+        };
+        let mut writer = Self {
+            dir: dir.to_owned(),
+            options: *options,
+            database,
+            epoch,
+            active,
+            encoder: FrameEncoder::new(),
+            index,
+            note_at: 0,
+            poison: Poison::default(),
+            next_seq,
+            previous_crc: found.last.map_or(0, |last| last.crc),
+            commit_time: found.last.map_or(i64::MIN, |last| last.fields.commit_time),
+            end: found.end,
+            // What was found may still be in the operating system's memory only; the sync below settles it.
+            durable: Seq::ZERO,
+            synced_at: None,
+            _lock: lock,
+        };
+        writer.begin_epoch(found.end, now_micros)?;
+        let recovery = Recovery {
+            end: writer.end,
+            previous_end: found.end,
+            epoch,
+            gap: !found.clean,
+            frames: found.frames,
+            bytes: found.bytes,
+            cut: found.cut,
+        };
+        report(dir, &recovery);
+        Ok((writer, recovery))
+    }
+
+    fn begin_epoch(&mut self, previous_end: Seq, now_micros: i64) -> Result<()> {
+        let event = ChangeEvent::EpochStarted(Box::new(EpochStarted { previous_end: previous_end.get() }));
+        self.stage(&[event.encode()?], now_micros)?;
+        self.write()?;
+        self.sync()?;
+        Ok(())
+    }
+
+    /// Adds a commit to the group: gives its events their seqs. `commit_time` is raised to the last one's if it is
+    /// before it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where the events do not fit into a frame; the group is then as before.
+    pub fn stage(&mut self, events: &[EncodedEvent], commit_time: i64) -> Result<FrameHeader> {
+        self.poison.check()?;
+        let fields = FrameFields {
+            first_seq: self.next_seq,
+            epoch: self.epoch,
+            previous_crc: self.previous_crc,
+            commit_time: commit_time.max(self.commit_time),
+            durable_seq: self.durable,
+        };
+        let header = self.encoder.push(&fields, events)?;
+        self.next_seq = header.last_seq().next();
+        self.previous_crc = header.crc;
+        self.commit_time = fields.commit_time;
+        Ok(header)
+    }
+
+    /// Writes the group, in one write, and gives its frames. They share one buffer.
+    pub fn write(&mut self) -> Result<Vec<Frame>> {
+        self.poison.check()?;
+        if self.encoder.is_empty() {
+            return Ok(Vec::new());
+        }
+        let written = self.write_group();
+        self.poison.guard(written)
+    }
+
+    fn write_group(&mut self) -> Result<Vec<Frame>> {
+        let bytes = self.encoder.as_bytes().len() as u64;
+        if self.active.has_frames() && self.active.end() + bytes > self.options.segment_bytes {
+            self.rotate()?;
+        }
+        let mut offset = self.active.end();
+        self.active.append(self.encoder.as_bytes())?;
+        let frames = self.encoder.take_frames();
+        for frame in &frames {
+            if offset >= self.note_at {
+                self.note_at = self.index.note(self.active.base(), frame.first_seq(), offset);
+            }
+            offset += u64::from(frame.header().length);
+            self.end = frame.last_seq();
+        }
+        Ok(frames)
+    }
+
+    /// Seals the active segment and begins the next one, with the first seq of the group.
+    fn rotate(&mut self) -> Result<()> {
+        self.active.seal()?;
+        self.durable = self.end;
+        let first = FrameHeader::parse(self.encoder.as_bytes())?.fields.first_seq;
+        let preallocate =
+            if self.options.durability == Durability::Os { 0 } else { self.options.preallocate_bytes };
+        self.active = ActiveSegment::create(&self.dir, self.database, self.epoch, first, preallocate)?;
+        self.note_at = 0;
+        tracing::debug!(base_seq = %first, "began a segment");
+        Ok(())
+    }
+
+    /// Makes everything written durable; gives the last durable seq.
+    pub fn sync(&mut self) -> Result<Seq> {
+        self.poison.check()?;
+        if self.durable < self.end {
+            let synced = self.active.sync();
+            self.poison.guard(synced)?;
+            self.durable = self.end;
+        }
+        Ok(self.durable)
+    }
+
+    /// Syncs if the durability asks for it by now; gives the last durable seq.
+    pub fn sync_if_due(&mut self, now: Instant) -> Result<Seq> {
+        self.poison.check()?;
+        if self.sync_due_in(now) == Some(Duration::ZERO) {
+            self.synced_at = Some(now);
+            return self.sync();
+        }
+        if self.durable == self.end {
+            self.synced_at = Some(now);
+        }
+        Ok(self.durable)
+    }
+
+    /// How long what is written may wait for its sync; none if nothing waits or nobody asks for one.
+    pub fn sync_due_in(&self, now: Instant) -> Option<Duration> {
+        if self.durable == self.end {
+            return None;
+        }
+        match self.options.durability {
+            Durability::Always => Some(Duration::ZERO),
+            Durability::Interval(interval) => {
+                let waited = self.synced_at.map_or(interval, |then| now.saturating_duration_since(then));
+                Some(interval.saturating_sub(waited))
+            }
+            Durability::Os => None,
+        }
+    }
+
+    /// Writes and syncs what is left and notes that nothing beyond was handed out, so that the next writer goes on
+    /// without a gap.
+    pub fn close(mut self) -> Result<()> {
+        self.write()?;
+        let sealed = self.active.seal();
+        self.poison.guard(sealed)?;
+        CleanMarker { end: self.end, crc: self.previous_crc }.write(&self.dir)
+    }
+
+    /// The last written seq.
+    pub const fn end(&self) -> Seq {
+        self.end
+    }
+
+    /// The last seq known to be durable.
+    pub const fn durable(&self) -> Seq {
+        self.durable
+    }
+
+    /// The seq the next staged event gets.
+    pub const fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    /// The writer's epoch.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The database this is the log of.
+    pub const fn database(&self) -> DatabaseId {
+        self.database
+    }
+
+    /// The commit time of the last staged frame, microseconds since 1970.
+    pub const fn last_commit_time(&self) -> i64 {
+        self.commit_time
+    }
+
+    /// When a write counts as done.
+    pub const fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The index the writer fills, for readers of this process.
+    pub fn index(&self) -> Arc<LogIndex> {
+        Arc::clone(&self.index)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn put_file(&mut self, file: Box<dyn crate::active::SegmentFile>) {
+        self.active.put_file(file);
+    }
+}
+
+/// Removes segments without frames and gives the segment to go on with, if there is one.
+///
+/// IMPORTANT: where a segment is removed, the one before it is not written to again, for a reader may have left it.
+fn prepare(dir: &Path, found: &mut Found) -> Result<Option<(SegmentPath, u64)>> {
+    if found.keep
+        && let Some(cut) = &mut found.cut
+    {
+        recovery::keep_tail(dir, cut)?;
+    }
+    if found.empty.is_empty() {
+        return Ok(found.active.take());
+    }
+    for segment in &found.empty {
+        std::fs::remove_file(&segment.path).at("remove", &segment.path)?;
+    }
+    tracing::info!(dir = %dir.display(), count = found.empty.len(), "removed segments without frames");
+    sync_directory(dir)?;
+    Ok(None)
+}
+
+fn random_database() -> Result<DatabaseId> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|source| Error::Random { source })?;
+    Ok(DatabaseId::new(bytes))
+}
+
+fn report(dir: &Path, recovery: &Recovery) {
+    let Recovery { end, previous_end, epoch, gap, frames, bytes, cut } = recovery;
+    let dir = dir.display();
+    if let Some(cut) = cut {
+        let (segment, kept) = (cut.segment.display(), cut.kept.as_ref().map(|path| path.display()));
+        tracing::warn!(%dir, %segment, offset = cut.offset, bytes = cut.bytes, ?kept, "cut off a torn tail");
+    }
+    tracing::info!(%dir, %end, %previous_end, epoch, gap, frames, bytes, "opened the log");
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -1,0 +1,220 @@
+use std::fs;
+use std::io;
+
+use super::*;
+use crate::LogReader;
+use crate::active::SegmentFile;
+use crate::segment::list_segments;
+use crate::testing::{GAP, commit, event, open, options, rest, seq};
+
+/// A disk that has no room left, or breaks when it should sync.
+#[derive(Debug)]
+struct BrokenDisk {
+    writes: bool,
+}
+
+impl SegmentFile for BrokenDisk {
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        if self.writes { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::Error::other("input/output error"))
+    }
+
+    fn truncate(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_new_log_begins_with_its_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, recovery) = open(&dir.path().join("deep/er"));
+    assert_eq!((writer.end(), writer.durable(), writer.next_seq()), (seq(1), seq(1), seq(2)));
+    assert_eq!((recovery.previous_end, recovery.epoch, recovery.gap), (seq(0), 1, false));
+    assert_eq!(writer.last_commit_time(), 1_000);
+}
+
+#[test]
+fn a_group_is_one_buffer_of_linked_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path());
+    let heads =
+        [writer.stage(&[event(5), event(6)], 5_000).unwrap(), writer.stage(&[event(7)], 4_000).unwrap()];
+    assert_eq!((writer.end(), writer.next_seq()), (seq(1), seq(5)), "staged is not written");
+    let frames = writer.write().unwrap();
+    assert_eq!(frames.iter().map(|frame| *frame.header()).collect::<Vec<_>>(), heads);
+    assert_eq!(heads[1].fields.previous_crc, heads[0].crc);
+    assert_eq!(heads[1].fields.commit_time, 5_000, "time does not go back");
+    assert_eq!((writer.end(), writer.durable()), (seq(4), seq(1)));
+    assert_eq!(writer.sync().unwrap(), seq(4));
+    assert!(writer.write().unwrap().is_empty());
+    for frame in frames {
+        let reparsed = Frame::parse(frame.as_bytes()).unwrap();
+        assert_eq!(reparsed.header(), frame.header());
+    }
+}
+
+#[test]
+fn goes_on_without_a_gap_after_a_clean_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { preallocate_bytes: 1 << 20, ..options() };
+    let (mut writer, _) = LogWriter::open(dir.path(), &options, 9_000).unwrap();
+    commit(&mut writer, 3);
+    let database = writer.database();
+    let path = list_segments(dir.path()).unwrap()[0].path.clone();
+    assert!(fs::metadata(&path).unwrap().len() > 1 << 20);
+    writer.close().unwrap();
+    assert!(fs::metadata(&path).unwrap().len() < 4096, "the zeros ahead are cut off");
+    assert!(dir.path().join("CLEAN").exists());
+    let (writer, recovery) = open(dir.path());
+    assert!(!dir.path().join("CLEAN").exists());
+    assert_eq!(
+        (recovery.previous_end, recovery.end, recovery.gap, recovery.epoch),
+        (seq(4), seq(5), false, 2)
+    );
+    assert_eq!(writer.database(), database);
+    assert_eq!(writer.last_commit_time(), 9_000, "nor does time go back across restarts");
+    assert_eq!(rest(&mut LogReader::open(dir.path())), [(1, 1), (2, 4), (5, 5)]);
+}
+
+#[test]
+fn skips_ahead_where_it_was_not_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { preallocate_bytes: 1 << 16, ..options() };
+    let (mut writer, _) = LogWriter::open(dir.path(), &options, 0).unwrap();
+    commit(&mut writer, 3);
+    writer.close().unwrap();
+    for restart in 1..=3 {
+        let (mut writer, recovery) = LogWriter::open(dir.path(), &options, 0).unwrap();
+        let gap = if restart == 1 { 0 } else { GAP };
+        assert_eq!(recovery.gap, restart > 1, "the marker of the close before is gone");
+        assert_eq!(recovery.end, recovery.previous_end.plus(1 + gap));
+        assert_eq!(recovery.cut, None, "zeros ahead are no torn tail");
+        commit(&mut writer, 1);
+    }
+    assert_eq!(rest(&mut LogReader::open(dir.path())).len(), 2 + 3 * 2);
+}
+
+#[test]
+fn a_marker_of_another_end_does_not_vouch() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path());
+    commit(&mut writer, 3);
+    writer.close().unwrap();
+    let marker = fs::read(dir.path().join("CLEAN")).unwrap();
+    let (mut writer, _) = open(dir.path());
+    commit(&mut writer, 3);
+    drop(writer);
+    fs::write(dir.path().join("CLEAN"), marker).unwrap();
+    let (_, recovery) = open(dir.path());
+    assert!(recovery.gap);
+}
+
+#[test]
+fn a_second_writer_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _) = open(dir.path());
+    let refused = LogWriter::open(dir.path(), &options(), 0);
+    assert!(matches!(&refused, Err(Error::Locked { dir: named }) if named == dir.path()), "{refused:?}");
+    drop(writer);
+    open(dir.path());
+}
+
+#[test]
+fn what_does_not_fit_leaves_the_group_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path());
+    writer.stage(&[event(1)], 0).unwrap();
+    let before = writer.next_seq();
+    let huge: Vec<_> = (0..5).map(|_| event(15 << 20)).collect();
+    assert!(matches!(writer.stage(&huge, 0), Err(Error::Encode(_))));
+    assert!(matches!(writer.stage(&[], 0), Err(Error::Encode(_))));
+    assert_eq!(writer.next_seq(), before);
+    writer.stage(&[event(1)], 0).unwrap();
+    assert_eq!(writer.write().unwrap().len(), 2);
+    assert_eq!(rest(&mut LogReader::open(dir.path())), [(1, 1), (2, 2), (3, 3)]);
+}
+
+#[test]
+fn a_failed_write_poisons() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path());
+    commit(&mut writer, 1);
+    writer.put_file(Box::new(BrokenDisk { writes: false }));
+    writer.stage(&[event(1)], 0).unwrap();
+    for _ in 0..2 {
+        let failed = writer.write().unwrap_err();
+        let Error::Poisoned { cause } = &failed else { panic!("{failed:?}") };
+        assert!(matches!(&**cause, Error::Io { action: "write", .. }), "{cause:?}");
+    }
+    assert!(matches!(writer.stage(&[event(1)], 0), Err(Error::Poisoned { .. })));
+    assert!(matches!(writer.sync(), Err(Error::Poisoned { .. })));
+    assert!(matches!(writer.close(), Err(Error::Poisoned { .. })));
+    let (_, recovery) = open(dir.path());
+    assert_eq!((recovery.previous_end, recovery.gap), (seq(2), true));
+}
+
+#[test]
+fn a_failed_sync_poisons() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path());
+    writer.put_file(Box::new(BrokenDisk { writes: true }));
+    writer.stage(&[event(1)], 0).unwrap();
+    writer.write().unwrap();
+    for _ in 0..2 {
+        let failed = writer.sync().unwrap_err();
+        let Error::Poisoned { cause } = &failed else { panic!("{failed:?}") };
+        assert!(matches!(&**cause, Error::Io { action: "sync", .. }), "{cause:?}");
+    }
+    assert_eq!(writer.durable(), seq(1));
+    assert!(matches!(writer.write(), Err(Error::Poisoned { .. })));
+}
+
+#[test]
+fn syncs_when_it_is_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let interval = Duration::from_millis(100);
+    let at = |durability| LogOptions { durability, ..options() };
+    #[expect(clippy::disallowed_methods, reason = "an Instant has no other beginning")]
+    let start = Instant::now();
+
+    let (mut writer, _) = LogWriter::open(dir.path(), &at(Durability::Interval(interval)), 0).unwrap();
+    assert_eq!(writer.sync_if_due(start).unwrap(), seq(1));
+    writer.stage(&[event(1)], 0).unwrap();
+    writer.write().unwrap();
+    assert_eq!(writer.sync_due_in(start + interval / 2), Some(interval / 2));
+    assert_eq!(writer.sync_if_due(start + interval / 2).unwrap(), seq(1));
+    assert_eq!(writer.sync_if_due(start + interval).unwrap(), seq(2));
+    assert_eq!(writer.sync_due_in(start + interval), None);
+    drop(writer);
+
+    let (mut writer, _) = LogWriter::open(dir.path(), &at(Durability::Os), 0).unwrap();
+    writer.stage(&[event(1)], 0).unwrap();
+    writer.write().unwrap();
+    assert_eq!(writer.sync_due_in(start), None);
+    assert!(writer.sync_if_due(start).unwrap() < writer.end());
+    drop(writer);
+
+    let (mut writer, _) = LogWriter::open(dir.path(), &at(Durability::Always), 0).unwrap();
+    writer.stage(&[event(1)], 0).unwrap();
+    writer.write().unwrap();
+    assert_eq!(writer.sync_if_due(start).unwrap(), writer.end());
+}
+
+#[test]
+fn a_segment_is_sealed_at_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { preallocate_bytes: 2048, ..options() };
+    let (mut writer, _) = LogWriter::open(dir.path(), &options, 0).unwrap();
+    for _ in 0..40 {
+        commit(&mut writer, 2);
+    }
+    let segments = list_segments(dir.path()).unwrap();
+    assert!(segments.len() > 2);
+    for segment in &segments[..segments.len() - 1] {
+        assert!(fs::metadata(&segment.path).unwrap().len() <= options.segment_bytes);
+    }
+    assert_eq!(rest(&mut LogReader::open(dir.path())).len(), 41);
+}
