@@ -1,0 +1,187 @@
+//! Writing: the typed calls on a batch. A batch exists only inside [`crate::Store::apply`].
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use log_format::{ArchivedChangeEvent as Event, Partition, Seq, TableId};
+use rocksdb::{BoundColumnFamily, WriteBatch};
+
+use crate::error::{Error, Result};
+use crate::keyspace::{Keyspace, StoredRow, partition_prefix, prefix_end, stream_key, table_prefix};
+use crate::store::Shared;
+
+/// What one group of commits changes, written all at once.
+pub struct Batch<'s> {
+    families: [Arc<BoundColumnFamily<'s>>; 3],
+    pub(crate) writes: WriteBatch,
+}
+
+impl std::fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("writes", &self.writes.len()).finish_non_exhaustive()
+    }
+}
+
+/// Names a keyspace in a type.
+pub trait Rows {
+    /// The keyspace.
+    const KEYSPACE: Keyspace;
+}
+
+macro_rules! rows {
+    ($($name:ident => $keyspace:ident),*) => {$(
+        #[doc = concat!("Names [`Keyspace::", stringify!($keyspace), "`] in a type.")]
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl Rows for $name {
+            const KEYSPACE: Keyspace = Keyspace::$keyspace;
+        }
+    )*};
+}
+
+rows!(UserRows => User, SharedRows => Shared, StreamRows => Stream);
+
+/// The rows of one kind of table, within a batch.
+pub struct TableStore<'b, 's, R: Rows> {
+    batch: &'b mut Batch<'s>,
+    rows: PhantomData<R>,
+}
+
+/// Rows of USER tables.
+pub type UserTableStore<'b, 's> = TableStore<'b, 's, UserRows>;
+/// Rows of SHARED tables.
+pub type SharedTableStore<'b, 's> = TableStore<'b, 's, SharedRows>;
+/// Rows of STREAM tables.
+pub type StreamTableStore<'b, 's> = TableStore<'b, 's, StreamRows>;
+
+impl<'s> Batch<'s> {
+    pub(crate) fn new(shared: &'s Shared) -> Result<Self> {
+        let [user, shared_rows, stream] = Keyspace::ALL;
+        let families = [shared.family(user)?, shared.family(shared_rows)?, shared.family(stream)?];
+        Ok(Self { families, writes: WriteBatch::default() })
+    }
+
+    /// Rows of USER tables.
+    pub const fn users(&mut self) -> UserTableStore<'_, 's> {
+        TableStore { batch: self, rows: PhantomData }
+    }
+
+    /// Rows of SHARED tables.
+    pub const fn shared(&mut self) -> SharedTableStore<'_, 's> {
+        TableStore { batch: self, rows: PhantomData }
+    }
+
+    /// Rows of STREAM tables.
+    pub const fn streams(&mut self) -> StreamTableStore<'_, 's> {
+        TableStore { batch: self, rows: PhantomData }
+    }
+
+    /// Takes over what one event changes. Events of the catalog change no rows, but for a dropped table.
+    pub(crate) fn apply(&mut self, seq: Seq, commit_time: i64, event: &Event) {
+        match event {
+            Event::RowInserted(event) => {
+                self.put_row(&event.partition.to_partition(), &event.key, seq, commit_time, &event.row);
+            }
+            Event::RowUpdated(event) => {
+                self.put_row(&event.partition.to_partition(), &event.key, seq, commit_time, &event.new);
+            }
+            Event::RowDeleted(event) => {
+                let partition = event.partition.to_partition();
+                let tombstone = StoredRow { seq, updated: commit_time, deleted: true, row: &event.old };
+                match partition.user {
+                    Some(_) => self.users().put(&partition, &event.key, &tombstone),
+                    None => self.shared().put(&partition, &event.key, &tombstone),
+                }
+            }
+            Event::StreamAppended(event) => {
+                let row = StoredRow { seq, updated: commit_time, deleted: false, row: &event.row };
+                self.streams().put(&event.partition.to_partition(), &stream_key(commit_time, seq), &row);
+            }
+            Event::StreamEvicted(event) => self.streams().evict_older_than(
+                &event.partition.to_partition(),
+                event.before_time.to_native(),
+                Seq::new(event.before_seq.to_native()),
+            ),
+            Event::TableDropped(event) => {
+                let table = event.table.to_id();
+                self.users().drop_table(table);
+                self.shared().drop_table(table);
+                self.streams().drop_table(table);
+            }
+            _ => {}
+        }
+    }
+
+    fn put_row(&mut self, partition: &Partition, key: &[u8], seq: Seq, updated: i64, row: &[u8]) {
+        let row = StoredRow { seq, updated, deleted: false, row };
+        match partition.user {
+            Some(_) => self.users().put(partition, key, &row),
+            None => self.shared().put(partition, key, &row),
+        }
+    }
+}
+
+impl<'s, R: Rows> TableStore<'_, 's, R> {
+    fn family(&self) -> Arc<BoundColumnFamily<'s>> {
+        let [user, shared, stream] = &self.batch.families;
+        Arc::clone(match R::KEYSPACE {
+            Keyspace::User => user,
+            Keyspace::Shared => shared,
+            Keyspace::Stream => stream,
+        })
+    }
+
+    /// Writes a row or a tombstone.
+    pub fn put(&mut self, partition: &Partition, key: &[u8], row: &StoredRow<'_>) {
+        let mut full = partition_prefix(partition);
+        full.extend_from_slice(key);
+        let family = self.family();
+        self.batch.writes.put_cf(&family, full, row.encode());
+    }
+
+    /// Removes a row without a trace.
+    pub fn delete(&mut self, partition: &Partition, key: &[u8]) {
+        self.delete_batch_by_keys(partition, [key]);
+    }
+
+    /// Removes rows without a trace.
+    pub fn delete_batch_by_keys<'k>(
+        &mut self,
+        partition: &Partition,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+    ) {
+        let prefix = partition_prefix(partition);
+        let family = self.family();
+        for key in keys {
+            self.batch.writes.delete_cf(&family, [&prefix, key].concat());
+        }
+    }
+
+    /// Removes every row of a table, as one range.
+    pub fn drop_table(&mut self, table: TableId) {
+        let prefix = table_prefix(table);
+        let family = self.family();
+        self.batch.writes.delete_range_cf(&family, prefix.to_vec(), prefix_end(&prefix));
+    }
+}
+
+impl StreamTableStore<'_, '_> {
+    /// Removes the rows of a partition that were committed before `before_time`, or at that very time with a seq below
+    /// `before_seq`, as one range.
+    pub fn evict_older_than(&mut self, partition: &Partition, before_time: i64, before_seq: Seq) {
+        let prefix = partition_prefix(partition);
+        let until = [prefix.as_slice(), &stream_key(before_time, before_seq)].concat();
+        let family = self.family();
+        self.batch.writes.delete_range_cf(&family, prefix, until);
+    }
+}
+
+/// Turns a failure to read an event into one that names it.
+pub(crate) fn readable(seq: Seq, event: log_format::Result<&Event>) -> Result<&Event> {
+    event.map_err(|source| Error::Event { seq, source })
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

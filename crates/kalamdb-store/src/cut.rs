@@ -1,0 +1,201 @@
+//! Reading: one consistent cut of all rows.
+//!
+//! This is the one module of the project with `unsafe` in it: RocksDB's binding ties a snapshot to a borrow of its
+//! database, while a query must hold its cut for as long as its streams live, whoever polls them.
+
+use std::mem::ManuallyDrop;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use log_format::{Partition, Seq, TableId, UserId};
+use rocksdb::{Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
+
+use crate::error::{Error, Result};
+use crate::keyspace::{Keyspace, StoredRow, partition_prefix, prefix_end, table_prefix};
+use crate::store::{Database, Shared, read_applied_seq};
+
+/// Which keys of a partition. Bounds are row keys; none means from the first or to the last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The first key, inclusive.
+    pub from: Option<Vec<u8>>,
+    /// Where to end, exclusive.
+    pub until: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    /// The keys that begin with `prefix`.
+    pub fn with_prefix(prefix: &[u8]) -> Self {
+        let end = prefix_end(prefix);
+        Self { from: Some(prefix.to_vec()), until: Some(end).filter(|end| !end.is_empty()) }
+    }
+}
+
+/// Where a scan ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scanned {
+    /// After the last key of the range.
+    All,
+    /// The visitor stopped it at this row key, which it has seen; a range from the one behind it goes on.
+    StoppedAt(Vec<u8>),
+}
+
+impl Scanned {
+    /// The range that continues a stopped scan of a range ending at `until`.
+    pub fn rest(self, until: Option<Vec<u8>>) -> Option<KeyRange> {
+        match self {
+            Self::All => None,
+            Self::StoppedAt(mut key) => {
+                // The least key after this one: nothing stands between a key and itself with a zero byte added.
+                key.push(0);
+                Some(KeyRange { from: Some(key), until })
+            }
+        }
+    }
+}
+
+/// All rows as of one seq, however much is written meanwhile.
+pub struct Cut {
+    seq: Seq,
+    /// Must be dropped before `shared`: see `drop`.
+    snapshot: ManuallyDrop<SnapshotWithThreadMode<'static, Database>>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cut").field("seq", &self.seq).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Cut {
+    #[expect(unsafe_code, reason = "the proof stands beside it")]
+    fn drop(&mut self) {
+        // SAFETY: `snapshot` is dropped here and nowhere else, and is not used again. `shared`, which owns the database
+        // that the snapshot points into, is a field and so is dropped only after this body.
+        unsafe { ManuallyDrop::drop(&mut self.snapshot) }
+    }
+}
+
+impl Cut {
+    #[expect(unsafe_code, reason = "the proof stands beside it")]
+    pub(crate) fn take(shared: &Arc<Shared>) -> Result<Self> {
+        let snapshot = shared.database.snapshot();
+        // SAFETY: only the lifetime changes. The snapshot borrows `shared.database`, which stands inside an `Arc`'s
+        // allocation and so does not move; this struct holds a clone of that `Arc` for as long as the snapshot, and drops
+        // the snapshot first. The field is private and is never handed out with its made-up lifetime.
+        let snapshot = unsafe {
+            std::mem::transmute::<
+                SnapshotWithThreadMode<'_, Database>,
+                SnapshotWithThreadMode<'static, Database>,
+            >(snapshot)
+        };
+        let mut cut =
+            Self { seq: Seq::ZERO, snapshot: ManuallyDrop::new(snapshot), shared: Arc::clone(shared) };
+        cut.seq = read_applied_seq(|key| cut.snapshot.get(key))?;
+        Ok(cut)
+    }
+
+    /// The last event the cut contains.
+    pub const fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The row of this key, tombstones included, handed to `read`.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or the record is damaged.
+    pub fn get<T>(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        key: &[u8],
+        read: impl FnOnce(StoredRow<'_>) -> T,
+    ) -> Result<Option<T>> {
+        let mut full = partition_prefix(partition);
+        full.extend_from_slice(key);
+        let found = self
+            .snapshot
+            .get_pinned_cf(&self.shared.family(keyspace)?, full)
+            .map_err(|source| Error::Engine { action: "read a row", source })?;
+        found.map(|value| StoredRow::decode(&value).map(read)).transpose()
+    }
+
+    /// Hands the rows of a partition to `visit` in key order, tombstones included, until it breaks.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or a record is damaged.
+    pub fn scan(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        range: &KeyRange,
+        visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned> {
+        self.scan_prefix(keyspace, &partition_prefix(partition), range, visit)
+    }
+
+    /// The rows of one user in a USER table; see [`Cut::scan`].
+    ///
+    /// # Errors
+    /// As [`Cut::scan`].
+    pub fn scan_user(
+        &self,
+        table: TableId,
+        user: &UserId,
+        visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned> {
+        let partition = Partition::of_user(table, user.clone());
+        self.scan(Keyspace::User, &partition, &KeyRange::default(), visit)
+    }
+
+    /// All rows of a table, of every partition: for counting and checking, never on behalf of a user. The key handed
+    /// to `visit` begins with the partition's user.
+    ///
+    /// # Errors
+    /// As [`Cut::scan`].
+    pub fn scan_table(
+        &self,
+        keyspace: Keyspace,
+        table: TableId,
+        visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned> {
+        self.scan_prefix(keyspace, &table_prefix(table), &KeyRange::default(), visit)
+    }
+
+    fn scan_prefix(
+        &self,
+        keyspace: Keyspace,
+        prefix: &[u8],
+        range: &KeyRange,
+        mut visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned> {
+        let bound = |key: &Vec<u8>| [prefix, key].concat();
+        let from = range.from.as_ref().map_or_else(|| prefix.to_vec(), bound);
+        let until = range.until.as_ref().map_or_else(|| prefix_end(prefix), bound);
+        if !until.is_empty() && from >= until {
+            return Ok(Scanned::All);
+        }
+        let mut options = ReadOptions::default();
+        if !until.is_empty() {
+            options.set_iterate_upper_bound(until);
+        }
+        let rows = self.snapshot.iterator_cf_opt(
+            &self.shared.family(keyspace)?,
+            options,
+            IteratorMode::From(&from, Direction::Forward),
+        );
+        for row in rows {
+            let (key, value) = row.map_err(|source| Error::Engine { action: "scan rows", source })?;
+            let key = key.get(prefix.len()..).unwrap_or_default();
+            if visit(key, StoredRow::decode(&value)?).is_break() {
+                return Ok(Scanned::StoppedAt(key.to_vec()));
+            }
+        }
+        Ok(Scanned::All)
+    }
+}
+
+#[cfg(test)]
+#[path = "cut_tests.rs"]
+mod tests;

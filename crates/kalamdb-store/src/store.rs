@@ -1,0 +1,185 @@
+//! The store: opening, applying, flushing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use log_format::{Frame, Partition, Seq};
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions,
+    MultiThreaded, Options, WriteOptions,
+};
+
+use crate::batch::{Batch, readable};
+use crate::cut::Cut;
+use crate::error::{Error, Result};
+use crate::keyspace::{Keyspace, StoredRow, partition_prefix};
+
+pub(crate) type Database = DBWithThreadMode<MultiThreaded>;
+
+const APPLIED_SEQ_KEY: &[u8] = b"applied_seq";
+const DEFAULT_FAMILY: &str = "default";
+
+/// How much memory the store may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Bytes of the cache for blocks read from disk.
+    pub block_cache_bytes: usize,
+    /// Bytes of rows in memory at which RocksDB flushes by itself. It should never come to that: the engine flushes
+    /// earlier, after syncing the log.
+    pub write_buffer_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { block_cache_bytes: 256 << 20, write_buffer_bytes: 256 << 20 }
+    }
+}
+
+/// What the store and its cuts hold together.
+pub(crate) struct Shared {
+    pub(crate) database: Database,
+}
+
+impl Shared {
+    pub(crate) fn family(&self, keyspace: Keyspace) -> Result<Arc<BoundColumnFamily<'_>>> {
+        self.database.cf_handle(keyspace.column_family()).ok_or(Error::Damaged { what: "column family" })
+    }
+}
+
+/// The hot tier of one database.
+pub struct Store {
+    shared: Arc<Shared>,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in `path`, creating it where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
+        let mut database = Options::default();
+        database.create_if_missing(true);
+        database.create_missing_column_families(true);
+        // All column families are flushed together, so that `applied_seq` on disk never disagrees with the rows.
+        database.set_atomic_flush(true);
+        database.set_max_background_jobs(2);
+        database.set_keep_log_file_num(2);
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&cache);
+        blocks.set_bloom_filter(10.0, false);
+        let mut family = Options::default();
+        family.set_write_buffer_size(options.write_buffer_bytes);
+        family.set_block_based_table_factory(&blocks);
+        family.set_compression_type(rocksdb::DBCompressionType::Lz4);
+        family.set_level_compaction_dynamic_level_bytes(true);
+        let families = std::iter::once(DEFAULT_FAMILY)
+            .chain(Keyspace::ALL.map(Keyspace::column_family))
+            .map(|name| ColumnFamilyDescriptor::new(name, family.clone()));
+        let opened = Database::open_cf_descriptors(&database, path, families)
+            .map_err(|source| Error::Open { path: path.to_owned(), source })?;
+        Ok(Self { shared: Arc::new(Shared { database: opened }), path: path.to_owned() })
+    }
+
+    /// The last event whose effect the store holds. Replay begins behind it.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn applied_seq(&self) -> Result<Seq> {
+        read_applied_seq(|key| self.shared.database.get(key))
+    }
+
+    /// Applies commits that follow those already applied, in order, as one write. Applying the same commits again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// Where an event cannot be read or RocksDB cannot write; nothing is then applied.
+    pub fn apply(&self, commits: &[Frame]) -> Result<()> {
+        let Some(last) = commits.last() else { return Ok(()) };
+        self.write(|batch| {
+            for commit in commits {
+                for (seq, event) in commit.events() {
+                    batch.apply(seq, commit.header().fields.commit_time, readable(seq, event)?);
+                }
+            }
+            batch.writes.put(APPLIED_SEQ_KEY, last.last_seq().get().to_le_bytes());
+            Ok(())
+        })
+    }
+
+    /// Writes what `fill` puts into a batch, all of it or nothing. The log is the only write-ahead log.
+    pub(crate) fn write(&self, fill: impl FnOnce(&mut Batch<'_>) -> Result<()>) -> Result<()> {
+        let mut batch = Batch::new(&self.shared)?;
+        fill(&mut batch)?;
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.shared
+            .database
+            .write_opt(batch.writes, &options)
+            .map_err(|source| Error::Engine { action: "apply a commit", source })
+    }
+
+    /// Which event wrote the newest row of this key, and whether that is a tombstone.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or the record is damaged.
+    pub fn head(&self, keyspace: Keyspace, partition: &Partition, key: &[u8]) -> Result<Option<(Seq, bool)>> {
+        let mut full = partition_prefix(partition);
+        full.extend_from_slice(key);
+        let found = self
+            .shared
+            .database
+            .get_pinned_cf(&self.shared.family(keyspace)?, full)
+            .map_err(|source| Error::Engine { action: "read a row", source })?;
+        found.map(|value| StoredRow::decode(&value).map(|row| (row.seq, row.deleted))).transpose()
+    }
+
+    /// One consistent cut of all rows.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn cut(&self) -> Result<Cut> {
+        Cut::take(&self.shared)
+    }
+
+    /// Puts everything applied so far onto disk: at once where `wait`, else in the background. The log must be durable
+    /// up to [`Store::applied_seq`] before, or the rows could get ahead of it.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot write.
+    pub fn flush(&self, wait: bool) -> Result<()> {
+        let mut options = FlushOptions::default();
+        options.set_wait(wait);
+        let mut families = Vec::with_capacity(4);
+        for keyspace in Keyspace::ALL {
+            families.push(self.shared.family(keyspace)?);
+        }
+        families.extend(self.shared.database.cf_handle(DEFAULT_FAMILY));
+        self.shared
+            .database
+            .flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options)
+            .map_err(|source| Error::Engine { action: "flush", source })
+    }
+}
+
+pub(crate) fn read_applied_seq(
+    get: impl FnOnce(&'static [u8]) -> Result<Option<Vec<u8>>, rocksdb::Error>,
+) -> Result<Seq> {
+    let found =
+        get(APPLIED_SEQ_KEY).map_err(|source| Error::Engine { action: "read applied_seq", source })?;
+    found.map_or(Ok(Seq::ZERO), |bytes| {
+        let bytes = bytes.try_into().map_err(|_| Error::Damaged { what: "applied_seq" })?;
+        Ok(Seq::new(u64::from_le_bytes(bytes)))
+    })
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
