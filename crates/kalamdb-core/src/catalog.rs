@@ -1,0 +1,166 @@
+//! The catalog in memory: what every statement looks up first.
+//!
+//! A projection of the log like the stored one, kept by the sequencer as it applies commits, so that a lookup never
+//! touches disk. Users are not in it: there may be many, and they are looked up rarely.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use kalamdb_sql::SystemTables;
+use log_format::{ChangeEvent, NamespaceId, Table, TableId, TableSchema};
+
+use crate::error::{Error, Result};
+use crate::table::TableInfo;
+
+#[derive(Debug, Default)]
+struct Names {
+    namespaces: BTreeSet<NamespaceId>,
+    ids: BTreeMap<NamespaceId, BTreeMap<String, TableId>>,
+    tables: HashMap<TableId, Arc<TableInfo>>,
+}
+
+/// Namespaces and tables, by name and by id.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    // Read by every statement, written by the sequencer alone; held for lookups only.
+    names: RwLock<Names>,
+}
+
+impl Catalog {
+    /// Reads everything from the stored catalog.
+    pub(crate) fn load(stored: &SystemTables) -> Result<Self> {
+        let catalog = Self::default();
+        let mut schemas: HashMap<TableId, Vec<TableSchema>> = HashMap::new();
+        for schema in stored.scan_all_table_schemas()? {
+            schemas.entry(schema.table).or_default().push(schema);
+        }
+        let mut names = catalog.write();
+        names.namespaces.extend(stored.scan_all_namespaces()?.into_iter().map(|namespace| namespace.id));
+        for table in stored.scan_all_tables()? {
+            let versions = schemas.remove(&table.id).unwrap_or_default();
+            names.put(table, versions)?;
+        }
+        drop(names);
+        Ok(catalog)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Names> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the events of one commit change.
+    pub(crate) fn apply(&self, events: &[ChangeEvent]) -> Result<()> {
+        let mut names = self.write();
+        for event in events {
+            match event {
+                ChangeEvent::NamespaceCreated(namespace) => {
+                    names.namespaces.insert(namespace.id.clone());
+                }
+                ChangeEvent::NamespaceDropped(id) => {
+                    names.namespaces.remove(id.as_ref());
+                }
+                ChangeEvent::TableCreated(table) => {
+                    // The first schema version is in the same commit, wherever it stands.
+                    let versions = events.iter().filter_map(|event| match event {
+                        ChangeEvent::SchemaVersionAdded(schema) if schema.table == table.id => {
+                            Some(schema.as_ref().clone())
+                        }
+                        _ => None,
+                    });
+                    names.put(table.as_ref().clone(), versions.collect())?;
+                }
+                ChangeEvent::TableAltered(table) => {
+                    let mut versions =
+                        names.tables.get(&table.id).map(|known| known.versions()).unwrap_or_default();
+                    versions.extend(events.iter().filter_map(|event| match event {
+                        ChangeEvent::SchemaVersionAdded(schema) if schema.table == table.id => {
+                            Some(schema.as_ref().clone())
+                        }
+                        _ => None,
+                    }));
+                    names.put(table.as_ref().clone(), versions)?;
+                }
+                ChangeEvent::TableDropped(dropped) => {
+                    names.tables.remove(&dropped.table);
+                    if let Some(ids) = names.ids.get_mut(&dropped.namespace) {
+                        ids.remove(&dropped.name);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a namespace of this name is there.
+    pub(crate) fn has_namespace(&self, id: &NamespaceId) -> bool {
+        self.read().namespaces.contains(id)
+    }
+
+    /// The names of all namespaces.
+    pub(crate) fn namespaces(&self) -> Vec<NamespaceId> {
+        self.read().namespaces.iter().cloned().collect()
+    }
+
+    /// The tables of a namespace, by name.
+    pub(crate) fn tables_in(&self, namespace: &NamespaceId) -> Vec<Arc<TableInfo>> {
+        let names = self.read();
+        let ids = names.ids.get(namespace);
+        ids.into_iter().flat_map(BTreeMap::values).filter_map(|id| names.tables.get(id).cloned()).collect()
+    }
+
+    /// The names of the tables of a namespace.
+    pub(crate) fn table_names_in(&self, namespace: &NamespaceId) -> Vec<String> {
+        self.read().ids.get(namespace).map(|ids| ids.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The table with this id.
+    pub(crate) fn by_id(&self, id: TableId) -> Option<Arc<TableInfo>> {
+        self.read().tables.get(&id).cloned()
+    }
+
+    /// The table of this name, if there is one.
+    pub(crate) fn find(&self, namespace: &NamespaceId, name: &str) -> Option<Arc<TableInfo>> {
+        let names = self.read();
+        names.ids.get(namespace)?.get(name).and_then(|id| names.tables.get(id)).cloned()
+    }
+
+    /// The table of this name, or why not.
+    pub(crate) fn table(&self, namespace: &NamespaceId, name: &str) -> Result<Arc<TableInfo>> {
+        if let Some(found) = self.find(namespace, name) {
+            return Ok(found);
+        }
+        if !self.has_namespace(namespace) {
+            return Err(Error::NamespaceNotFound { name: namespace.to_string() });
+        }
+        let nearest = nearest_name(name, self.read().ids.get(namespace).into_iter().flat_map(BTreeMap::keys));
+        Err(Error::TableNotFound {
+            name: format!("{namespace}.{name}"),
+            nearest: nearest.map(|near| format!("{namespace}.{near}")),
+        })
+    }
+}
+
+impl Names {
+    fn put(&mut self, table: Table, versions: Vec<TableSchema>) -> Result<()> {
+        self.ids.entry(table.namespace.clone()).or_default().insert(table.name.clone(), table.id);
+        self.tables.insert(table.id, Arc::new(TableInfo::new(table, versions)?));
+        Ok(())
+    }
+}
+
+/// The candidate most like `name`, if one is like it at all.
+fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a String>) -> Option<String> {
+    let close_enough = name.len() / 3 + 1;
+    candidates
+        .map(|candidate| {
+            (datafusion::common::utils::datafusion_strsim::levenshtein(name, candidate), candidate)
+        })
+        .filter(|(distance, _)| *distance <= close_enough)
+        .min()
+        .map(|(_, candidate)| candidate.clone())
+}

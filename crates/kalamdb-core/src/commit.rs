@@ -1,0 +1,498 @@
+//! The write path. Every change of the database goes through [`Sequencer::commit_run`], and through nothing else.
+//!
+//! One thread owns the log's writer and both projections' write side. It drains a bounded queue, so that writers who wait at
+//! the same time share one append and one sync. After a failed write, sync or apply it commits nothing more: the log then
+//! holds exactly what was acknowledged, and a restart replays it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+
+use kalamdb_log::{CommitReceiver, CommitSender, Durability, Group, LogWriter, QueueClosed, commit_queue};
+use kalamdb_sql::SystemTables;
+use kalamdb_store::{Keyspace, Store};
+use log_format::{ChangeEvent, EncodedEvent, Frame, KeyReader, Partition, SchemaVersion, Seq, TableId};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::live::Feed;
+use crate::values;
+
+/// Requests that wait at the most, and that one group takes at the most.
+const QUEUE_CAPACITY: usize = 8192;
+const GROUP_REQUESTS_MAX: usize = 512;
+/// Kibibytes of encoded events that may wait in the queue.
+const QUEUE_KIBIBYTES_MAX: u32 = 128 << 10;
+
+/// What a commit got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The seq of its first event.
+    pub first_seq: Seq,
+    /// The seq of its last event.
+    pub last_seq: Seq,
+    /// When, microseconds since 1970.
+    pub commit_time: i64,
+}
+
+/// What must be true of a row for a commit to go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// No row of this key, or a deleted one.
+    Absent,
+    /// The row that this event wrote.
+    WrittenBy(Seq),
+}
+
+/// One row that a commit writes: which, what it relies on, whether the row is there after.
+#[derive(Debug)]
+pub(crate) struct RowWrite {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) expected: Expected,
+    pub(crate) deletes: bool,
+}
+
+/// A change of rows: the nth write belongs to the nth event. Stream events have no writes.
+#[derive(Debug)]
+pub(crate) struct RowCommit {
+    pub(crate) table: TableId,
+    /// The schema version that the rows were made for; a table altered or dropped since refuses them.
+    pub(crate) version: SchemaVersion,
+    pub(crate) keyspace: Keyspace,
+    pub(crate) events: Vec<EncodedEvent>,
+    pub(crate) writes: Vec<RowWrite>,
+}
+
+/// What a change of the catalog is made from: the state that nobody else can change meanwhile.
+pub(crate) struct Planning<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) system: &'a SystemTables,
+    /// The seq of the first event it will make.
+    pub(crate) next_seq: Seq,
+    /// Microseconds since 1970.
+    pub(crate) now: i64,
+}
+
+/// Makes the events of a change of the catalog, or refuses. Runs on the sequencer.
+pub(crate) type CatalogPlan = Box<dyn FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send>;
+
+enum Change {
+    Rows(RowCommit),
+    Catalog(CatalogPlan),
+}
+
+struct Request {
+    change: Change,
+    reply: Reply,
+}
+
+/// Where the answer goes: to a task that awaits it, or to a thread that blocks on it.
+enum Reply {
+    Task(oneshot::Sender<Result<Committed>>),
+    Thread(crossbeam_channel::Sender<Result<Committed>>),
+}
+
+impl Reply {
+    /// Answers. Who has gone away meanwhile needs no answer.
+    fn send(self, answer: Result<Committed>) {
+        match self {
+            Self::Task(task) => drop(task.send(answer)),
+            Self::Thread(thread) => drop(thread.send(answer)),
+        }
+    }
+}
+
+/// Where writers hand in their commits.
+#[derive(Clone)]
+pub(crate) struct Commits {
+    sender: CommitSender<Request>,
+    room: Arc<Semaphore>,
+}
+
+impl Commits {
+    /// Commits rows and waits until they count as written.
+    pub(crate) async fn rows(&self, commit: RowCommit) -> Result<Committed> {
+        let bytes: usize = commit.events.iter().map(|event| event.as_bytes().len()).sum();
+        let kibibytes = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, QUEUE_KIBIBYTES_MAX);
+        let _room = self.room.acquire_many(kibibytes).await.map_err(|_| Error::ShuttingDown)?;
+        self.submit_and_await(Change::Rows(commit)).await
+    }
+
+    /// Changes the catalog and waits until that counts as written.
+    pub(crate) async fn catalog(
+        &self,
+        plan: impl FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send + 'static,
+    ) -> Result<Committed> {
+        let _room = self.room.acquire().await.map_err(|_| Error::ShuttingDown)?;
+        self.submit_and_await(Change::Catalog(Box::new(plan))).await
+    }
+
+    /// Commits rows from a plain thread.
+    pub(crate) fn rows_blocking(&self, commit: RowCommit) -> Result<Committed> {
+        self.submit_and_block(Change::Rows(commit))
+    }
+
+    /// Changes the catalog from a plain thread.
+    pub(crate) fn catalog_blocking(
+        &self,
+        plan: impl FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send + 'static,
+    ) -> Result<Committed> {
+        self.submit_and_block(Change::Catalog(Box::new(plan)))
+    }
+
+    /// A way to nobody.
+    pub(crate) fn closed() -> Self {
+        let (sender, _) = commit_queue(1);
+        Self { sender, room: Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize)) }
+    }
+
+    async fn submit_and_await(&self, change: Change) -> Result<Committed> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Request { change, reply: Reply::Task(reply) })?;
+        answer.await.map_err(|_| Error::ShuttingDown)?
+    }
+
+    fn submit_and_block(&self, change: Change) -> Result<Committed> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.submit(Request { change, reply: Reply::Thread(reply) })?;
+        answer.recv().map_err(|_| Error::ShuttingDown)?
+    }
+
+    fn submit(&self, request: Request) -> Result<()> {
+        match self.sender.try_send(request) {
+            Ok(()) => Ok(()),
+            Err(QueueClosed::Closed(_)) => Err(Error::ShuttingDown),
+            Err(QueueClosed::Full(_)) => Err(Error::TooLarge {
+                what: "the queue of commits",
+                limit: QUEUE_CAPACITY,
+                hint: "the disk does not keep up; try again later",
+            }),
+        }
+    }
+}
+
+/// Why the engine takes no more writes, once it does not.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    failure: OnceLock<String>,
+}
+
+impl Health {
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    fn fail(&self, error: &Error) {
+        let reason = self.failure.get_or_init(|| error.to_string());
+        tracing::error!(%reason, "a write failed: the database is read-only from here on");
+        metrics::gauge!("kalamdb_read_only").set(1.0);
+    }
+}
+
+/// A row that the commits before in this run write.
+struct Pending {
+    seq: Seq,
+    deleted: bool,
+}
+
+/// A commit that is in the log's buffer and waits to be acknowledged.
+struct Staged {
+    committed: Committed,
+    reply: Reply,
+    /// The catalog's events, to apply to the catalog in memory.
+    catalog: Vec<ChangeEvent>,
+}
+
+/// The one who writes.
+pub(crate) struct Sequencer {
+    log: LogWriter,
+    store: Arc<Store>,
+    system: Arc<SystemTables>,
+    catalog: Arc<Catalog>,
+    feed: Arc<Feed>,
+    health: Arc<Health>,
+    queue: CommitReceiver<Request>,
+    /// Bytes of log whose effect may be in memory only.
+    unflushed_bytes: u64,
+    unflushed_bytes_max: u64,
+    /// The last commit, which the system tables may not have been told of.
+    last: Option<Frame>,
+    pending: HashMap<(Arc<Partition>, Vec<u8>), Pending>,
+}
+
+/// What the sequencer works on.
+pub(crate) struct Projections {
+    pub(crate) store: Arc<Store>,
+    pub(crate) system: Arc<SystemTables>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) health: Arc<Health>,
+}
+
+impl Sequencer {
+    /// The sequencer and the way to it.
+    pub(crate) fn new(log: LogWriter, on: Projections, unflushed_bytes_max: u64) -> (Self, Commits) {
+        let (sender, queue) = commit_queue(QUEUE_CAPACITY);
+        let sequencer = Self {
+            log,
+            store: on.store,
+            system: on.system,
+            catalog: on.catalog,
+            feed: on.feed,
+            health: on.health,
+            queue,
+            unflushed_bytes: 0,
+            unflushed_bytes_max,
+            last: None,
+            pending: HashMap::new(),
+        };
+        let room = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));
+        (sequencer, Commits { sender, room })
+    }
+
+    /// Commits until nobody can hand in commits any more, then closes the log.
+    pub(crate) fn run(mut self) {
+        loop {
+            let due = self.log.sync_due_in(clock::instant());
+            match self.queue.next_group(GROUP_REQUESTS_MAX, due) {
+                Group::Requests(requests) => self.commit_group(requests),
+                Group::Idle => self.sync_if_due(),
+                Group::Closed => break,
+            }
+        }
+        self.feed.close();
+        if self.health.failure().is_none() {
+            let closed = self.flush_projections(true).and_then(|()| Ok(self.log.close()?));
+            if let Err(error) = closed {
+                tracing::error!(%error, "the log could not be closed; the next start replays it");
+            }
+        }
+    }
+
+    fn sync_if_due(&mut self) {
+        if let Err(error) = self.log.sync_if_due(clock::instant()) {
+            self.health.fail(&error.into());
+        }
+    }
+
+    /// Commits a group in runs: a change of the catalog stands alone, since what follows may rely on it.
+    fn commit_group(&mut self, requests: Vec<Request>) {
+        metrics::histogram!("kalamdb_commit_group_requests").record(small(requests.len()));
+        let mut run = Vec::with_capacity(requests.len());
+        for request in requests {
+            if matches!(request.change, Change::Catalog(_)) {
+                self.commit_run(std::mem::take(&mut run));
+                self.commit_run(vec![request]);
+            } else {
+                run.push(request);
+            }
+        }
+        self.commit_run(run);
+        self.sync_if_due();
+    }
+
+    /// The write path, top to bottom.
+    fn commit_run(&mut self, requests: Vec<Request>) {
+        if requests.is_empty() {
+            return;
+        }
+        if let Some(reason) = self.health.failure() {
+            for request in requests {
+                request.reply.send(Err(Error::ReadOnly { reason: reason.to_owned() }));
+            }
+            return;
+        }
+        // Validate, assign seqs, encode. Streams come first: they do not wait for the disk.
+        let (streams, others): (Vec<_>, Vec<_>) =
+            requests.into_iter().partition(|request| request.change.is_stream());
+        let streams = self.stage_all(streams);
+        let others = self.stage_all(others);
+        self.pending.clear();
+        let first_durable = streams.len();
+        let mut staged = streams;
+        staged.extend(others);
+
+        // Append.
+        let frames = match self.log.write() {
+            Ok(frames) => frames,
+            Err(error) => return self.fail(&error.into(), staged),
+        };
+        let (ephemeral, durable) = frames.split_at(first_durable.min(frames.len()));
+        let waiting = staged.split_off(first_durable.min(staged.len()));
+        if let Err(error) = self.apply_and_publish(ephemeral, &staged) {
+            staged.extend(waiting);
+            return self.fail(&error, staged);
+        }
+        acknowledge(staged);
+        if durable.is_empty() {
+            return;
+        }
+
+        // Sync by policy, apply, publish, acknowledge.
+        if self.log.durability() == Durability::Always
+            && let Err(error) = self.log.sync()
+        {
+            return self.fail(&error.into(), waiting);
+        }
+        if let Err(error) = self.apply_and_publish(durable, &waiting) {
+            return self.fail(&error, waiting);
+        }
+        acknowledge(waiting);
+
+        if let Err(error) = self.flush_if_due() {
+            self.fail(&error, Vec::new());
+        }
+    }
+
+    /// Checks each commit against everything before it and puts those that hold into the log's buffer. The others are
+    /// answered here.
+    fn stage_all(&mut self, requests: Vec<Request>) -> Vec<Staged> {
+        let mut staged = Vec::with_capacity(requests.len());
+        for Request { change, reply } in requests {
+            match self.stage(change) {
+                Ok((committed, catalog)) => staged.push(Staged { committed, reply, catalog }),
+                Err(error) => reply.send(Err(error)),
+            }
+        }
+        staged
+    }
+
+    fn stage(&mut self, change: Change) -> Result<(Committed, Vec<ChangeEvent>)> {
+        let now = clock::now_micros();
+        let (rows, catalog) = match change {
+            Change::Rows(rows) => (rows, Vec::new()),
+            Change::Catalog(plan) => {
+                let events = plan(&Planning {
+                    catalog: &self.catalog,
+                    system: &self.system,
+                    next_seq: self.log.next_seq(),
+                    now,
+                })?;
+                let encoded: Vec<EncodedEvent> =
+                    events.iter().map(ChangeEvent::encode).collect::<Result<_, _>>()?;
+                let header = self.log.stage(&encoded, now)?;
+                return Ok((committed(&header), events));
+            }
+        };
+        self.check(&rows)?;
+        let header = self.log.stage(&rows.events, now)?;
+        for (index, write) in rows.writes.into_iter().enumerate() {
+            let seq = header.fields.first_seq.plus(index as u64);
+            self.pending.insert((write.partition, write.key), Pending { seq, deleted: write.deletes });
+        }
+        Ok((committed(&header), catalog))
+    }
+
+    /// Whether everything the commit relies on still holds.
+    fn check(&self, rows: &RowCommit) -> Result<()> {
+        let info = self.catalog.by_id(rows.table).ok_or(Error::TableDropped)?;
+        if info.version() != rows.version {
+            return Err(Error::Conflict { attempts: 1 });
+        }
+        let mut seen = HashSet::with_capacity(rows.writes.len());
+        for write in &rows.writes {
+            let found = match self.pending_row(write) {
+                Some(pending) => Some((pending.seq, pending.deleted)),
+                None => self.store.head(rows.keyspace, &write.partition, &write.key)?,
+            };
+            let twice = rows.writes.len() > 1 && !seen.insert((&write.partition, &write.key));
+            match (write.expected, found) {
+                (Expected::Absent, None | Some((_, true))) if !twice => {}
+                (Expected::Absent, _) => {
+                    let mut reader = KeyReader::new(&write.key);
+                    let columns = info.key_columns().iter().filter_map(|at| info.columns().get(*at));
+                    let key: Result<Vec<String>, _> = columns
+                        .map(|column| reader.next(column.data_type).map(|value| values::to_text(&value)))
+                        .collect();
+                    return Err(Error::DuplicateKey { table: info.full_name(), key: key?.join(", ") });
+                }
+                (Expected::WrittenBy(seq), Some((found, false))) if seq == found && !twice => {}
+                (Expected::WrittenBy(_), _) => return Err(Error::Conflict { attempts: 1 }),
+            }
+        }
+        Ok(())
+    }
+
+    fn pending_row(&self, write: &RowWrite) -> Option<&Pending> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        self.pending.get(&(Arc::clone(&write.partition), write.key.clone()))
+    }
+
+    /// From here on the commits can be read, and are on their way to those who listen.
+    fn apply_and_publish(&mut self, frames: &[Frame], staged: &[Staged]) -> Result<()> {
+        let Some(last) = frames.last() else { return Ok(()) };
+        self.store.apply(frames)?;
+        for commit in staged.iter().filter(|staged| !staged.catalog.is_empty()) {
+            self.system.apply(frames)?;
+            self.catalog.apply(&commit.catalog)?;
+        }
+        self.last = Some(last.clone());
+        self.unflushed_bytes += frames.iter().map(|frame| frame.as_bytes().len() as u64).sum::<u64>();
+        let events: usize = frames.iter().map(Frame::count).sum();
+        metrics::counter!("kalamdb_commits_total").increment(frames.len() as u64);
+        metrics::counter!("kalamdb_events_total").increment(events as u64);
+        self.feed.publish(frames);
+        Ok(())
+    }
+
+    /// Bounds what a restart has to replay.
+    fn flush_if_due(&mut self) -> Result<()> {
+        if self.unflushed_bytes < self.unflushed_bytes_max {
+            return Ok(());
+        }
+        self.flush_projections(false)
+    }
+
+    /// IMPORTANT: the log is synced before the projections are flushed, and this thread is the only one that writes
+    /// either, so what reaches the projections' files is never ahead of the log.
+    fn flush_projections(&mut self, wait: bool) -> Result<()> {
+        self.log.sync()?;
+        if let Some(last) = self.last.take() {
+            self.system.apply(std::slice::from_ref(&last))?;
+        }
+        self.store.flush(wait)?;
+        self.system.flush(wait)?;
+        self.unflushed_bytes = 0;
+        metrics::counter!("kalamdb_projection_flushes_total").increment(1);
+        Ok(())
+    }
+
+    fn fail(&self, error: &Error, staged: Vec<Staged>) {
+        self.health.fail(error);
+        let reason = self.health.failure().unwrap_or_default();
+        for staged in staged {
+            staged.reply.send(Err(Error::ReadOnly { reason: reason.to_owned() }));
+        }
+    }
+}
+
+impl Change {
+    fn is_stream(&self) -> bool {
+        match self {
+            Self::Rows(rows) => rows.keyspace == Keyspace::Stream,
+            Self::Catalog(_) => false,
+        }
+    }
+}
+
+const fn committed(header: &log_format::FrameHeader) -> Committed {
+    Committed {
+        first_seq: header.fields.first_seq,
+        last_seq: header.last_seq(),
+        commit_time: header.fields.commit_time,
+    }
+}
+
+fn acknowledge(staged: Vec<Staged>) {
+    for staged in staged {
+        staged.reply.send(Ok(staged.committed));
+    }
+}
+
+fn small(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}

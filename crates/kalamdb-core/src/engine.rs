@@ -1,0 +1,415 @@
+//! The engine: opening, replay, and what the server calls.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use datafusion::execution::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::prelude::SessionConfig;
+use kalamdb_log::{Durability, LogOptions, LogReader, LogWriter, Recovery};
+use kalamdb_sql::{LiveQueries, SystemTables};
+use kalamdb_store::{Store, StoreOptions};
+use log_format::{ChangeEvent, Namespace, NamespaceId, Partition, Role, Seq, User, UserId, Value};
+use serde_json::Value as Json;
+
+use crate::accounts;
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::commit::{Commits, Committed, Health, Planning, Projections, Sequencer};
+use crate::error::{Error, Result};
+use crate::functions::Snowflakes;
+use crate::live::{self, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
+use crate::provider::CATALOG;
+use crate::session::{DEFAULT_NAMESPACE, Session};
+use crate::sql::{self, Executed};
+use crate::streams::{Stop, StreamKeeper};
+use crate::table::TableInfo;
+
+/// The log's directory, within a database's.
+pub const LOG_DIRECTORY: &str = "log";
+/// The directory of rows, within a database's.
+pub const ROWS_DIRECTORY: &str = "rows";
+/// The directory of system tables, within a database's.
+pub const CATALOG_DIRECTORY: &str = "catalog";
+
+/// Commits applied at a time in replay.
+const REPLAY_COMMITS: usize = 256;
+
+/// How to open a database.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Its directory; made if it is not there.
+    pub data_dir: PathBuf,
+    /// When a write counts as done.
+    pub durability: Durability,
+    /// The password of `root`, where the database is new; none: one is made up.
+    pub root_password: Option<String>,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+    /// Bytes of log after which the projections are flushed: what a restart replays at the most.
+    pub unflushed_bytes_max: u64,
+    /// Bytes of the newest commits kept in memory for live queries.
+    pub feed_bytes_max: usize,
+    /// Bytes queries may take together before they spill.
+    pub query_bytes_max: usize,
+    /// Memory of the hot tier.
+    pub store: StoreOptions,
+}
+
+impl EngineOptions {
+    /// The defaults, for a database in this directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            durability: Durability::Always,
+            root_password: None,
+            segment_bytes: LogOptions::default().segment_bytes,
+            unflushed_bytes_max: 64 << 20,
+            feed_bytes_max: 32 << 20,
+            query_bytes_max: 1 << 30,
+            store: StoreOptions::default(),
+        }
+    }
+}
+
+/// What opening found.
+#[derive(Debug)]
+pub struct Opened {
+    /// The password made up for `root`, where the database is new and none was given. Nobody else knows it.
+    pub root_password: Option<String>,
+    /// What the log's recovery found.
+    pub recovery: Recovery,
+    /// Commits replayed into the projections.
+    pub replayed_commits: u64,
+}
+
+struct Shared {
+    data_dir: PathBuf,
+    store: Arc<Store>,
+    system: Arc<SystemTables>,
+    catalog: Arc<Catalog>,
+    live_queries: Arc<LiveQueries>,
+    router: Arc<Router>,
+    health: Arc<Health>,
+    snowflakes: Arc<Snowflakes>,
+    session_state: SessionState,
+    next_subscription: AtomicU64,
+    stop: Arc<Stop>,
+    /// None once the engine is closed: nobody can hand in commits then, and the sequencer ends.
+    commits: Mutex<Option<Commits>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A database that is open. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("data_dir", &self.shared.data_dir).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens a database: recovers the log, replays it into the projections, starts the engine's threads.
+    ///
+    /// # Errors
+    /// Where the directory cannot be used, is in use, or contradicts itself.
+    pub fn open(options: EngineOptions) -> Result<(Self, Opened)> {
+        let log_dir = options.data_dir.join(LOG_DIRECTORY);
+        let log_options = LogOptions {
+            segment_bytes: options.segment_bytes,
+            durability: options.durability,
+            ..LogOptions::default()
+        };
+        let (log, recovery) = LogWriter::open(&log_dir, &log_options, clock::now_micros())?;
+        let store = Arc::new(Store::open(&options.data_dir.join(ROWS_DIRECTORY), &options.store)?);
+        let system = Arc::new(SystemTables::open(&options.data_dir.join(CATALOG_DIRECTORY))?);
+        let index = log.index();
+        let replayed_commits =
+            replay(&mut LogReader::with_index(&log_dir, Arc::clone(&index)), &store, &system, log.end())?;
+
+        let catalog = Arc::new(Catalog::load(&system)?);
+        let feed = Arc::new(Feed::new(log.end(), options.feed_bytes_max));
+        let health = Arc::new(Health::default());
+        let router = Arc::new(Router::new(Arc::clone(&feed), Arc::clone(&catalog), log_dir, index));
+        let projections = Projections {
+            store: Arc::clone(&store),
+            system: Arc::clone(&system),
+            catalog: Arc::clone(&catalog),
+            feed: Arc::clone(&feed),
+            health: Arc::clone(&health),
+        };
+        let (sequencer, commits) = Sequencer::new(log, projections, options.unflushed_bytes_max);
+        let stop = Arc::new(Stop::default());
+        let keeper = StreamKeeper {
+            feed,
+            catalog: Arc::clone(&catalog),
+            store: Arc::clone(&store),
+            router: Arc::clone(&router),
+            commits: commits.clone(),
+            stop: Arc::clone(&stop),
+        };
+        let routing = Arc::clone(&router);
+        let threads = vec![
+            spawn("sequencer", move || sequencer.run())?,
+            spawn("live-router", move || routing.run())?,
+            spawn("stream-keeper", move || keeper.run())?,
+        ];
+        let engine = Self {
+            shared: Arc::new(Shared {
+                data_dir: options.data_dir.clone(),
+                store,
+                system,
+                catalog,
+                live_queries: Arc::new(LiveQueries::new()),
+                router,
+                health,
+                snowflakes: Arc::new(Snowflakes::default()),
+                session_state: query_state(options.query_bytes_max)?,
+                next_subscription: AtomicU64::new(1),
+                stop,
+                commits: Mutex::new(Some(commits)),
+                threads: Mutex::new(threads),
+            }),
+        };
+        let root_password = engine.begin(options.root_password)?;
+        Ok((engine, Opened { root_password, recovery, replayed_commits }))
+    }
+
+    /// What every database begins with: the namespace `default` and the user `root`.
+    fn begin(&self, root_password: Option<String>) -> Result<Option<String>> {
+        let root = UserId::new(accounts::ROOT);
+        if self.user(&root)?.is_some() {
+            return Ok(None);
+        }
+        let (password, generated) = match root_password {
+            Some(password) => (password, None),
+            None => {
+                let password = accounts::generate_password()?;
+                (password.clone(), Some(password))
+            }
+        };
+        let password_hash = accounts::hash_password_blocking(&password)?;
+        self.commits().catalog_blocking(move |planning: &Planning<'_>| {
+            let (created_at, updated_at) = (planning.now, planning.now);
+            let namespace = Namespace {
+                id: NamespaceId::new(DEFAULT_NAMESPACE),
+                options: Vec::new(),
+                created_at,
+                updated_at,
+            };
+            let user =
+                User { id: root, role: Role::Dba, password_hash, metadata: None, created_at, updated_at };
+            Ok(vec![
+                ChangeEvent::NamespaceCreated(Box::new(namespace)),
+                ChangeEvent::UserCreated(Box::new(user)),
+            ])
+        })?;
+        Ok(generated)
+    }
+
+    /// Takes no more writes, ends all subscriptions, flushes the projections, closes the log. Blocks until that is done.
+    pub fn close(self) {
+        self.shared.stop.stop();
+        drop(self.locked_commits().take());
+        let threads =
+            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine panicked");
+            }
+        }
+    }
+
+    fn locked_commits(&self) -> std::sync::MutexGuard<'_, Option<Commits>> {
+        self.shared.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The database's directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.shared.data_dir
+    }
+
+    /// The account of this name, if the password is right. Takes some 20 ms of one core.
+    ///
+    /// # Errors
+    /// [`Error::Unauthorized`].
+    pub fn authenticate(&self, user: &str, password: &str) -> Result<User> {
+        accounts::authenticate(&self.shared.system, user, password)
+    }
+
+    /// The account of this name.
+    ///
+    /// # Errors
+    /// Where the catalog cannot be read.
+    pub fn user(&self, id: &UserId) -> Result<Option<User>> {
+        Ok(self.shared.system.get_user(id)?)
+    }
+
+    /// Why the database is read-only, if it is.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.health.failure().map(ToOwned::to_owned)
+    }
+
+    /// Runs the statements of a request in order, up to the first that fails. Each is a commit of its own.
+    pub async fn execute(&self, session: &mut Session, sql: &str, params: &[Json]) -> Executed {
+        sql::execute(self, session, sql, params).await
+    }
+
+    /// Begins a live query. It is not live until [`Subscription::catch_up`] says so.
+    ///
+    /// # Errors
+    /// Where the SQL cannot be a live query, the table may not be read, or the log does not reach back to `from`.
+    pub async fn subscribe(
+        &self,
+        session: &Session,
+        request: SubscribeRequest,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Subscription> {
+        live::subscribe(self, session, request, sink).await
+    }
+
+    /// Inserts rows into a table, as one commit, and waits until they count as written: the way in for a program that
+    /// embeds the engine. A row has a value for each of the table's columns, in their order.
+    ///
+    /// # Errors
+    /// As an INSERT statement's.
+    pub fn insert_rows(&self, session: &Session, table: &str, rows: &[Vec<Value>]) -> Result<Committed> {
+        sql::insert_rows(self, session, table, rows)
+    }
+
+    /// The last seq that is published.
+    pub fn published(&self) -> Seq {
+        self.shared.router.feed().published()
+    }
+
+    // ── for the engine's own modules ──
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub(crate) fn system(&self) -> &SystemTables {
+        &self.shared.system
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.shared.catalog
+    }
+
+    pub(crate) fn live_queries(&self) -> &Arc<LiveQueries> {
+        &self.shared.live_queries
+    }
+
+    pub(crate) fn router(&self) -> &Arc<Router> {
+        &self.shared.router
+    }
+
+    pub(crate) fn snowflakes(&self) -> &Arc<Snowflakes> {
+        &self.shared.snowflakes
+    }
+
+    pub(crate) fn session_state(&self) -> &SessionState {
+        &self.shared.session_state
+    }
+
+    /// The way to the sequencer; one that is closed once the engine is.
+    pub(crate) fn commits(&self) -> Commits {
+        self.locked_commits().clone().unwrap_or_else(Commits::closed)
+    }
+
+    pub(crate) fn next_subscription_id(&self) -> SubscriptionId {
+        SubscriptionId::new(self.shared.next_subscription.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn has_namespace(&self, id: &NamespaceId) -> bool {
+        self.shared.catalog.has_namespace(id)
+    }
+
+    pub(crate) fn is_listened_to(&self, partition: &Partition) -> bool {
+        self.shared.router.listens(partition)
+    }
+
+    /// The table a statement names.
+    pub(crate) fn resolve(&self, session: &Session, name: &sql::TableName) -> Result<Arc<TableInfo>> {
+        self.shared.catalog.table(&sql::namespace_of(session, name), &name.name)
+    }
+
+    /// A session of another user, for one who may act for them.
+    pub(crate) fn session_of(&self, user: &str, by: &Session) -> Result<Session> {
+        let id = UserId::new(user);
+        let found = self.user(&id)?.ok_or_else(|| Error::NotFound { kind: "user", name: user.to_owned() })?;
+        by.require(found.role, "act for a user of a higher role")?;
+        Ok(Session::new(id, found.role, Some(by.namespace().as_str())))
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|source| Error::File { path: PathBuf::from(name), source })
+}
+
+/// Brings both projections up to the end of the log; each from where it stands.
+fn replay(reader: &mut LogReader, store: &Store, system: &SystemTables, end: Seq) -> Result<u64> {
+    let (rows_at, catalog_at) = (store.applied_seq()?, system.applied_seq()?);
+    for (name, at) in [(ROWS_DIRECTORY, rows_at), (CATALOG_DIRECTORY, catalog_at)] {
+        if at > end {
+            return Err(Error::Inconsistent {
+                reason: format!(
+                    "the directory {name} holds changes up to seq {at}, but the log ends at {end}: part of the log is \
+                     missing. Put it back, or restore a backup; deleting {name} would accept the loss"
+                ),
+            });
+        }
+    }
+    reader.seek(rows_at.min(catalog_at))?;
+    let (mut replayed, mut frames) = (0, Vec::with_capacity(REPLAY_COMMITS));
+    loop {
+        let next = reader.next()?;
+        let is_last = next.is_none();
+        frames.extend(next);
+        if frames.len() == REPLAY_COMMITS || is_last {
+            let after = |at: Seq| frames.iter().position(|frame: &log_format::Frame| frame.last_seq() > at);
+            if let Some(first) = after(rows_at) {
+                store.apply(frames.get(first..).unwrap_or_default())?;
+            }
+            if let Some(first) = after(catalog_at) {
+                system.apply(frames.get(first..).unwrap_or_default())?;
+            }
+            replayed += frames.len() as u64;
+            frames.clear();
+        }
+        if is_last {
+            return Ok(replayed);
+        }
+    }
+}
+
+/// What every session's state is made from.
+fn query_state(query_bytes_max: usize) -> Result<SessionState> {
+    let config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, DEFAULT_NAMESPACE)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(1);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(query_bytes_max)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::OsTmpDirectory))
+        .build_arc()
+        .map_err(crate::error::from_query)?;
+    Ok(SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .build())
+}

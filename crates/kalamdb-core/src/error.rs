@@ -1,0 +1,357 @@
+//! What the engine refuses or fails at, and the code a client gets for it.
+
+use datafusion::error::DataFusionError;
+use log_format::{DataType, Seq};
+
+/// The codes of `protocol.md`, as clients see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// A request without a statement.
+    EmptySql,
+    /// SQL that cannot be parsed or planned.
+    InvalidSql,
+    /// A parameter that is missing, too many, or does not fit.
+    InvalidParameter,
+    /// Parameters with several statements.
+    ParamsWithBatch,
+    /// Legal SQL that this version does not do.
+    Unsupported,
+    /// No such table.
+    TableNotFound,
+    /// No such namespace.
+    NamespaceNotFound,
+    /// No such thing of another kind.
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// Not allowed for this role.
+    PermissionDenied,
+    /// Wrong name or password.
+    Unauthorized,
+    /// A key, NOT NULL or type constraint.
+    ConstraintViolation,
+    /// Too many concurrent changes of the same rows.
+    Conflict,
+    /// Took too long.
+    Timeout,
+    /// Would take more memory than allowed.
+    MemoryLimit,
+    /// Failed while running.
+    SqlExecutionError,
+    /// The engine takes no more writes.
+    ReadOnly,
+    /// A resume from where the log no longer, or never, was.
+    ResyncRequired,
+    /// The table went while it was listened to.
+    TableDropped,
+    /// The engine is closing.
+    ShuttingDown,
+    /// A fault of ours.
+    InternalError,
+}
+
+impl ErrorCode {
+    /// The code as text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EmptySql => "EMPTY_SQL",
+            Self::InvalidSql => "INVALID_SQL",
+            Self::InvalidParameter => "INVALID_PARAMETER",
+            Self::ParamsWithBatch => "PARAMS_WITH_BATCH",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::TableNotFound => "TABLE_NOT_FOUND",
+            Self::NamespaceNotFound => "NAMESPACE_NOT_FOUND",
+            Self::NotFound => "NOT_FOUND",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::ConstraintViolation => "CONSTRAINT_VIOLATION",
+            Self::Conflict => "CONFLICT",
+            Self::Timeout => "TIMEOUT",
+            Self::MemoryLimit => "MEMORY_LIMIT",
+            Self::SqlExecutionError => "SQL_EXECUTION_ERROR",
+            Self::ReadOnly => "READ_ONLY",
+            Self::ResyncRequired => "RESYNC_REQUIRED",
+            Self::TableDropped => "TABLE_DROPPED",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::InternalError => "INTERNAL_ERROR",
+        }
+    }
+}
+
+/// A refusal or failure of the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No statement.
+    #[error("there is no statement in the request")]
+    EmptySql,
+    /// The text is not SQL.
+    #[error("{message}")]
+    Syntax {
+        /// What was expected, and where.
+        message: String,
+    },
+    /// Not done by this version.
+    #[error("{what} is not supported{}", hint.map(|hint| format!("; {hint}")).unwrap_or_default())]
+    Unsupported {
+        /// What was asked.
+        what: String,
+        /// What to do instead.
+        hint: Option<&'static str>,
+    },
+    /// A parameter.
+    #[error("parameter ${number}: {problem}")]
+    Parameter {
+        /// Its number, from 1.
+        number: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Parameters with several statements.
+    #[error("parameters go with a single statement; send the statements one by one")]
+    ParamsWithBatch,
+    /// No such table.
+    #[error("there is no table {name}{}", nearest.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
+    TableNotFound {
+        /// As asked.
+        name: String,
+        /// One that is there.
+        nearest: Option<String>,
+    },
+    /// No such namespace.
+    #[error("there is no namespace {name}; create it with CREATE NAMESPACE {name}")]
+    NamespaceNotFound {
+        /// As asked.
+        name: String,
+    },
+    /// No such thing.
+    #[error("there is no {kind} {name}")]
+    NotFound {
+        /// What kind of thing.
+        kind: &'static str,
+        /// As asked.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("{kind} {name} exists already")]
+    AlreadyExists {
+        /// What kind of thing.
+        kind: &'static str,
+        /// As asked.
+        name: String,
+    },
+    /// It is in use.
+    #[error("{what} cannot be dropped: {reason}")]
+    InUse {
+        /// The thing.
+        what: String,
+        /// Who uses it.
+        reason: String,
+    },
+    /// Not allowed.
+    #[error("{user} may not {action}; it takes the role {needed}")]
+    PermissionDenied {
+        /// Who.
+        user: String,
+        /// What they tried.
+        action: String,
+        /// Who may.
+        needed: &'static str,
+    },
+    /// Wrong name or password.
+    #[error("wrong user name or password")]
+    Unauthorized,
+    /// A definition that makes no sense.
+    #[error("{reason}")]
+    Definition {
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A row with this key is there.
+    #[error("{table} has a row with the primary key {key} already")]
+    DuplicateKey {
+        /// The table.
+        table: String,
+        /// The key's values.
+        key: String,
+    },
+    /// A row that breaks a constraint.
+    #[error("{table}.{column}: {problem}")]
+    Constraint {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A value that is not one of its type.
+    #[error("{text:?} is not a value of type {data_type}")]
+    Value {
+        /// The value.
+        text: String,
+        /// The type it should have.
+        data_type: DataType,
+    },
+    /// Somebody else changed the same rows, again and again.
+    #[error("the rows were changed by others {attempts} times in a row; try again")]
+    Conflict {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// A resume that cannot be exact.
+    #[error(
+        "changes after seq {from} are not all in the log (it holds {floor} to {end}); subscribe without `from` to start with a snapshot"
+    )]
+    ResyncRequired {
+        /// What the client asked for.
+        from: Seq,
+        /// The first seq that can still be read.
+        floor: Seq,
+        /// The last one.
+        end: Seq,
+    },
+    /// A live query's table was dropped.
+    #[error("the table was dropped")]
+    TableDropped,
+    /// A result or statement that is too large.
+    #[error("{what} takes more than {limit} bytes; {hint}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The engine takes no more writes.
+    #[error("the database is read-only: {reason}; restart it when the cause is mended")]
+    ReadOnly {
+        /// What failed.
+        reason: String,
+    },
+    /// The engine is closing.
+    #[error("the database is shutting down")]
+    ShuttingDown,
+    /// What the directory holds contradicts itself.
+    #[error("{reason}")]
+    Inconsistent {
+        /// What was found, and what to do.
+        reason: String,
+    },
+    /// Planning or running a query.
+    #[error("{}", first_line(.0))]
+    Query(#[from] DataFusionError),
+    /// The log.
+    #[error("log: {0}")]
+    Log(#[from] kalamdb_log::Error),
+    /// The hot tier.
+    #[error(transparent)]
+    Store(#[from] kalamdb_store::Error),
+    /// The system tables.
+    #[error(transparent)]
+    System(#[from] kalamdb_sql::Error),
+    /// Bytes.
+    #[error(transparent)]
+    Format(#[from] log_format::Error),
+    /// A password cannot be hashed.
+    #[error("the password cannot be hashed: {reason}")]
+    PasswordHash {
+        /// What the library says.
+        reason: String,
+    },
+    /// A file.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<datafusion::arrow::error::ArrowError> for Error {
+    fn from(error: datafusion::arrow::error::ArrowError) -> Self {
+        Self::Query(error.into())
+    }
+}
+
+impl Error {
+    /// A definition that makes no sense.
+    pub(crate) fn definition(reason: impl Into<String>) -> Self {
+        Self::Definition { reason: reason.into() }
+    }
+
+    /// Something this version does not do.
+    pub(crate) fn unsupported(what: impl Into<String>) -> Self {
+        Self::Unsupported { what: what.into(), hint: None }
+    }
+
+    /// The code a client gets.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::EmptySql => ErrorCode::EmptySql,
+            Self::Syntax { .. } | Self::Definition { .. } => ErrorCode::InvalidSql,
+            Self::Unsupported { .. } => ErrorCode::Unsupported,
+            Self::Parameter { .. } => ErrorCode::InvalidParameter,
+            Self::ParamsWithBatch => ErrorCode::ParamsWithBatch,
+            Self::TableNotFound { .. } => ErrorCode::TableNotFound,
+            Self::NamespaceNotFound { .. } => ErrorCode::NamespaceNotFound,
+            Self::NotFound { .. } => ErrorCode::NotFound,
+            Self::AlreadyExists { .. } => ErrorCode::AlreadyExists,
+            Self::PermissionDenied { .. } => ErrorCode::PermissionDenied,
+            Self::Unauthorized => ErrorCode::Unauthorized,
+            Self::InUse { .. } | Self::DuplicateKey { .. } | Self::Constraint { .. } | Self::Value { .. } => {
+                ErrorCode::ConstraintViolation
+            }
+            Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::ResyncRequired { .. } => ErrorCode::ResyncRequired,
+            Self::TableDropped => ErrorCode::TableDropped,
+            Self::TooLarge { .. } => ErrorCode::MemoryLimit,
+            Self::ReadOnly { .. } => ErrorCode::ReadOnly,
+            Self::ShuttingDown => ErrorCode::ShuttingDown,
+            Self::Query(error) => query_code(error),
+            Self::Inconsistent { .. }
+            | Self::Log(_)
+            | Self::Store(_)
+            | Self::System(_)
+            | Self::Format(_)
+            | Self::PasswordHash { .. }
+            | Self::File { .. } => ErrorCode::InternalError,
+        }
+    }
+}
+
+fn query_code(error: &DataFusionError) -> ErrorCode {
+    match error.find_root() {
+        DataFusionError::SQL(..)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::Collection(_)
+        | DataFusionError::Diagnostic(..) => ErrorCode::InvalidSql,
+        DataFusionError::NotImplemented(_) => ErrorCode::Unsupported,
+        DataFusionError::ResourcesExhausted(_) => ErrorCode::MemoryLimit,
+        _ => ErrorCode::SqlExecutionError,
+    }
+}
+
+/// The engine's own errors travel through `DataFusion` inside of its; this is the way back.
+pub(crate) fn from_query(error: DataFusionError) -> Error {
+    match error {
+        DataFusionError::External(inner) => match inner.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(other) => Error::Query(DataFusionError::External(other)),
+        },
+        other => Error::Query(other),
+    }
+}
+
+fn first_line(error: &DataFusionError) -> String {
+    let text = error.strip_backtrace();
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,45 @@
+//! The engine of KalamDB: business logic over a log and two projections.
+//!
+//! Where to begin reading:
+//! - a write: `commit` ([`Sequencer::commit_run`](commit)), fed by `sql::dml` and `sql::ddl`;
+//! - a read: `sql::select`, then `provider` (whose rows) and `rows` (bytes to Arrow);
+//! - a live query: `live`.
+//!
+//! Invariants: every change goes through the sequencer as an event; every partition is formed from a session's own user;
+//! nothing here knows RocksDB, HTTP or the wire format.
+
+mod accounts;
+mod catalog;
+pub mod clock;
+mod commit;
+mod engine;
+mod error;
+mod functions;
+mod live;
+mod provider;
+mod rows;
+mod session;
+mod sql;
+mod streams;
+mod table;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use datafusion::arrow;
+pub use datafusion::execution::SendableRecordBatchStream;
+pub use kalamdb_log as log;
+pub use kalamdb_sql as system;
+pub use log_format as format;
+
+pub use crate::commit::Committed;
+pub use crate::engine::{CATALOG_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY};
+pub use crate::error::{Error, ErrorCode, Result};
+pub use crate::functions::role_name;
+pub use crate::live::{
+    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, Sink, Snapshot, SubscribeRequest, Subscription,
+    SubscriptionId,
+};
+pub use crate::session::{DEFAULT_NAMESPACE, Session};
+pub use crate::sql::{Executed, StatementResult};
+pub use crate::table::{SystemColumn, TYPE_METADATA, sql_type};

@@ -1,0 +1,244 @@
+//! What one commit changes for one live query.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use datafusion::arrow::array::RecordBatch;
+use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq};
+
+use crate::error::Result;
+use crate::live::query::{LiveQuery, live_shape};
+use crate::rows::{BatchBuilder, RowHead};
+use crate::table::TableInfo;
+
+/// Rows in one frame at the most.
+const FRAME_ROWS_MAX: usize = 1000;
+
+/// What happened to rows, as a live query sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// They match now and did not before.
+    Insert,
+    /// They matched before and do now.
+    Update,
+    /// They matched before and do not now.
+    Delete,
+}
+
+impl ChangeKind {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// The part of a change that is the same for everyone who selects the same columns.
+#[derive(Debug)]
+pub struct ChangePayload {
+    /// What happened.
+    pub kind: ChangeKind,
+    /// The seq of the last row's change.
+    pub seq: Seq,
+    /// When it was committed, microseconds since 1970.
+    pub commit_time: i64,
+    /// The rows after; none for deletes. `_seq` is each row's own change.
+    pub rows: Option<RecordBatch>,
+    /// The rows before; none for inserts. `_seq` is the change here too.
+    pub old_rows: Option<RecordBatch>,
+    /// What the wire made of it, once per encoding, shared by every connection.
+    encoded: [OnceLock<Bytes>; 2],
+}
+
+impl ChangePayload {
+    /// The payload in the wire's encoding number `slot` (0 or 1), made by whoever needs it first.
+    pub fn encoded(&self, slot: usize, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        match self.encoded.get(slot) {
+            Some(cell) => cell.get_or_init(|| encode(self)).clone(),
+            None => encode(self),
+        }
+    }
+}
+
+/// A change on its way to one subscriber.
+#[derive(Clone, Debug)]
+pub struct ChangeFrame {
+    /// What happened.
+    pub payload: Arc<ChangePayload>,
+    /// The seq of the frame before it on this subscription.
+    pub prev_seq: Seq,
+    /// Whether further frames of the same commit follow.
+    pub more: bool,
+}
+
+/// One row's change, as the log tells it.
+struct RowChange<'f> {
+    seq: Seq,
+    old: Option<&'f [u8]>,
+    new: Option<&'f [u8]>,
+}
+
+/// What one commit does to one partition.
+pub(crate) struct PartitionChanges<'f> {
+    commit_time: i64,
+    changes: Vec<RowChange<'f>>,
+}
+
+/// What a commit does, by partition, for those that `wanted` says somebody listens to.
+pub(crate) fn changes_by_partition<'f>(
+    frame: &'f Frame,
+    wanted: impl Fn(&Partition) -> bool,
+) -> Result<Vec<(Partition, PartitionChanges<'f>)>> {
+    let commit_time = frame.header().fields.commit_time;
+    let mut found: Vec<(Partition, PartitionChanges<'f>)> = Vec::new();
+    let mut last: Option<(&'f ArchivedPartition, Option<usize>)> = None;
+    for (seq, event) in frame.events() {
+        let event = event?;
+        let Some(archived) = event.partition() else { continue };
+        let change = match event {
+            Event::RowInserted(event) => RowChange { seq, old: None, new: Some(&event.row) },
+            Event::RowUpdated(event) => RowChange { seq, old: Some(&event.old), new: Some(&event.new) },
+            Event::RowDeleted(event) => RowChange { seq, old: Some(&event.old), new: None },
+            Event::StreamAppended(event) => RowChange { seq, old: None, new: Some(&event.row) },
+            // Stream rows go silently.
+            _ => continue,
+        };
+        // Most commits write one partition: look it up once.
+        let same = last.filter(|(partition, _)| same_partition(partition, archived));
+        let at = same.map_or_else(
+            || {
+                let partition = archived.to_partition();
+                if !wanted(&partition) {
+                    return None;
+                }
+                Some(found.iter().position(|(known, _)| *known == partition).unwrap_or_else(|| {
+                    found.push((partition, PartitionChanges { commit_time, changes: Vec::new() }));
+                    found.len() - 1
+                }))
+            },
+            |(_, at)| at,
+        );
+        last = Some((archived, at));
+        if let Some((_, changes)) = at.and_then(|at| found.get_mut(at)) {
+            changes.changes.push(change);
+        }
+    }
+    Ok(found)
+}
+
+fn same_partition(left: &ArchivedPartition, right: &ArchivedPartition) -> bool {
+    let user = |partition: &ArchivedPartition| partition.user.as_ref().map(|user| user.as_str().to_owned());
+    left.table.to_id() == right.table.to_id() && user(left) == user(right)
+}
+
+impl<'f> PartitionChanges<'f> {
+    /// Every row before or after a change.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &'f [u8]> + '_ {
+        self.changes.iter().flat_map(|change| [change.old, change.new].into_iter().flatten())
+    }
+
+    /// The changes after a seq: a subscriber may resume in the middle of a commit.
+    pub(crate) fn after(mut self, seq: Seq) -> Self {
+        self.changes.retain(|change| change.seq > seq);
+        self
+    }
+}
+
+type PayloadKey = (String, ChangeKind, Vec<u32>);
+
+/// The rows of one partition's changes in Arrow, made once for all live queries that may match.
+pub(crate) struct ChangeBatches {
+    commit_time: i64,
+    seqs: Vec<Seq>,
+    /// By change: its row in `new`, in `old`.
+    places: Vec<(Option<u32>, Option<u32>)>,
+    new: RecordBatch,
+    old: RecordBatch,
+    /// Payloads that others may share.
+    made: HashMap<PayloadKey, Arc<ChangePayload>>,
+}
+
+impl ChangeBatches {
+    pub(crate) fn new(info: &TableInfo, changes: &PartitionChanges<'_>) -> Result<Self> {
+        let shape = live_shape(info);
+        let mut new = BatchBuilder::new(info, &shape)?;
+        let mut old = BatchBuilder::new(info, &shape)?;
+        let mut places = Vec::with_capacity(changes.changes.len());
+        let updated = changes.commit_time;
+        for change in &changes.changes {
+            let add = |builder: &mut BatchBuilder<'_>, row: Option<&[u8]>, deleted| -> Result<_> {
+                let Some(row) = row else { return Ok(None) };
+                builder.push(RowHead { seq: change.seq, updated, deleted }, row)?;
+                Ok(u32::try_from(builder.rows() - 1).ok())
+            };
+            let place = (add(&mut new, change.new, false)?, add(&mut old, change.old, false)?);
+            places.push(place);
+        }
+        Ok(Self {
+            commit_time: changes.commit_time,
+            seqs: changes.changes.iter().map(|change| change.seq).collect(),
+            places,
+            new: new.finish()?,
+            old: old.finish()?,
+            made: HashMap::new(),
+        })
+    }
+
+    /// The frames this commit makes for a live query whose last frame had the seq `prev_seq`.
+    pub(crate) fn frames(&mut self, query: &LiveQuery, prev_seq: Seq) -> Result<Vec<ChangeFrame>> {
+        let matches_new = query.matching(&self.new)?;
+        let matches_old = query.matching(&self.old)?;
+        let is = |mask: &[bool], row: Option<u32>| {
+            row.and_then(|row| mask.get(row as usize)).copied().unwrap_or_default()
+        };
+        let mut runs: Vec<(ChangeKind, Vec<u32>)> = Vec::new();
+        for (index, (new, old)) in (0_u32..).zip(&self.places) {
+            let kind = match (is(&matches_old, *old), is(&matches_new, *new)) {
+                (false, true) => ChangeKind::Insert,
+                (true, true) => ChangeKind::Update,
+                (true, false) => ChangeKind::Delete,
+                (false, false) => continue,
+            };
+            match runs.last_mut() {
+                Some((last, run)) if *last == kind && run.len() < FRAME_ROWS_MAX => run.push(index),
+                _ => runs.push((kind, vec![index])),
+            }
+        }
+        let mut prev_seq = prev_seq;
+        let count = runs.len();
+        let frames = runs.into_iter().enumerate().map(|(index, (kind, run))| {
+            let payload = self.payload(query, kind, run)?;
+            let frame = ChangeFrame { prev_seq, more: index + 1 < count, payload };
+            prev_seq = frame.payload.seq;
+            Ok(frame)
+        });
+        frames.collect()
+    }
+
+    fn payload(&mut self, query: &LiveQuery, kind: ChangeKind, run: Vec<u32>) -> Result<Arc<ChangePayload>> {
+        let key = (query.signature.clone(), kind, run);
+        if let Some(made) = self.made.get(&key) {
+            return Ok(Arc::clone(made));
+        }
+        let places = key.2.iter().filter_map(|index| self.places.get(*index as usize));
+        let (new, old): (Vec<_>, Vec<_>) = places.copied().unzip();
+        let pick = |batch: &RecordBatch, rows: Vec<Option<u32>>| {
+            query.project(batch, &rows.into_iter().flatten().collect::<Vec<_>>())
+        };
+        let seq = key.2.last().and_then(|index| self.seqs.get(*index as usize)).copied().unwrap_or_default();
+        let payload = Arc::new(ChangePayload {
+            kind,
+            seq,
+            commit_time: self.commit_time,
+            rows: (kind != ChangeKind::Delete).then(|| pick(&self.new, new)).transpose()?,
+            old_rows: (kind != ChangeKind::Insert).then(|| pick(&self.old, old)).transpose()?,
+            encoded: [const { OnceLock::new() }; 2],
+        });
+        self.made.insert(key, Arc::clone(&payload));
+        Ok(payload)
+    }
+}

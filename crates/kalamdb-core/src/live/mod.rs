@@ -1,0 +1,26 @@
+//! Live queries: readers of the log.
+//!
+//! - [`Feed`]: the newest commits, kept in memory for those who read along.
+//! - `query`: a subscription's SQL, compiled once.
+//! - `change`: what one commit changes for one live query.
+//! - `router`: who gets what, as commits are published.
+//! - `subscription`: one subscriber's way through snapshot, log and live commits.
+//!
+//! A subscriber is always at some seq. Whether it gets commits from the router or reads them from the log is only a
+//! question of speed: both go through the same matching code. So a subscriber that is new, resumed or too slow is one thing,
+//! a reader that has not caught up yet, and there is no window in which a commit could be missed or seen twice.
+
+mod change;
+mod feed;
+mod query;
+mod router;
+mod subscription;
+
+pub use change::{ChangeFrame, ChangeKind, ChangePayload};
+pub use router::{Sink, SubscriptionId};
+pub use subscription::{CaughtUp, OnGap, Snapshot, SubscribeRequest, Subscription};
+
+pub(crate) use feed::{After as FeedAfter, Feed};
+pub(crate) use query::{column_equals, lossless};
+pub(crate) use router::Router;
+pub(crate) use subscription::subscribe;

@@ -1,0 +1,371 @@
+//! Who gets what, as commits are published.
+//!
+//! One thread reads the feed. For each commit it looks up the partitions it touches, in each the live queries routed by
+//! the changed rows' values and those that cannot be routed, and hands each its frames. It never waits for a subscriber:
+//! one whose queue is full is taken out and reads the log from where it stands.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kalamdb_log::{LogIndex, LogReader};
+use kalamdb_sql::{LiveProgress, LiveState};
+use log_format::{ArchivedChangeEvent as Event, Frame, KeyBuilder, Partition, RowReader, Seq, TableId};
+
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition};
+use crate::live::feed::{After, Feed};
+use crate::live::query::{LiveQuery, Route};
+use crate::table::TableInfo;
+
+/// Names a subscription within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(u64);
+
+impl SubscriptionId {
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Where a subscriber's frames go. Called by the router's thread: must not block.
+pub trait Sink: Send + Sync {
+    /// Takes all frames of one commit, or none of them where there is no room (false).
+    fn deliver(&self, subscription: SubscriptionId, frames: Vec<ChangeFrame>) -> bool;
+
+    /// The subscription gets no more live frames until it has caught up ([`crate::Subscription::catch_up`]).
+    fn lagging(&self, subscription: SubscriptionId);
+
+    /// The subscription is over.
+    fn ended(&self, subscription: SubscriptionId, error: Error);
+}
+
+/// Where a subscriber stands: shared by the router, while it is live, and the subscription, while it catches up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Everything up to here has been given to it.
+    pub(crate) cursor: Seq,
+    /// The seq of its last frame.
+    pub(crate) prev_seq: Seq,
+}
+
+/// A subscriber, as the router knows it.
+#[derive(Clone)]
+pub(crate) struct Subscriber {
+    pub(crate) id: SubscriptionId,
+    pub(crate) query: Arc<LiveQuery>,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) position: Arc<Mutex<Position>>,
+    pub(crate) progress: Arc<LiveProgress>,
+}
+
+impl Subscriber {
+    pub(crate) fn position(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The live subscribers of one partition.
+#[derive(Default)]
+struct PartitionRoutes {
+    /// Those whose filter says nothing about a constant.
+    unrouted: HashSet<SubscriptionId>,
+    /// By column, then by the constant it must equal.
+    by_value: HashMap<usize, HashMap<Vec<u8>, HashSet<SubscriptionId>>>,
+}
+
+struct Routes {
+    /// Every commit up to here has been handed out.
+    position: Seq,
+    partitions: HashMap<Partition, PartitionRoutes>,
+    subscribers: HashMap<SubscriptionId, Subscriber>,
+    /// How many subscribers each partition has, live or catching up.
+    listeners: HashMap<Partition, usize>,
+}
+
+/// The router.
+pub(crate) struct Router {
+    // Held while one commit is handed out, and for map operations when somebody joins or leaves.
+    routes: Mutex<Routes>,
+    feed: Arc<Feed>,
+    catalog: Arc<Catalog>,
+    log_dir: PathBuf,
+    log_index: Arc<LogIndex>,
+}
+
+impl Router {
+    pub(crate) fn new(
+        feed: Arc<Feed>,
+        catalog: Arc<Catalog>,
+        log_dir: PathBuf,
+        log_index: Arc<LogIndex>,
+    ) -> Self {
+        let routes = Routes {
+            position: feed.published(),
+            partitions: HashMap::new(),
+            subscribers: HashMap::new(),
+            listeners: HashMap::new(),
+        };
+        Self { routes: Mutex::new(routes), feed, catalog, log_dir, log_index }
+    }
+
+    pub(crate) const fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+
+    /// A reader of the log's files.
+    pub(crate) fn log_reader(&self) -> LogReader {
+        LogReader::with_index(&self.log_dir, Arc::clone(&self.log_index))
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands out commits until there will be no more.
+    pub(crate) fn run(&self) {
+        loop {
+            let position = self.routes().position;
+            match self.feed.wait_after(position) {
+                After::Frames(frames) => frames.iter().for_each(|frame| self.hand_out(frame)),
+                After::TooFarBack => {
+                    if let Err(error) = self.hand_out_from_log(position) {
+                        tracing::error!(%error, "live queries cannot read the log: they end");
+                        break;
+                    }
+                }
+                After::Closed => break,
+            }
+        }
+        let mut routes = self.routes();
+        routes.partitions.clear();
+        for (id, subscriber) in routes.subscribers.drain() {
+            subscriber.sink.ended(id, Error::ShuttingDown);
+        }
+    }
+
+    /// The router itself fell behind the feed: it reads the log like any slow reader.
+    fn hand_out_from_log(&self, after: Seq) -> Result<()> {
+        metrics::counter!("kalamdb_live_router_behind_total").increment(1);
+        let until = self.feed.published();
+        let mut reader = self.log_reader();
+        reader.seek(after)?;
+        while let Some(frame) = reader.next()? {
+            if frame.last_seq() > until {
+                break;
+            }
+            self.hand_out(&frame);
+        }
+        Ok(())
+    }
+
+    /// Gives one commit to everyone it concerns.
+    fn hand_out(&self, frame: &Frame) {
+        let mut routes = self.routes();
+        if let Err(error) = routes.hand_out(frame, &self.catalog) {
+            // Nobody may miss it: all read the log themselves, and are told what is wrong when they come to it.
+            tracing::error!(%error, seq = %frame.first_seq(), "a commit cannot be handed out");
+            let ids: Vec<SubscriptionId> = routes.subscribers.keys().copied().collect();
+            for id in ids {
+                routes.set_aside(id);
+            }
+        }
+        routes.position = frame.last_seq();
+    }
+
+    /// Makes a subscriber live if it has seen everything that was handed out.
+    pub(crate) fn attach(&self, subscriber: &Subscriber) -> bool {
+        let mut routes = self.routes();
+        if subscriber.position().cursor < routes.position {
+            return false;
+        }
+        let partition = routes.partitions.entry(subscriber.query.partition.clone()).or_default();
+        partition.slot(subscriber.query.route.as_ref()).insert(subscriber.id);
+        routes.subscribers.insert(subscriber.id, subscriber.clone());
+        subscriber.progress.enter(LiveState::Live, clock::now_micros());
+        metrics::gauge!("kalamdb_live_subscribers").set(small(routes.subscribers.len()));
+        true
+    }
+
+    /// Whether somebody gets the changes of a partition, or will once caught up.
+    pub(crate) fn listens(&self, partition: &Partition) -> bool {
+        self.routes().listeners.contains_key(partition)
+    }
+
+    /// Counts a subscriber of a partition, live or not.
+    pub(crate) fn join(&self, partition: &Partition) {
+        *self.routes().listeners.entry(partition.clone()).or_default() += 1;
+    }
+
+    /// Takes a subscriber out for good.
+    pub(crate) fn leave(&self, id: SubscriptionId, partition: &Partition) {
+        self.detach(id);
+        let mut routes = self.routes();
+        if let Some(count) = routes.listeners.get_mut(partition) {
+            *count -= 1;
+            if *count == 0 {
+                routes.listeners.remove(partition);
+            }
+        }
+    }
+
+    /// Takes a subscriber out, if it is live.
+    fn detach(&self, id: SubscriptionId) {
+        let mut routes = self.routes();
+        routes.remove(id);
+        metrics::gauge!("kalamdb_live_subscribers").set(small(routes.subscribers.len()));
+    }
+}
+
+impl PartitionRoutes {
+    fn slot(&mut self, route: Option<&Route>) -> &mut HashSet<SubscriptionId> {
+        match route {
+            None => &mut self.unrouted,
+            Some(route) => {
+                self.by_value.entry(route.column).or_default().entry(route.value.clone()).or_default()
+            }
+        }
+    }
+
+    fn remove(&mut self, route: Option<&Route>, id: SubscriptionId) {
+        self.slot(route).remove(&id);
+        if let Some(route) = route
+            && let Some(values) = self.by_value.get_mut(&route.column)
+        {
+            values.retain(|value, ids| *value != route.value || !ids.is_empty());
+            if values.is_empty() {
+                self.by_value.remove(&route.column);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unrouted.is_empty() && self.by_value.is_empty()
+    }
+
+    /// Everyone whom these changes may concern.
+    fn candidates(&self, info: &TableInfo, changes: &PartitionChanges<'_>) -> Result<Vec<SubscriptionId>> {
+        let mut found: HashSet<SubscriptionId> = self.unrouted.clone();
+        for (column, values) in &self.by_value {
+            for row in changes.rows() {
+                let value = key_of_cell(info, row, *column)?;
+                found.extend(value.and_then(|value| values.get(&value)).into_iter().flatten());
+            }
+        }
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+/// The value a row has in a column, as a key; none for NULL.
+fn key_of_cell(info: &TableInfo, row: &[u8], column: usize) -> Result<Option<Vec<u8>>> {
+    let reader = RowReader::new(row)?;
+    let targets = info.targets(reader.version())?;
+    let cell = reader.cells().zip(targets).find(|(_, target)| target.column == Some(column));
+    let value = match cell {
+        Some((cell, _)) => cell?.to_value(),
+        None => info.missing_values()?.into_iter().nth(column).unwrap_or(log_format::Value::Null),
+    };
+    let mut key = KeyBuilder::new();
+    Ok(key.push(&value).is_ok().then(|| key.finish()))
+}
+
+impl Routes {
+    fn remove(&mut self, id: SubscriptionId) -> Option<Subscriber> {
+        let subscriber = self.subscribers.remove(&id)?;
+        if let Some(partition) = self.partitions.get_mut(&subscriber.query.partition) {
+            partition.remove(subscriber.query.route.as_ref(), id);
+            if partition.is_empty() {
+                self.partitions.remove(&subscriber.query.partition);
+            }
+        }
+        Some(subscriber)
+    }
+
+    fn hand_out(&mut self, frame: &Frame, catalog: &Catalog) -> Result<()> {
+        if self.subscribers.is_empty() {
+            return Ok(());
+        }
+        for (seq, event) in frame.events() {
+            if let Event::TableDropped(dropped) = event? {
+                self.end_all_of(dropped.table.to_id(), seq);
+            }
+        }
+        for (partition, changes) in changes_by_partition(frame, |it| self.partitions.contains_key(it))? {
+            let Some(info) = catalog.by_id(partition.table) else { continue };
+            let Some(routes) = self.partitions.get(&partition) else { continue };
+            let candidates = routes.candidates(&info, &changes)?;
+            if candidates.is_empty() {
+                continue;
+            }
+            let mut batches = ChangeBatches::new(&info, &changes)?;
+            for id in candidates {
+                self.give(id, frame, &mut batches)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, id: SubscriptionId, frame: &Frame, batches: &mut ChangeBatches) -> Result<()> {
+        let Some(subscriber) = self.subscribers.get(&id) else { return Ok(()) };
+        let mut position = subscriber.position();
+        if frame.last_seq() <= position.cursor {
+            return Ok(());
+        }
+        if frame.first_seq() <= position.cursor {
+            // It resumed in the middle of this commit: only the log's reader takes a commit apart.
+            drop(position);
+            self.set_aside(id);
+            return Ok(());
+        }
+        let frames = batches.frames(&subscriber.query, position.prev_seq)?;
+        let Some(last) = frames.last() else { return Ok(()) };
+        let last_seq = last.payload.seq;
+        if subscriber.sink.deliver(id, frames) {
+            *position = Position { cursor: frame.last_seq(), prev_seq: last_seq };
+            subscriber.progress.advance(last_seq, 1, frame.header().fields.commit_time);
+            return Ok(());
+        }
+        // All before this commit has been given to it: whatever it missed since was none of its own.
+        position.cursor = frame.first_seq().previous();
+        drop(position);
+        metrics::counter!("kalamdb_live_lagging_total").increment(1);
+        self.set_aside(id);
+        Ok(())
+    }
+
+    /// From here on the subscriber reads the log, until it has caught up.
+    fn set_aside(&mut self, id: SubscriptionId) {
+        if let Some(subscriber) = self.remove(id) {
+            subscriber.progress.enter(LiveState::CatchingUp, clock::now_micros());
+            subscriber.sink.lagging(id);
+        }
+    }
+
+    fn end_all_of(&mut self, table: TableId, seq: Seq) {
+        let ids: Vec<SubscriptionId> = self
+            .subscribers
+            .values()
+            .filter(|subscriber| subscriber.query.partition.table == table)
+            .map(|subscriber| subscriber.id)
+            .collect();
+        tracing::debug!(%table, %seq, subscribers = ids.len(), "a table that is listened to was dropped");
+        for id in ids {
+            if let Some(subscriber) = self.remove(id) {
+                subscriber.sink.ended(id, Error::TableDropped);
+            }
+        }
+    }
+}
+
+fn small(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}

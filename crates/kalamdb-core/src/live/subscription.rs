@@ -1,0 +1,303 @@
+//! One subscriber's way: snapshot, then the log from there, then live.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+use kalamdb_log::LogReader;
+use kalamdb_sql::{LiveProgress, LiveQueries, LiveQuery as LiveQueryRecord};
+use log_format::{Frame, Seq};
+
+use crate::clock;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::live::change::{ChangeBatches, ChangeFrame, changes_by_partition};
+use crate::live::feed::After;
+use crate::live::query::LiveQuery;
+use crate::live::router::{Position, Router, Sink, Subscriber, SubscriptionId};
+use crate::session::Session;
+use crate::sql::live_plan;
+
+/// Commits read from the log at a time.
+const LOG_COMMITS: usize = 256;
+
+/// What to do when changes since the asked seq are no longer in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnGap {
+    /// Refuse with `RESYNC_REQUIRED`.
+    #[default]
+    Error,
+    /// Begin with a snapshot.
+    Snapshot,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, Default)]
+pub struct SubscribeRequest {
+    /// The connection.
+    pub connection_id: String,
+    /// The client's name for it.
+    pub query_id: String,
+    /// `SELECT …` or `SUBSCRIBE TO SELECT …`.
+    pub sql: String,
+    /// Only that many of the newest rows in the snapshot.
+    pub last_rows: Option<u32>,
+    /// No snapshot: what came after this seq.
+    pub from: Option<Seq>,
+    /// What to do when that is not possible.
+    pub on_gap: OnGap,
+    /// What the client asked for, as JSON, for `system.live_queries`.
+    pub options_json: Option<String>,
+}
+
+/// The rows that match at one seq.
+pub struct Snapshot {
+    /// Every commit up to here is in it, none after.
+    pub seq: Seq,
+    /// How many rows it has.
+    pub total_rows: u64,
+    /// The rows, read as they are pulled; what is selected, and `_seq`.
+    pub stream: SendableRecordBatchStream,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("seq", &self.seq)
+            .field("rows", &self.total_rows)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`Subscription::catch_up`] found.
+#[derive(Debug)]
+pub struct CaughtUp {
+    /// Frames to send before anything that is delivered live.
+    pub frames: Vec<ChangeFrame>,
+    /// Whether the sink gets frames from here on. If not, call again.
+    pub live: bool,
+}
+
+/// A subscription. Dropping it ends it.
+pub struct Subscription {
+    router: Arc<Router>,
+    live_queries: Arc<LiveQueries>,
+    subscriber: Subscriber,
+    live_id: String,
+    start_seq: Seq,
+    snapshot: Option<Snapshot>,
+    /// Where it reads the log's files, once it is further back than the feed reaches.
+    reader: Option<LogReader>,
+    /// Commits read and not yet matched.
+    unread: VecDeque<Frame>,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").field("live_id", &self.live_id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.router.leave(self.subscriber.id, &self.subscriber.query.partition);
+        self.live_queries.delete_live_query(&self.live_id);
+    }
+}
+
+impl Subscription {
+    /// Its id, as the sink sees it.
+    pub const fn id(&self) -> SubscriptionId {
+        self.subscriber.id
+    }
+
+    /// What its rows have; `_seq` always.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.subscriber.query.schema
+    }
+
+    /// Where changes begin: every one after this seq comes, none before. The first frame's `prev_seq`.
+    pub const fn start_seq(&self) -> Seq {
+        self.start_seq
+    }
+
+    /// The rows to begin with; none where it resumes.
+    pub const fn take_snapshot(&mut self) -> Option<Snapshot> {
+        self.snapshot.take()
+    }
+
+    /// Reads on from where the subscriber stands, up to about `rows_max` commits that concern it, and makes it live
+    /// when there is no more. Reads files: not for a thread that must not wait.
+    ///
+    /// # Errors
+    /// [`Error::ResyncRequired`] where the log has been deleted under it, [`Error::ShuttingDown`], or what is wrong
+    /// with the log.
+    pub fn catch_up(&mut self, rows_max: usize) -> Result<CaughtUp> {
+        let mut frames = Vec::new();
+        loop {
+            while let Some(commit) = self.unread.pop_front() {
+                self.match_commit(&commit, &mut frames)?;
+                if frames.len() >= rows_max {
+                    return Ok(CaughtUp { frames, live: false });
+                }
+            }
+            if self.router.attach(&self.subscriber) {
+                self.reader = None;
+                return Ok(CaughtUp { frames, live: true });
+            }
+            self.read_on()?;
+        }
+    }
+
+    /// Fills `unread` with the commits after the cursor.
+    fn read_on(&mut self) -> Result<()> {
+        let cursor = self.subscriber.position().cursor;
+        match self.router.feed().after(cursor) {
+            After::Frames(found) => {
+                self.reader = None;
+                self.unread.extend(found);
+                Ok(())
+            }
+            After::Closed => Err(Error::ShuttingDown),
+            After::TooFarBack => self.read_log(cursor),
+        }
+    }
+
+    fn read_log(&mut self, cursor: Seq) -> Result<()> {
+        let published = self.router.feed().published();
+        let reader = match self.reader.as_mut() {
+            Some(reader) => reader,
+            None => {
+                let mut reader = self.router.log_reader();
+                seek(&mut reader, cursor)?;
+                self.reader.insert(reader)
+            }
+        };
+        for _ in 0..LOG_COMMITS {
+            match reader.next()? {
+                Some(frame) if frame.last_seq() <= published => self.unread.push_back(frame),
+                // Written but not yet published: it comes through the feed.
+                _ => {
+                    self.reader = None;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn match_commit(&mut self, commit: &Frame, out: &mut Vec<ChangeFrame>) -> Result<()> {
+        let Subscriber { query, progress, .. } = &self.subscriber;
+        let mut position = self.subscriber.position();
+        for (_, changes) in changes_by_partition(commit, |partition| *partition == query.partition)? {
+            let changes = changes.after(position.cursor);
+            let frames = ChangeBatches::new(&query.info, &changes)?.frames(query, position.prev_seq)?;
+            if let Some(last) = frames.last() {
+                position.prev_seq = last.payload.seq;
+                progress.advance(last.payload.seq, 1, commit.header().fields.commit_time);
+            }
+            out.extend(frames);
+        }
+        position.cursor = commit.last_seq().max(position.cursor);
+        Ok(())
+    }
+}
+
+/// Goes to the first commit after `from`, or says why that cannot be exact.
+fn seek(reader: &mut LogReader, from: Seq) -> Result<()> {
+    match reader.seek(from) {
+        Ok(()) => Ok(()),
+        Err(kalamdb_log::Error::BelowFloor { .. } | kalamdb_log::Error::NotInLog { .. }) => {
+            Err(Error::ResyncRequired { from, floor: reader.floor()?, end: reader.end()? })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Begins a subscription: compiles it, takes its snapshot or finds its place in the log. It is not live yet.
+pub(crate) async fn subscribe(
+    engine: &Engine,
+    session: &Session,
+    request: SubscribeRequest,
+    sink: Arc<dyn Sink>,
+) -> Result<Subscription> {
+    let plan = live_plan(engine, session, &request.sql).await?;
+    let query = LiveQuery::compile(&plan.state, &plan.select, plan.info, plan.partition)?;
+    let resumed = match request.from {
+        None => None,
+        Some(from) => match check_resume(engine.router(), from) {
+            Ok(()) => Some(from),
+            Err(Error::ResyncRequired { .. }) if request.on_gap == OnGap::Snapshot => None,
+            Err(error) => return Err(error),
+        },
+    };
+    let snapshot = match resumed {
+        Some(_) => None,
+        None => {
+            let query = plan.snapshot.rows(request.last_rows)?;
+            let total_rows = count(plan.snapshot.count(request.last_rows)?.execute_stream().await?).await?;
+            let stream = query.execute_stream().await?;
+            Some(Snapshot { seq: plan.cut_seq, total_rows, stream })
+        }
+    };
+    let start_seq = resumed.unwrap_or(plan.cut_seq);
+    let now = clock::now_micros();
+    let progress = Arc::new(LiveProgress::default());
+    let position = Position { cursor: start_seq, prev_seq: start_seq };
+    let subscriber = Subscriber {
+        id: engine.next_subscription_id(),
+        query: Arc::new(query),
+        sink,
+        position: Arc::new(Mutex::new(position)),
+        progress: Arc::clone(&progress),
+    };
+    let live_id = format!("{}-{}", request.connection_id, request.query_id);
+    engine.live_queries().insert_live_query(LiveQueryRecord {
+        live_id: live_id.clone(),
+        connection_id: request.connection_id,
+        query_id: request.query_id,
+        user: session.user().clone(),
+        table: subscriber.query.partition.table,
+        query: request.sql,
+        options: request.options_json,
+        progress,
+        created_at: now,
+    });
+    engine.router().join(&subscriber.query.partition);
+    metrics::counter!("kalamdb_subscriptions_total").increment(1);
+    Ok(Subscription {
+        router: Arc::clone(engine.router()),
+        live_queries: Arc::clone(engine.live_queries()),
+        subscriber,
+        live_id,
+        start_seq,
+        snapshot,
+        reader: None,
+        unread: VecDeque::new(),
+    })
+}
+
+/// Whether every change after `from` can still be read, and `from` is a seq that was given out.
+fn check_resume(router: &Router, from: Seq) -> Result<()> {
+    let published = router.feed().published();
+    if from == published {
+        return Ok(());
+    }
+    let mut reader = router.log_reader();
+    if from > published {
+        return Err(Error::ResyncRequired { from, floor: reader.floor()?, end: published });
+    }
+    seek(&mut reader, from)
+}
+
+async fn count(mut stream: SendableRecordBatchStream) -> Result<u64> {
+    use futures_util::StreamExt;
+    let mut total = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(crate::error::from_query)?;
+        total += batch.column(0).as_primitive::<Int64Type>().values().iter().sum::<i64>();
+    }
+    Ok(u64::try_from(total).unwrap_or(0))
+}

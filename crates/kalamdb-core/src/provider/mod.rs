@@ -1,0 +1,160 @@
+//! Tables as `DataFusion` sees them, for one session and one cut.
+//!
+//! The session is in the provider: whatever SQL a user writes, the only rows of a USER table it can reach are those whose
+//! keys begin with that user.
+
+mod hot;
+mod system;
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::error::{DataFusionError, Result as QueryResult};
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{FunctionRegistry, SessionState};
+use kalamdb_store::Cut;
+use log_format::{NamespaceId, Seq};
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::functions::session_functions;
+use crate::provider::hot::HotTable;
+use crate::session::Session;
+use crate::sql::require_read;
+use crate::table::SystemColumn;
+
+/// The one catalog all namespaces are in.
+pub(crate) const CATALOG: &str = "kalamdb";
+const SYSTEM_NAMESPACE: &str = "system";
+
+/// What one statement reads: whose rows, as of when, with which system columns.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    engine: Engine,
+    session: Session,
+    cut: Arc<Cut>,
+    system_columns: Vec<SystemColumn>,
+    /// Whether tombstones are rows too.
+    with_deleted: bool,
+}
+
+impl std::fmt::Debug for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope")
+            .field("session", &self.session)
+            .field("cut", &self.cut)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scope {
+    /// A statement that names these system columns; it sees deleted rows if it names `_deleted`.
+    pub(crate) fn new(engine: &Engine, session: &Session, system_columns: Vec<SystemColumn>) -> Result<Self> {
+        let with_deleted = system_columns.contains(&SystemColumn::Deleted);
+        let cut = Arc::new(engine.store().cut()?);
+        Ok(Self { engine: engine.clone(), session: session.clone(), cut, system_columns, with_deleted })
+    }
+
+    /// A live query: all system columns are there, deleted rows are not.
+    pub(crate) fn for_live_query(
+        engine: &Engine,
+        session: &Session,
+        system_columns: Vec<SystemColumn>,
+    ) -> Result<Self> {
+        Ok(Self { with_deleted: false, ..Self::new(engine, session, system_columns)? })
+    }
+
+    pub(crate) const fn cut(&self) -> &Arc<Cut> {
+        &self.cut
+    }
+
+    pub(crate) fn cut_seq(&self) -> Seq {
+        self.cut.seq()
+    }
+}
+
+/// What `DataFusion` plans and runs a statement of this session with.
+pub(crate) fn session_state(engine: &Engine, session: &Session, scope: Scope) -> SessionState {
+    let base = engine.session_state().clone();
+    let mut config = base.config().clone();
+    config.options_mut().catalog.default_schema = session.namespace().to_string();
+    let catalogs = Catalogs { catalog: Arc::new(Namespaces { scope: Arc::new(scope) }) };
+    let mut state = SessionStateBuilder::new_from_existing(base)
+        .with_config(config)
+        .with_catalog_list(Arc::new(catalogs))
+        .build();
+    for function in session_functions(session, engine.snowflakes()) {
+        // Registering can only fail for a registry that takes none.
+        drop(state.register_udf(function));
+    }
+    state
+}
+
+#[derive(Debug)]
+struct Catalogs {
+    catalog: Arc<Namespaces>,
+}
+
+impl CatalogProviderList for Catalogs {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOG.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOG).then(|| Arc::clone(&self.catalog) as Arc<dyn CatalogProvider>)
+    }
+}
+
+#[derive(Debug)]
+struct Namespaces {
+    scope: Arc<Scope>,
+}
+
+impl CatalogProvider for Namespaces {
+    fn schema_names(&self) -> Vec<String> {
+        let own = self.scope.engine.catalog().namespaces();
+        own.iter().map(ToString::to_string).chain([SYSTEM_NAMESPACE.to_owned()]).collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if name == SYSTEM_NAMESPACE {
+            return Some(Arc::new(system::SystemNamespace { scope: Arc::clone(&self.scope) }));
+        }
+        // A namespace that is not there is one without tables: looking one up then says what is missing.
+        Some(Arc::new(Namespace {
+            scope: Arc::clone(&self.scope),
+            id: NamespaceId::new(name),
+            names: OnceLock::new(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Namespace {
+    scope: Arc<Scope>,
+    id: NamespaceId,
+    names: OnceLock<Vec<String>>,
+}
+
+#[async_trait]
+impl SchemaProvider for Namespace {
+    fn table_names(&self) -> Vec<String> {
+        self.names.get_or_init(|| self.scope.engine.catalog().table_names_in(&self.id)).clone()
+    }
+
+    async fn table(&self, name: &str) -> QueryResult<Option<Arc<dyn TableProvider>>> {
+        let external = |error: crate::error::Error| DataFusionError::External(Box::new(error));
+        let info = self.scope.engine.catalog().table(&self.id, name).map_err(external)?;
+        require_read(&self.scope.session, &info).map_err(external)?;
+        Ok(Some(Arc::new(HotTable::new(Arc::clone(&self.scope), info))))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.scope.engine.catalog().find(&self.id, name).is_some()
+    }
+}

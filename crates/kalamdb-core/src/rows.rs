@@ -1,0 +1,284 @@
+//! Rows to Arrow, straight from their bytes; the columns a batch of them has.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeListBuilder,
+    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch,
+    RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use log_format::{CellRef, DataType, RowReader, Seq, Value};
+
+use crate::error::Result;
+use crate::table::{SystemColumn, TableInfo, arrow_type};
+
+/// One column that is being filled.
+enum ColumnBuilder {
+    Boolean(BooleanBuilder),
+    SmallInt(Int16Builder),
+    Int(Int32Builder),
+    BigInt(Int64Builder),
+    Float(Float32Builder),
+    Double(Float64Builder),
+    Decimal(Decimal128Builder),
+    Text(StringBuilder),
+    Uuid(StringBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Bytes(BinaryBuilder),
+    Embedding(FixedSizeListBuilder<Float32Builder>, usize),
+}
+
+impl ColumnBuilder {
+    fn new(data_type: DataType) -> Self {
+        match data_type {
+            DataType::Boolean => Self::Boolean(BooleanBuilder::new()),
+            DataType::SmallInt => Self::SmallInt(Int16Builder::new()),
+            DataType::Int => Self::Int(Int32Builder::new()),
+            DataType::BigInt => Self::BigInt(Int64Builder::new()),
+            DataType::Float => Self::Float(Float32Builder::new()),
+            DataType::Double => Self::Double(Float64Builder::new()),
+            DataType::Decimal { .. } => {
+                Self::Decimal(Decimal128Builder::new().with_data_type(arrow_type(data_type)))
+            }
+            DataType::Text | DataType::Json => Self::Text(StringBuilder::new()),
+            DataType::Uuid => Self::Uuid(StringBuilder::new()),
+            DataType::Timestamp | DataType::DateTime => {
+                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(arrow_type(data_type)))
+            }
+            DataType::Date => Self::Date(Date32Builder::new()),
+            DataType::Time => Self::Time(Time64MicrosecondBuilder::new()),
+            DataType::Bytes => Self::Bytes(BinaryBuilder::new()),
+            DataType::Embedding(dimension) => {
+                let item = datafusion::arrow::datatypes::Field::new_list_field(
+                    datafusion::arrow::datatypes::DataType::Float32,
+                    false,
+                );
+                let list = FixedSizeListBuilder::new(
+                    Float32Builder::new(),
+                    i32::try_from(dimension).unwrap_or(i32::MAX),
+                );
+                Self::Embedding(list.with_field(Arc::new(item)), dimension as usize)
+            }
+        }
+    }
+
+    /// Adds a cell. A cell of a narrower type is widened; one that cannot be this column's (no ALTER allows it) is NULL.
+    fn append(&mut self, cell: &CellRef<'_>) {
+        match self {
+            Self::Boolean(out) => {
+                out.append_option(if let CellRef::Boolean(v) = cell { Some(*v) } else { None });
+            }
+            Self::SmallInt(out) => {
+                out.append_option(integer(cell).and_then(|v| i16::try_from(v).ok()));
+            }
+            Self::Int(out) => out.append_option(integer(cell).and_then(|v| i32::try_from(v).ok())),
+            Self::BigInt(out) => out.append_option(integer(cell)),
+            Self::Float(out) => out.append_option(if let CellRef::Float(v) = cell { Some(*v) } else { None }),
+            Self::Double(out) => out.append_option(double(cell)),
+            Self::Decimal(out) => {
+                out.append_option(if let CellRef::Decimal(v) = cell { Some(*v) } else { None });
+            }
+            Self::Text(out) => match cell {
+                CellRef::Text(v) | CellRef::Json(v) => out.append_value(v),
+                _ => out.append_null(),
+            },
+            Self::Uuid(out) => match cell {
+                CellRef::Uuid(v) => {
+                    let mut text = uuid::Uuid::encode_buffer();
+                    out.append_value(uuid::Uuid::from_bytes(**v).hyphenated().encode_lower(&mut text));
+                }
+                _ => out.append_null(),
+            },
+            Self::Timestamp(out) => match cell {
+                CellRef::Timestamp(v) | CellRef::DateTime(v) => out.append_value(*v),
+                _ => out.append_null(),
+            },
+            Self::Date(out) => out.append_option(if let CellRef::Date(v) = cell { Some(*v) } else { None }),
+            Self::Time(out) => out.append_option(if let CellRef::Time(v) = cell { Some(*v) } else { None }),
+            Self::Bytes(out) => out.append_option(if let CellRef::Bytes(v) = cell { Some(*v) } else { None }),
+            Self::Embedding(out, dimension) => append_embedding(out, *dimension, cell),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Boolean(out) => Arc::new(out.finish()),
+            Self::SmallInt(out) => Arc::new(out.finish()),
+            Self::Int(out) => Arc::new(out.finish()),
+            Self::BigInt(out) => Arc::new(out.finish()),
+            Self::Float(out) => Arc::new(out.finish()),
+            Self::Double(out) => Arc::new(out.finish()),
+            Self::Decimal(out) => Arc::new(out.finish()),
+            Self::Text(out) | Self::Uuid(out) => Arc::new(out.finish()),
+            Self::Timestamp(out) => Arc::new(out.finish()),
+            Self::Date(out) => Arc::new(out.finish()),
+            Self::Time(out) => Arc::new(out.finish()),
+            Self::Bytes(out) => Arc::new(out.finish()),
+            Self::Embedding(out, _) => Arc::new(out.finish()),
+        }
+    }
+}
+
+fn integer(cell: &CellRef<'_>) -> Option<i64> {
+    match cell {
+        CellRef::SmallInt(v) => Some(i64::from(*v)),
+        CellRef::Int(v) => Some(i64::from(*v)),
+        CellRef::BigInt(v) => Some(*v),
+        _ => None,
+    }
+}
+
+fn double(cell: &CellRef<'_>) -> Option<f64> {
+    match cell {
+        CellRef::Float(v) => Some(f64::from(*v)),
+        CellRef::Double(v) => Some(*v),
+        _ => None,
+    }
+}
+
+fn append_embedding(out: &mut FixedSizeListBuilder<Float32Builder>, dimension: usize, cell: &CellRef<'_>) {
+    if let CellRef::Embedding(bytes) = cell
+        && bytes.len() == dimension * 4
+    {
+        for chunk in bytes.as_chunks::<4>().0 {
+            out.values().append_value(f32::from_le_bytes(*chunk));
+        }
+        out.append(true);
+    } else {
+        out.values().append_slice(&vec![0.0; dimension]);
+        out.append(false);
+    }
+}
+
+/// One column of a batch of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShapeColumn {
+    /// The table's own, by position.
+    Own(usize),
+    /// One of the system's.
+    System(SystemColumn),
+}
+
+/// Which columns a batch of rows has, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    columns: Vec<ShapeColumn>,
+    schema: SchemaRef,
+}
+
+impl Shape {
+    /// All of the table's columns, then these of the system's.
+    pub(crate) fn of_table(info: &TableInfo, system: &[SystemColumn]) -> Self {
+        let own = info.arrow().fields().iter().map(|field| field.as_ref().clone());
+        let schema = Schema::new(own.chain(system.iter().map(|column| column.field())).collect::<Vec<_>>());
+        let columns = (0..info.columns().len()).map(ShapeColumn::Own);
+        let columns = columns.chain(system.iter().copied().map(ShapeColumn::System)).collect();
+        Self { columns, schema: Arc::new(schema) }
+    }
+
+    /// Some of the columns, by position.
+    pub(crate) fn project(&self, projection: &[usize]) -> Result<Self> {
+        let columns = projection.iter().filter_map(|at| self.columns.get(*at).copied()).collect();
+        Ok(Self { columns, schema: Arc::new(self.schema.project(projection)?) })
+    }
+
+    /// What that is in Arrow.
+    pub(crate) const fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+}
+
+/// What a row is beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowHead {
+    pub(crate) seq: Seq,
+    pub(crate) updated: i64,
+    pub(crate) deleted: bool,
+}
+
+/// Fills a batch with rows.
+pub(crate) struct BatchBuilder<'t> {
+    info: &'t TableInfo,
+    shape: &'t Shape,
+    /// By column of the table: where in `builders`.
+    slots: Vec<Option<usize>>,
+    builders: Vec<ColumnBuilder>,
+    /// What rows older than a column hold in it, as cells of one row.
+    missing: Vec<Value>,
+    /// Which builders the row at hand has filled.
+    filled: Vec<bool>,
+    rows: usize,
+}
+
+impl<'t> BatchBuilder<'t> {
+    pub(crate) fn new(info: &'t TableInfo, shape: &'t Shape) -> Result<Self> {
+        let mut slots = vec![None; info.columns().len()];
+        let mut builders = Vec::with_capacity(shape.columns.len());
+        for (slot, column) in shape.columns.iter().enumerate() {
+            let data_type = match column {
+                ShapeColumn::System(system) => system.data_type(),
+                ShapeColumn::Own(position) => {
+                    if let Some(entry) = slots.get_mut(*position) {
+                        *entry = Some(slot);
+                    }
+                    info.columns().get(*position).map_or(DataType::Boolean, |column| column.data_type)
+                }
+            };
+            builders.push(ColumnBuilder::new(data_type));
+        }
+        let filled = vec![false; builders.len()];
+        Ok(Self { info, shape, slots, builders, missing: info.missing_values()?, filled, rows: 0 })
+    }
+
+    /// Adds a row.
+    pub(crate) fn push(&mut self, head: RowHead, row: &[u8]) -> Result<()> {
+        let reader = RowReader::new(row)?;
+        self.filled.fill(false);
+        for (cell, target) in reader.cells().zip(self.info.targets(reader.version())?) {
+            let cell = cell?;
+            let slot = target.column.and_then(|column| self.slots.get(column).copied().flatten());
+            if let Some(slot) = slot
+                && let (Some(builder), Some(filled)) =
+                    (self.builders.get_mut(slot), self.filled.get_mut(slot))
+            {
+                builder.append(&cell);
+                *filled = true;
+            }
+        }
+        let unfilled = self.shape.columns.iter().zip(&mut self.builders).zip(&self.filled);
+        for ((column, builder), _) in unfilled.filter(|(_, filled)| !**filled) {
+            match column {
+                ShapeColumn::System(SystemColumn::Seq) => {
+                    builder.append(&CellRef::BigInt(head.seq.get().cast_signed()));
+                }
+                ShapeColumn::System(SystemColumn::Updated) => {
+                    builder.append(&CellRef::DateTime(head.updated));
+                }
+                ShapeColumn::System(SystemColumn::Deleted) => builder.append(&CellRef::Boolean(head.deleted)),
+                ShapeColumn::Own(position) => {
+                    let mut scratch = Vec::new();
+                    let value = self.missing.get(*position).unwrap_or(&Value::Null);
+                    builder.append(&value.as_cell(&mut scratch));
+                }
+            }
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub(crate) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The rows so far as a batch; the builder is empty after.
+    pub(crate) fn finish(&mut self) -> Result<RecordBatch> {
+        let arrays = self.builders.iter_mut().map(ColumnBuilder::finish).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        self.rows = 0;
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.shape.schema), arrays, &options)?)
+    }
+}

@@ -1,0 +1,71 @@
+//! Who is asking.
+
+use log_format::{NamespaceId, Partition, Role, StreamScope, TableKind, UserId};
+
+use crate::error::{Error, Result};
+use crate::table::TableInfo;
+
+/// The namespace a session begins in.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Who is asking, and where names without a namespace belong.
+///
+/// Every partition a statement or subscription touches is formed here, from the session's own user: there is no way to
+/// name somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    user: UserId,
+    role: Role,
+    namespace: NamespaceId,
+}
+
+impl Session {
+    /// A session of this user, in this namespace or the default one.
+    pub fn new(user: UserId, role: Role, namespace: Option<&str>) -> Self {
+        Self { user, role, namespace: NamespaceId::new(namespace.unwrap_or(DEFAULT_NAMESPACE)) }
+    }
+
+    /// The user.
+    pub const fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// What they may do.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Where names without a namespace belong.
+    pub const fn namespace(&self) -> &NamespaceId {
+        &self.namespace
+    }
+
+    pub(crate) fn use_namespace(&mut self, namespace: NamespaceId) {
+        self.namespace = namespace;
+    }
+
+    /// The rows of a table that this session sees.
+    pub(crate) fn partition(&self, table: &TableInfo) -> Partition {
+        let id = table.id();
+        match table.kind() {
+            TableKind::User => Partition::of_user(id, self.user.clone()),
+            TableKind::Stream(options) if options.scope == StreamScope::User => {
+                Partition::of_user(id, self.user.clone())
+            }
+            TableKind::Shared(_) | TableKind::Stream(_) => Partition::shared(id),
+        }
+    }
+
+    /// Refuses what the role may not do.
+    pub(crate) fn require(&self, least: Role, action: &str) -> Result<()> {
+        if self.role >= least {
+            return Ok(());
+        }
+        let needed = match least {
+            Role::User => "user",
+            Role::Service => "service or dba",
+            Role::Dba => "dba",
+        };
+        Err(Error::PermissionDenied { user: self.user.to_string(), action: action.to_owned(), needed })
+    }
+}

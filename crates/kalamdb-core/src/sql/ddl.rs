@@ -1,0 +1,417 @@
+//! Namespaces, tables, accounts; and the statements that show them.
+//!
+//! Each change is planned on the sequencer ([`crate::commit::Planning`]): what it checks cannot change before it is
+//! committed.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use log_format::{
+    ChangeEvent, Namespace, NamespaceId, Role, SchemaVersion, Table, TableDropped, TableId, TableSchema,
+    User, UserId,
+};
+
+use crate::accounts;
+use crate::commit::Planning;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::session::Session;
+use crate::sql::definition::TableDefinition;
+use crate::sql::execute::StatementResult;
+use crate::sql::parse::{Statement, TableName, UserChange};
+
+/// Bytes of a namespace's, table's or user's name.
+const NAME_BYTES_MAX: usize = 128;
+
+pub(crate) async fn execute(
+    engine: &Engine,
+    session: &Session,
+    statement: &Statement,
+) -> Result<StatementResult> {
+    match statement {
+        Statement::CreateNamespace { name, if_not_exists, options } => {
+            create_namespace(engine, session, name, *if_not_exists, options).await
+        }
+        Statement::DropNamespace { name, if_exists, cascade } => {
+            drop_namespace(engine, session, name, *if_exists, *cascade).await
+        }
+        Statement::CreateTable(definition) => create_table(engine, session, definition).await,
+        Statement::DropTable { name, if_exists, kind } => {
+            drop_table(engine, session, name, *if_exists, *kind).await
+        }
+        Statement::CreateUser { name, if_not_exists, password, role } => {
+            create_user(engine, session, name, *if_not_exists, password, *role).await
+        }
+        Statement::AlterUser { name, change } => alter_user(engine, session, name, change.clone()).await,
+        Statement::DropUser { name, if_exists } => drop_user(engine, session, name, *if_exists).await,
+        Statement::ShowNamespaces => {
+            let names = engine.catalog().namespaces();
+            rows(session, [("namespace", names.iter().map(|id| Some(id.to_string())).collect())])
+        }
+        Statement::ShowTables { namespace } => show_tables(engine, session, namespace.as_deref()),
+        Statement::Describe(name) => describe(engine, session, name),
+        _ => Err(Error::unsupported("this statement")),
+    }
+}
+
+fn check_name(kind: &'static str, name: &str) -> Result<()> {
+    let legal = !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !name.contains(|character: char| character.is_control() || matches!(character, '/' | '\\' | '.'));
+    if legal {
+        return Ok(());
+    }
+    Err(Error::definition(format!(
+        "{name:?} is no name for a {kind}: it has 1 to {NAME_BYTES_MAX} bytes and no control characters, dots or slashes"
+    )))
+}
+
+fn check_namespace_name(name: &str) -> Result<()> {
+    check_name("namespace", name)?;
+    if matches!(name, "system" | "information_schema") {
+        return Err(Error::definition(format!("the namespace {name} belongs to the system")));
+    }
+    Ok(())
+}
+
+/// `IF [NOT] EXISTS`: what it tolerates is not an error.
+fn tolerate<T>(tolerated: bool, result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(
+            Error::AlreadyExists { .. }
+            | Error::NotFound { .. }
+            | Error::TableNotFound { .. }
+            | Error::NamespaceNotFound { .. },
+        ) if tolerated => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn create_namespace(
+    engine: &Engine,
+    session: &Session,
+    name: &str,
+    if_not_exists: bool,
+    options: &[(String, String)],
+) -> Result<StatementResult> {
+    session.require(Role::Service, "create a namespace")?;
+    check_namespace_name(name)?;
+    let (id, options) = (NamespaceId::new(name), options.to_vec());
+    let plan = move |planning: &Planning<'_>| {
+        if planning.catalog.has_namespace(&id) {
+            return Err(Error::AlreadyExists { kind: "namespace", name: id.to_string() });
+        }
+        let (created_at, updated_at) = (planning.now, planning.now);
+        let namespace = Namespace { id, options, created_at, updated_at };
+        Ok(vec![ChangeEvent::NamespaceCreated(Box::new(namespace))])
+    };
+    let done = tolerate(if_not_exists, engine.commits().catalog(plan).await)?;
+    let message = if done.is_some() { "created" } else { "exists already" };
+    Ok(StatementResult::done(session, 0, format!("namespace {name} {message}")))
+}
+
+async fn drop_namespace(
+    engine: &Engine,
+    session: &Session,
+    name: &str,
+    if_exists: bool,
+    cascade: bool,
+) -> Result<StatementResult> {
+    session.require(Role::Dba, "drop a namespace")?;
+    if name == crate::session::DEFAULT_NAMESPACE {
+        return Err(Error::InUse {
+            what: format!("namespace {name}"),
+            reason: "every session begins in it".to_owned(),
+        });
+    }
+    let id = NamespaceId::new(name);
+    for info in engine.catalog().tables_in(&id) {
+        refuse_while_listened_to(engine, info.id(), &info.full_name())?;
+    }
+    let plan = move |planning: &Planning<'_>| {
+        if !planning.catalog.has_namespace(&id) {
+            return Err(Error::NamespaceNotFound { name: id.to_string() });
+        }
+        let tables = planning.catalog.tables_in(&id);
+        if !tables.is_empty() && !cascade {
+            return Err(Error::InUse {
+                what: format!("namespace {id}"),
+                reason: format!("it holds {} tables; drop them or add CASCADE", tables.len()),
+            });
+        }
+        let mut events: Vec<ChangeEvent> = tables.iter().map(|info| table_dropped(info.record())).collect();
+        events.push(ChangeEvent::NamespaceDropped(Box::new(id)));
+        Ok(events)
+    };
+    let done = tolerate(if_exists, engine.commits().catalog(plan).await)?;
+    let message = if done.is_some() { "dropped" } else { "was not there" };
+    Ok(StatementResult::done(session, 0, format!("namespace {name} {message}")))
+}
+
+async fn create_table(
+    engine: &Engine,
+    session: &Session,
+    definition: &TableDefinition,
+) -> Result<StatementResult> {
+    session.require(Role::Service, "create a table")?;
+    check_name("table", &definition.name.name)?;
+    let namespace = namespace_of(session, &definition.name);
+    check_namespace_name(namespace.as_str())?;
+    let full_name = format!("{namespace}.{}", definition.name.name);
+    let (definition, user) = (definition.clone(), session.user().clone());
+    let if_not_exists = definition.if_not_exists;
+    let plan = move |planning: &Planning<'_>| plan_table(planning, namespace, definition, user);
+    let done = tolerate(if_not_exists, engine.commits().catalog(plan).await)?;
+    let message = if done.is_some() { "created" } else { "exists already" };
+    Ok(StatementResult::done(session, 0, format!("table {full_name} {message}")))
+}
+
+fn plan_table(
+    planning: &Planning<'_>,
+    namespace: NamespaceId,
+    definition: TableDefinition,
+    created_by: UserId,
+) -> Result<Vec<ChangeEvent>> {
+    if !planning.catalog.has_namespace(&namespace) {
+        return Err(Error::NamespaceNotFound { name: namespace.to_string() });
+    }
+    let name = definition.name.name;
+    if planning.catalog.find(&namespace, &name).is_some() {
+        return Err(Error::AlreadyExists { kind: "table", name: format!("{namespace}.{name}") });
+    }
+    if let Some(location) = &definition.location_reference
+        && planning.system.get_storage_location(location)?.is_none()
+        && location != "local"
+    {
+        return Err(Error::NotFound { kind: "storage location", name: location.clone() });
+    }
+    // The seq of the event that creates it: never used before, never used again.
+    let id = TableId::new(planning.next_seq.get());
+    let table = Table {
+        id,
+        namespace,
+        name,
+        kind: definition.kind,
+        current_version: SchemaVersion::FIRST,
+        location_path: definition.location_path,
+        location_reference: definition.location_reference,
+        flush_policy: definition.flush_policy,
+        deleted_retention_ms: definition.deleted_retention_ms,
+        created_at: planning.now,
+        updated_at: planning.now,
+    };
+    let schema = TableSchema {
+        table: id,
+        version: SchemaVersion::FIRST,
+        columns: definition.columns,
+        primary_key: definition.primary_key,
+        change: "CREATE TABLE".to_owned(),
+        created_at: planning.now,
+        created_by,
+    };
+    Ok(vec![ChangeEvent::TableCreated(Box::new(table)), ChangeEvent::SchemaVersionAdded(Box::new(schema))])
+}
+
+fn table_dropped(table: &Table) -> ChangeEvent {
+    ChangeEvent::TableDropped(Box::new(TableDropped {
+        table: table.id,
+        namespace: table.namespace.clone(),
+        name: table.name.clone(),
+    }))
+}
+
+fn refuse_while_listened_to(engine: &Engine, table: TableId, full_name: &str) -> Result<()> {
+    let listening = engine.live_queries().live_queries_on(table);
+    if listening.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = listening.iter().take(10).map(|query| query.live_id.as_str()).collect();
+    Err(Error::InUse {
+        what: format!("table {full_name}"),
+        reason: format!("{} live queries watch it: {}", listening.len(), ids.join(", ")),
+    })
+}
+
+async fn drop_table(
+    engine: &Engine,
+    session: &Session,
+    name: &TableName,
+    if_exists: bool,
+    kind: Option<&'static str>,
+) -> Result<StatementResult> {
+    session.require(Role::Service, "drop a table")?;
+    let Some(info) = tolerate(if_exists, engine.resolve(session, name))? else {
+        return Ok(StatementResult::done(session, 0, format!("table {} was not there", name.name)));
+    };
+    if let Some(kind) = kind.filter(|kind| *kind != info.kind_name()) {
+        return Err(Error::definition(format!(
+            "{} is a {} table, not a {kind} table",
+            info.full_name(),
+            info.kind_name()
+        )));
+    }
+    refuse_while_listened_to(engine, info.id(), &info.full_name())?;
+    let (id, full_name) = (info.id(), info.full_name());
+    let plan = move |planning: &Planning<'_>| match planning.catalog.by_id(id) {
+        Some(info) => Ok(vec![table_dropped(info.record())]),
+        None => Err(Error::TableNotFound { name: info.full_name(), nearest: None }),
+    };
+    tolerate(if_exists, engine.commits().catalog(plan).await)?;
+    Ok(StatementResult::done(session, 0, format!("table {full_name} dropped")))
+}
+
+async fn create_user(
+    engine: &Engine,
+    session: &Session,
+    name: &str,
+    if_not_exists: bool,
+    password: &str,
+    role: Role,
+) -> Result<StatementResult> {
+    session.require(Role::Dba, "create a user")?;
+    check_name("user", name)?;
+    let password_hash = accounts::hash_password(password).await?;
+    let id = UserId::new(name);
+    let plan = move |planning: &Planning<'_>| {
+        if planning.system.get_user(&id)?.is_some() {
+            return Err(Error::AlreadyExists { kind: "user", name: id.to_string() });
+        }
+        let (created_at, updated_at) = (planning.now, planning.now);
+        let user = User { id, role, password_hash, metadata: None, created_at, updated_at };
+        Ok(vec![ChangeEvent::UserCreated(Box::new(user))])
+    };
+    let done = tolerate(if_not_exists, engine.commits().catalog(plan).await)?;
+    let message = if done.is_some() { "created" } else { "exists already" };
+    Ok(StatementResult::done(session, 0, format!("user {name} {message}")))
+}
+
+async fn alter_user(
+    engine: &Engine,
+    session: &Session,
+    name: &str,
+    change: UserChange,
+) -> Result<StatementResult> {
+    let own_password = matches!(change, UserChange::Password(_)) && session.user().as_str() == name;
+    if !own_password {
+        session.require(Role::Dba, "change a user")?;
+    }
+    let hash = match &change {
+        UserChange::Password(password) => Some(accounts::hash_password(password).await?),
+        _ => None,
+    };
+    let id = UserId::new(name);
+    let plan = move |planning: &Planning<'_>| {
+        let mut user = planning
+            .system
+            .get_user(&id)?
+            .ok_or_else(|| Error::NotFound { kind: "user", name: id.to_string() })?;
+        match change {
+            UserChange::Password(_) => user.password_hash = hash.unwrap_or_default(),
+            UserChange::Role(role) => user.role = role,
+            UserChange::Metadata(metadata) => user.metadata = Some(metadata),
+        }
+        user.updated_at = planning.now;
+        Ok(vec![ChangeEvent::UserAltered(Box::new(user))])
+    };
+    engine.commits().catalog(plan).await?;
+    Ok(StatementResult::done(session, 0, format!("user {name} changed")))
+}
+
+async fn drop_user(
+    engine: &Engine,
+    session: &Session,
+    name: &str,
+    if_exists: bool,
+) -> Result<StatementResult> {
+    session.require(Role::Dba, "drop a user")?;
+    if name == accounts::ROOT || name == session.user().as_str() {
+        return Err(Error::InUse {
+            what: format!("user {name}"),
+            reason: "root, and whoever is asking, stay".to_owned(),
+        });
+    }
+    let id = UserId::new(name);
+    let plan = move |planning: &Planning<'_>| {
+        if planning.system.get_user(&id)?.is_none() {
+            return Err(Error::NotFound { kind: "user", name: id.to_string() });
+        }
+        Ok(vec![ChangeEvent::UserDropped(Box::new(id))])
+    };
+    let done = tolerate(if_exists, engine.commits().catalog(plan).await)?;
+    let message = if done.is_some() { "dropped" } else { "was not there" };
+    Ok(StatementResult::done(session, 0, format!("user {name} {message}")))
+}
+
+pub(crate) fn namespace_of(session: &Session, name: &TableName) -> NamespaceId {
+    name.namespace.as_ref().map_or_else(|| session.namespace().clone(), NamespaceId::new)
+}
+
+fn show_tables(engine: &Engine, session: &Session, namespace: Option<&str>) -> Result<StatementResult> {
+    let namespaces = match namespace {
+        Some(name) => {
+            let id = NamespaceId::new(name);
+            if !engine.has_namespace(&id) {
+                return Err(Error::NamespaceNotFound { name: name.to_owned() });
+            }
+            vec![id]
+        }
+        None => engine.catalog().namespaces(),
+    };
+    let tables: Vec<_> = namespaces.iter().flat_map(|id| engine.catalog().tables_in(id)).collect();
+    let column = |read: fn(&crate::table::TableInfo) -> String| {
+        tables.iter().map(|info| Some(read(info))).collect::<Vec<_>>()
+    };
+    rows(
+        session,
+        [
+            ("namespace", column(|info| info.record().namespace.to_string())),
+            ("table", column(|info| info.record().name.clone())),
+            ("type", column(|info| info.kind_name().to_owned())),
+        ],
+    )
+}
+
+fn describe(engine: &Engine, session: &Session, name: &TableName) -> Result<StatementResult> {
+    let info = engine.resolve(session, name)?;
+    let own = info.columns().iter().enumerate().map(|(at, column)| {
+        let key = info.key_columns().iter().position(|key| *key == at).map(|at| (at + 1).to_string());
+        (column.name.clone(), column.data_type.to_string(), column.nullable, key, false)
+    });
+    let system = info
+        .system_columns()
+        .iter()
+        .map(|column| (column.name().to_owned(), column.data_type().to_string(), false, None, true));
+    let all: Vec<_> = own.chain(system).collect();
+    let text = |values: Vec<Option<String>>| Arc::new(StringArray::from(values)) as ArrayRef;
+    let flags = |values: Vec<bool>| Arc::new(BooleanArray::from(values)) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([
+        ("column", text(all.iter().map(|it| Some(it.0.clone())).collect())),
+        ("type", text(all.iter().map(|it| Some(it.1.clone())).collect())),
+        ("nullable", flags(all.iter().map(|it| it.2).collect())),
+        ("key", text(all.iter().map(|it| it.3.clone()).collect())),
+        ("system", flags(all.iter().map(|it| it.4).collect())),
+    ])?;
+    let message =
+        format!("{} is a {} table, schema version {}", info.full_name(), info.kind_name(), info.version());
+    Ok(one_batch(session, batch, Some(message)))
+}
+
+/// Columns of text as a result.
+fn rows<const N: usize>(
+    session: &Session,
+    columns: [(&str, Vec<Option<String>>); N],
+) -> Result<StatementResult> {
+    let arrays = columns.map(|(name, values)| (name, Arc::new(StringArray::from(values)) as ArrayRef));
+    Ok(one_batch(session, RecordBatch::try_from_iter(arrays)?, None))
+}
+
+fn one_batch(session: &Session, batch: RecordBatch, message: Option<String>) -> StatementResult {
+    StatementResult {
+        schema: batch.schema(),
+        row_count: batch.num_rows() as u64,
+        batches: vec![batch],
+        message,
+        as_user: session.user().clone(),
+    }
+}

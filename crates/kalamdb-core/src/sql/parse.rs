@@ -1,0 +1,420 @@
+//! Text to statements.
+
+use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use log_format::Role;
+
+use crate::error::{Error, Result};
+use crate::sql::definition::TableDefinition;
+
+/// Statements in one request at the most.
+const STATEMENTS_MAX: usize = 1000;
+
+/// A table as a statement names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableName {
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+}
+
+/// One statement.
+#[derive(Clone, Debug)]
+pub(crate) enum Statement {
+    /// Reads: SELECT, EXPLAIN, …
+    Query(Box<ast::Statement>),
+    Insert(Box<ast::Insert>),
+    Update(Box<ast::Update>),
+    Delete(Box<ast::Delete>),
+    CreateNamespace {
+        name: String,
+        if_not_exists: bool,
+        options: Vec<(String, String)>,
+    },
+    DropNamespace {
+        name: String,
+        if_exists: bool,
+        cascade: bool,
+    },
+    CreateTable(Box<TableDefinition>),
+    DropTable {
+        name: TableName,
+        if_exists: bool,
+        kind: Option<&'static str>,
+    },
+    CreateUser {
+        name: String,
+        if_not_exists: bool,
+        password: String,
+        role: Role,
+    },
+    AlterUser {
+        name: String,
+        change: UserChange,
+    },
+    DropUser {
+        name: String,
+        if_exists: bool,
+    },
+    ShowNamespaces,
+    ShowTables {
+        namespace: Option<String>,
+    },
+    Describe(TableName),
+    Use(String),
+    Subscribe(Box<ast::Statement>),
+    ExecuteAsUser {
+        user: String,
+        statement: Box<Statement>,
+    },
+}
+
+/// What ALTER USER changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UserChange {
+    Password(String),
+    Role(Role),
+    Metadata(String),
+}
+
+impl From<ParserError> for Error {
+    fn from(error: ParserError) -> Self {
+        let message = match error {
+            ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
+            ParserError::RecursionLimitExceeded => {
+                "the statement is nested too deeply; use fewer parentheses or subqueries".to_owned()
+            }
+        };
+        Self::Syntax { message }
+    }
+}
+
+/// The statements of a request.
+pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(sql)?;
+    let mut statements = Vec::new();
+    loop {
+        while parser.consume_token(&Token::SemiColon) {}
+        if parser.peek_token().token == Token::EOF {
+            break;
+        }
+        if statements.len() == STATEMENTS_MAX {
+            return Err(Error::definition(format!(
+                "a request takes {STATEMENTS_MAX} statements at the most"
+            )));
+        }
+        statements.push(statement(&mut parser)?);
+        if parser.peek_token().token != Token::EOF {
+            parser.expect_token(&Token::SemiColon)?;
+        }
+    }
+    if statements.is_empty() {
+        return Err(Error::EmptySql);
+    }
+    Ok(statements)
+}
+
+/// The single SELECT of a subscription, with or without `SUBSCRIBE TO`.
+pub(crate) fn parse_subscription(sql: &str) -> Result<ast::Statement> {
+    let mut statements = parse(sql)?;
+    match (statements.pop(), statements.is_empty()) {
+        (Some(Statement::Query(select) | Statement::Subscribe(select)), true) => Ok(*select),
+        _ => Err(Error::Unsupported {
+            what: "a subscription to anything but one SELECT".to_owned(),
+            hint: Some("write SELECT columns FROM one table [WHERE condition]"),
+        }),
+    }
+}
+
+/// The next words, upper case, as far as they are words.
+fn words<const N: usize>(parser: &Parser<'_>) -> [String; N] {
+    std::array::from_fn(|at| match parser.peek_nth_token(at).token {
+        Token::Word(word) if word.quote_style.is_none() => word.value.to_uppercase(),
+        _ => String::new(),
+    })
+}
+
+fn skip(parser: &mut Parser<'_>, count: usize) {
+    for _ in 0..count {
+        parser.advance_token();
+    }
+}
+
+fn statement(parser: &mut Parser<'_>) -> Result<Statement> {
+    let [first, second, third] = words::<3>(parser);
+    match (first.as_str(), second.as_str(), third.as_str()) {
+        ("CREATE", "NAMESPACE", _) => create_namespace(parser),
+        ("CREATE", "USER" | "SHARED" | "STREAM", "TABLE") => {
+            skip(parser, 3);
+            Ok(Statement::CreateTable(Box::new(TableDefinition::parse(parser, Some(&second))?)))
+        }
+        ("CREATE", "TABLE", _) => {
+            skip(parser, 2);
+            Ok(Statement::CreateTable(Box::new(TableDefinition::parse(parser, None)?)))
+        }
+        ("CREATE", "USER", _) => create_user(parser),
+        ("ALTER", "USER", _) => alter_user(parser),
+        ("DROP", "NAMESPACE", _) => {
+            skip(parser, 2);
+            let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+            let name = identifier(&parser.parse_identifier()?);
+            let cascade = parser.parse_keyword(Keyword::CASCADE);
+            Ok(Statement::DropNamespace { name, if_exists, cascade })
+        }
+        ("DROP", "USER" | "SHARED" | "STREAM", "TABLE") => {
+            skip(parser, 3);
+            drop_table(parser, Some(second.as_str()))
+        }
+        ("DROP", "TABLE", _) => {
+            skip(parser, 2);
+            drop_table(parser, None)
+        }
+        ("DROP", "USER", _) => {
+            skip(parser, 2);
+            let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+            Ok(Statement::DropUser { name: name_or_string(parser)?, if_exists })
+        }
+        _ => small_statement(parser, [&first, &second, &third]),
+    }
+}
+
+fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -> Result<Statement> {
+    match (first, second, third) {
+        ("SHOW", "NAMESPACES", _) => {
+            skip(parser, 2);
+            Ok(Statement::ShowNamespaces)
+        }
+        ("SHOW", "TABLES", _) => {
+            skip(parser, 2);
+            let given = parser.parse_one_of_keywords(&[Keyword::IN, Keyword::FROM]).is_some();
+            let namespace = given.then(|| parser.parse_identifier()).transpose()?;
+            Ok(Statement::ShowTables { namespace: namespace.as_ref().map(identifier) })
+        }
+        ("DESCRIBE" | "DESC", "TABLE", _) => {
+            skip(parser, 2);
+            Ok(Statement::Describe(table_name(&parser.parse_object_name(false)?)?))
+        }
+        ("DESCRIBE" | "DESC", _, _) => {
+            skip(parser, 1);
+            Ok(Statement::Describe(table_name(&parser.parse_object_name(false)?)?))
+        }
+        ("USE", _, _) => {
+            skip(parser, 1);
+            Ok(Statement::Use(identifier(&parser.parse_identifier()?)))
+        }
+        ("SUBSCRIBE", "TO", _) => {
+            skip(parser, 2);
+            Ok(Statement::Subscribe(Box::new(parser.parse_statement()?)))
+        }
+        ("EXECUTE", "AS", "USER") => {
+            skip(parser, 3);
+            let user = name_or_string(parser)?;
+            parser.expect_token(&Token::LParen)?;
+            let inner = statement(parser)?;
+            parser.expect_token(&Token::RParen)?;
+            if matches!(inner, Statement::ExecuteAsUser { .. } | Statement::Use(_)) {
+                return Err(Error::unsupported("this statement inside of EXECUTE AS USER"));
+            }
+            Ok(Statement::ExecuteAsUser { user, statement: Box::new(inner) })
+        }
+        _ => standard_statement(parser),
+    }
+}
+
+/// What `sqlparser` knows.
+fn standard_statement(parser: &mut Parser<'_>) -> Result<Statement> {
+    let parsed = parser.parse_statement()?;
+    Ok(match parsed {
+        ast::Statement::Insert(insert) => Statement::Insert(Box::new(insert)),
+        ast::Statement::Update(update) => Statement::Update(Box::new(update)),
+        ast::Statement::Delete(delete) => Statement::Delete(Box::new(delete)),
+        ast::Statement::Query(_) | ast::Statement::Explain { .. } => Statement::Query(Box::new(parsed)),
+        other => {
+            let text = other.to_string();
+            let head: Vec<&str> = text.split_whitespace().take(2).collect();
+            return Err(Error::unsupported(head.join(" ")));
+        }
+    })
+}
+
+fn create_namespace(parser: &mut Parser<'_>) -> Result<Statement> {
+    skip(parser, 2);
+    let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+    let name = identifier(&parser.parse_identifier()?);
+    let mut options = Vec::new();
+    if parser.parse_keyword(Keyword::WITH) {
+        let _ = parser.parse_keyword(Keyword::OPTIONS);
+        options = option_list(parser)?;
+    }
+    Ok(Statement::CreateNamespace { name, if_not_exists, options })
+}
+
+fn drop_table(parser: &mut Parser<'_>, kind: Option<&str>) -> Result<Statement> {
+    let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+    let name = table_name(&parser.parse_object_name(false)?)?;
+    let kind = match kind {
+        Some("USER") => Some("user"),
+        Some("SHARED") => Some("shared"),
+        Some("STREAM") => Some("stream"),
+        _ => None,
+    };
+    Ok(Statement::DropTable { name, if_exists, kind })
+}
+
+fn create_user(parser: &mut Parser<'_>) -> Result<Statement> {
+    skip(parser, 2);
+    let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+    let name = name_or_string(parser)?;
+    let (mut password, mut role) = (None, Role::User);
+    loop {
+        let [word, next] = words::<2>(parser);
+        match (word.as_str(), next.as_str()) {
+            ("WITH", "PASSWORD") => {
+                skip(parser, 2);
+                password = Some(parser.parse_literal_string()?);
+            }
+            ("PASSWORD", _) => {
+                skip(parser, 1);
+                password = Some(parser.parse_literal_string()?);
+            }
+            ("ROLE", _) => {
+                skip(parser, 1);
+                role = parse_role(parser)?;
+            }
+            _ => break,
+        }
+    }
+    let password = password.ok_or_else(|| {
+        Error::definition(format!(
+            "CREATE USER needs a password: CREATE USER {name} WITH PASSWORD '…' ROLE user"
+        ))
+    })?;
+    Ok(Statement::CreateUser { name, if_not_exists, password, role })
+}
+
+fn alter_user(parser: &mut Parser<'_>) -> Result<Statement> {
+    skip(parser, 2);
+    let name = name_or_string(parser)?;
+    let [set, what] = words::<2>(parser);
+    if set != "SET" {
+        return Err(Error::definition("ALTER USER takes SET PASSWORD '…', SET ROLE … or SET METADATA '…'"));
+    }
+    skip(parser, 2);
+    let change = match what.as_str() {
+        "PASSWORD" => UserChange::Password(parser.parse_literal_string()?),
+        "ROLE" => UserChange::Role(parse_role(parser)?),
+        "METADATA" => UserChange::Metadata(parser.parse_literal_string()?),
+        _ => return Err(Error::definition("ALTER USER SET takes PASSWORD, ROLE or METADATA")),
+    };
+    Ok(Statement::AlterUser { name, change })
+}
+
+fn parse_role(parser: &mut Parser<'_>) -> Result<Role> {
+    let name = name_or_string(parser)?;
+    match name.to_lowercase().as_str() {
+        "user" => Ok(Role::User),
+        "service" => Ok(Role::Service),
+        "dba" => Ok(Role::Dba),
+        _ => Err(Error::definition(format!("there is no role {name}; the roles are user, service and dba"))),
+    }
+}
+
+/// `(name = value, …)`; names in upper case, values as text.
+pub(crate) fn option_list(parser: &mut Parser<'_>) -> Result<Vec<(String, String)>> {
+    let mut options = Vec::new();
+    parser.expect_token(&Token::LParen)?;
+    while !parser.consume_token(&Token::RParen) {
+        let name = parser.parse_identifier()?.value.to_uppercase();
+        parser.expect_token(&Token::Eq)?;
+        options.push((name, option_value(parser)?));
+        if !parser.consume_token(&Token::Comma) {
+            parser.expect_token(&Token::RParen)?;
+            break;
+        }
+    }
+    Ok(options)
+}
+
+/// A string, a number or a word, as text.
+pub(crate) fn option_value(parser: &mut Parser<'_>) -> Result<String> {
+    let token = parser.next_token();
+    match token.token {
+        Token::SingleQuotedString(text) | Token::Number(text, _) => Ok(text),
+        Token::Word(word) => Ok(word.value),
+        other => {
+            Err(Error::Syntax { message: format!("expected a value, found {other} at {}", token.span.start) })
+        }
+    }
+}
+
+/// A user's name: a string, or an identifier as it stands.
+fn name_or_string(parser: &mut Parser<'_>) -> Result<String> {
+    match parser.peek_token().token {
+        Token::SingleQuotedString(text) => {
+            parser.advance_token();
+            Ok(text)
+        }
+        _ => Ok(identifier(&parser.parse_identifier()?)),
+    }
+}
+
+/// An identifier as it is stored: lower case unless quoted.
+pub(crate) fn identifier(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// A table's name, with or without its namespace.
+pub(crate) fn table_name(name: &ObjectName) -> Result<TableName> {
+    let parts: Option<Vec<String>> = name.0.iter().map(|part| part.as_ident().map(identifier)).collect();
+    match parts.unwrap_or_default().as_slice() {
+        [name] => Ok(TableName { namespace: None, name: name.clone() }),
+        [namespace, name] => Ok(TableName { namespace: Some(namespace.clone()), name: name.clone() }),
+        _ => Err(Error::definition(format!("{name} is no table name: write table or namespace.table"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(sql: &str) -> Statement {
+        parse(sql).unwrap().remove(0)
+    }
+
+    #[test]
+    fn statements_are_told_apart() {
+        assert!(matches!(one("select 1"), Statement::Query(_)));
+        assert!(matches!(
+            one("CREATE NAMESPACE IF NOT EXISTS a"),
+            Statement::CreateNamespace { if_not_exists: true, .. }
+        ));
+        assert!(matches!(one("create user table t (id int primary key)"), Statement::CreateTable(_)));
+        assert!(matches!(
+            one("CREATE USER bob WITH PASSWORD 'x' ROLE dba"),
+            Statement::CreateUser { role: Role::Dba, .. }
+        ));
+        assert!(matches!(
+            one("drop user table if exists a.b"),
+            Statement::DropTable { kind: Some("user"), if_exists: true, .. }
+        ));
+        assert!(matches!(one("SUBSCRIBE TO SELECT * FROM t"), Statement::Subscribe(_)));
+        assert!(matches!(
+            one("EXECUTE AS USER 'a' (INSERT INTO t VALUES (1))"),
+            Statement::ExecuteAsUser { .. }
+        ));
+        assert_eq!(parse("select 1;; select 2;").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_sql_is_refused_with_a_place() {
+        let text = |sql: &str| parse(sql).unwrap_err().to_string();
+        assert!(text("SELEC 1").contains("Line: 1, Column: 1"), "{}", text("SELEC 1"));
+        assert!(matches!(parse(" ; "), Err(Error::EmptySql)));
+        assert!(matches!(parse("select 'abc"), Err(Error::Syntax { .. })));
+        assert!(matches!(parse("COPY t TO 'file'"), Err(Error::Unsupported { .. })));
+        let deep = format!("select {}1{}", "(".repeat(10_000), ")".repeat(10_000));
+        assert!(matches!(parse(&deep), Err(Error::Syntax { .. })));
+    }
+}

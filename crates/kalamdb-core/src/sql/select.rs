@@ -1,0 +1,236 @@
+//! Everything that reads, by way of `DataFusion`.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::prelude::col;
+use datafusion::sql::parser::Statement as QueryStatement;
+use datafusion::sql::sqlparser::ast::{
+    self, ExcludeSelectItem, Ident, ObjectName, SelectItem, SetExpr, TableFactor, Visit, VisitMut,
+    VisitorMut, visit_expressions,
+};
+use futures_util::TryStreamExt;
+use log_format::{Partition, Seq};
+use serde_json::Value as Json;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result, from_query};
+use crate::provider::{Scope, session_state};
+use crate::session::Session;
+use crate::sql::execute::StatementResult;
+use crate::sql::parse::{parse_subscription, table_name};
+use crate::table::{SystemColumn, TableInfo};
+use crate::values;
+
+/// Bytes of Arrow memory a result may take.
+const RESULT_BYTES_MAX: usize = 256 << 20;
+
+/// The system columns a statement names.
+pub(crate) fn named_system_columns<V: Visit>(statement: &V) -> Vec<SystemColumn> {
+    let mut named = Vec::new();
+    let _ = visit_expressions(statement, |expression| {
+        let ident = match expression {
+            ast::Expr::Identifier(ident) => Some(ident),
+            ast::Expr::CompoundIdentifier(parts) => parts.last(),
+            _ => None,
+        };
+        let system = ident.and_then(|ident| {
+            SystemColumn::ALL.into_iter().find(|column| column.name().eq_ignore_ascii_case(&ident.value))
+        });
+        if let Some(system) = system.filter(|system| !named.contains(system)) {
+            named.push(system);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    named.sort_unstable();
+    named
+}
+
+/// `*` means a table's own columns: a system column is shown where it is named.
+struct HideSystemColumns<'a>(&'a [SystemColumn]);
+
+impl VisitorMut for HideSystemColumns<'_> {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            let (SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options)) = item else {
+                continue;
+            };
+            if options.opt_exclude.is_none() && options.opt_except.is_none() {
+                let names = self.0.iter().map(|column| ObjectName::from(vec![Ident::new(column.name())]));
+                options.opt_exclude = Some(ExcludeSelectItem::Multiple(names.collect()));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+pub(crate) fn hide_system_columns<V: VisitMut>(statement: &mut V, columns: &[SystemColumn]) {
+    if !columns.is_empty() {
+        let _ = statement.visit(&mut HideSystemColumns(columns));
+    }
+}
+
+/// Plans a statement that may only read.
+pub(crate) async fn plan(
+    state: &SessionState,
+    statement: ast::Statement,
+    params: &[Json],
+) -> Result<LogicalPlan> {
+    let statement = QueryStatement::Statement(Box::new(statement));
+    let plan = state.statement_to_plan(statement).await.map_err(from_query)?;
+    let reads_only =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    reads_only.verify_plan(&plan).map_err(from_query)?;
+    let params: Vec<ScalarValue> = params.iter().map(values::scalar_from_json).collect();
+    if params.is_empty() {
+        return Ok(plan);
+    }
+    plan.with_param_values(params)
+        .map_err(|error| Error::Parameter { number: 0, problem: error.strip_backtrace() })
+}
+
+/// Runs a plan and keeps its whole result.
+pub(crate) async fn collect(
+    state: SessionState,
+    plan: LogicalPlan,
+) -> Result<(SchemaRef, Vec<datafusion::arrow::array::RecordBatch>)> {
+    let frame = DataFrame::new(state, plan);
+    let mut stream = frame.execute_stream().await.map_err(from_query)?;
+    let schema = stream.schema();
+    let (mut batches, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(batch) = stream.try_next().await.map_err(from_query)? {
+        bytes = bytes.saturating_add(batch.get_array_memory_size());
+        if bytes > RESULT_BYTES_MAX {
+            return Err(Error::TooLarge {
+                what: "the result",
+                limit: RESULT_BYTES_MAX,
+                hint: "add a LIMIT or a narrower WHERE",
+            });
+        }
+        if batch.num_rows() > 0 {
+            batches.push(batch);
+        }
+    }
+    Ok((schema, batches))
+}
+
+/// SELECT and whatever else reads.
+pub(crate) async fn select(
+    engine: &Engine,
+    session: &Session,
+    mut statement: ast::Statement,
+    params: &[Json],
+) -> Result<StatementResult> {
+    let named = named_system_columns(&statement);
+    hide_system_columns(&mut statement, &named);
+    let scope = Scope::new(engine, session, named)?;
+    let state = session_state(engine, session, scope);
+    let plan = plan(&state, statement, params).await?;
+    let (schema, batches) = collect(state, plan).await?;
+    let row_count = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    Ok(StatementResult { schema, batches, row_count, message: None, as_user: session.user().clone() })
+}
+
+/// A subscription's SELECT, planned.
+pub(crate) struct LivePlan {
+    pub(crate) state: SessionState,
+    /// The projection, with `_seq`, over a filter over the table.
+    pub(crate) select: LogicalPlan,
+    pub(crate) info: Arc<TableInfo>,
+    pub(crate) partition: Partition,
+    /// The cut the snapshot reads.
+    pub(crate) cut_seq: Seq,
+    pub(crate) snapshot: SnapshotPlan,
+}
+
+/// How the snapshot is read.
+pub(crate) struct SnapshotPlan {
+    state: SessionState,
+    select: LogicalPlan,
+}
+
+impl SnapshotPlan {
+    /// The rows; with `last_rows` the newest ones, oldest first.
+    pub(crate) fn rows(&self, last_rows: Option<u32>) -> Result<DataFrame> {
+        let mut plan = LogicalPlanBuilder::from(self.select.clone());
+        if let Some(last_rows) = last_rows {
+            let seq = || col(SystemColumn::Seq.name());
+            plan = plan
+                .sort_with_limit([seq().sort(false, false)], Some(last_rows as usize))
+                .and_then(|plan| plan.sort([seq().sort(true, false)]))
+                .map_err(from_query)?;
+        }
+        Ok(DataFrame::new(self.state.clone(), plan.build().map_err(from_query)?))
+    }
+
+    /// How many rows that will be.
+    pub(crate) fn count(&self, last_rows: Option<u32>) -> Result<DataFrame> {
+        let plan = LogicalPlanBuilder::from(self.select.clone())
+            .limit(0, last_rows.map(|rows| rows as usize))
+            .and_then(|plan| plan.aggregate(Vec::<Expr>::new(), [count(lit(1_i64))]))
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(from_query)?;
+        Ok(DataFrame::new(self.state.clone(), plan))
+    }
+}
+
+/// Plans a subscription: one table, rows of this session only, `_seq` always selected.
+pub(crate) async fn live_plan(engine: &Engine, session: &Session, sql: &str) -> Result<LivePlan> {
+    let mut statement = parse_subscription(sql)?;
+    let info = one_table(engine, session, &mut statement)?;
+    crate::sql::execute::require_read(session, &info)?;
+    let system = info.system_columns();
+    let deleted_named = named_system_columns(&statement).contains(&SystemColumn::Deleted);
+    if deleted_named {
+        return Err(Error::unsupported("_deleted in a live query"));
+    }
+    hide_system_columns(&mut statement, system);
+    // A client that remembers the greatest `_seq` resumes exactly, so it is always sent.
+    if let ast::Statement::Query(query) = &mut statement
+        && let SetExpr::Select(select) = query.body.as_mut()
+    {
+        let is_seq = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(ast::Expr::Identifier(ident)) if ident.value == SystemColumn::Seq.name());
+        if !select.projection.iter().any(is_seq) {
+            let seq = ast::Expr::Identifier(Ident::new(SystemColumn::Seq.name()));
+            select.projection.push(SelectItem::UnnamedExpr(seq));
+        }
+    }
+    let scope = Scope::for_live_query(engine, session, system.to_vec())?;
+    let cut_seq = scope.cut_seq();
+    let state = session_state(engine, session, scope);
+    let select = plan(&state, statement, &[]).await?;
+    let partition = session.partition(&info);
+    let snapshot = SnapshotPlan { state: state.clone(), select: select.clone() };
+    Ok(LivePlan { state, select, info, partition, cut_seq, snapshot })
+}
+
+/// The one table of a live query.
+fn one_table(engine: &Engine, session: &Session, statement: &mut ast::Statement) -> Result<Arc<TableInfo>> {
+    let refused = || Error::Unsupported {
+        what: "a live query over anything but one table".to_owned(),
+        hint: Some("write SELECT columns FROM one table [WHERE condition]"),
+    };
+    let ast::Statement::Query(query) = statement else { return Err(refused()) };
+    let SetExpr::Select(select) = query.body.as_ref() else { return Err(refused()) };
+    if query.order_by.is_some() || query.limit_clause.is_some() || query.with.is_some() {
+        return Err(Error::Unsupported {
+            what: "ORDER BY, LIMIT or WITH in a live query".to_owned(),
+            hint: Some("use the option last_rows for the newest rows"),
+        });
+    }
+    let [from] = select.from.as_slice() else { return Err(refused()) };
+    let TableFactor::Table { name, args: None, .. } = &from.relation else { return Err(refused()) };
+    if !from.joins.is_empty() {
+        return Err(refused());
+    }
+    engine.resolve(session, &table_name(name)?)
+}

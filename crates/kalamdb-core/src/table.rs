@@ -1,0 +1,320 @@
+//! A table as statements see it: its columns now, and how rows of older schema versions become rows of now.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
+use kalamdb_store::Keyspace;
+use log_format::{
+    Column, ColumnDefault, DataType, KeyBuilder, RowBuilder, RowReader, SchemaVersion, StreamOptions, Table,
+    TableId, TableKind, TableSchema, Value,
+};
+
+use crate::error::{Error, Result};
+
+/// The metadata entry of an Arrow field that tells its SQL type where Arrow alone does not.
+pub const TYPE_METADATA: &str = "kalam_type";
+
+/// A column the system fills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SystemColumn {
+    /// The event that wrote the row.
+    Seq,
+    /// When that was committed.
+    Updated,
+    /// Whether the row is deleted.
+    Deleted,
+}
+
+impl SystemColumn {
+    /// All of them, in the order in which they follow a table's own columns.
+    pub const ALL: [Self; 3] = [Self::Seq, Self::Updated, Self::Deleted];
+
+    /// The column's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seq => "_seq",
+            Self::Updated => "_updated",
+            Self::Deleted => "_deleted",
+        }
+    }
+
+    /// The column's type.
+    pub const fn data_type(self) -> DataType {
+        match self {
+            Self::Seq => DataType::BigInt,
+            Self::Updated => DataType::DateTime,
+            Self::Deleted => DataType::Boolean,
+        }
+    }
+
+    /// Its Arrow field.
+    pub fn field(self) -> Field {
+        arrow_field(self.name(), self.data_type(), false)
+    }
+}
+
+/// The Arrow type that holds values of a SQL type.
+pub(crate) fn arrow_type(data_type: DataType) -> ArrowType {
+    match data_type {
+        DataType::Boolean => ArrowType::Boolean,
+        DataType::SmallInt => ArrowType::Int16,
+        DataType::Int => ArrowType::Int32,
+        DataType::BigInt => ArrowType::Int64,
+        DataType::Float => ArrowType::Float32,
+        DataType::Double => ArrowType::Float64,
+        DataType::Decimal { precision, scale } => {
+            ArrowType::Decimal128(precision, i8::try_from(scale).unwrap_or(i8::MAX))
+        }
+        // UUIDs are shown and compared in their canonical text form.
+        DataType::Text | DataType::Json | DataType::Uuid => ArrowType::Utf8,
+        DataType::Timestamp => ArrowType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::DateTime => ArrowType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+        DataType::Date => ArrowType::Date32,
+        DataType::Time => ArrowType::Time64(TimeUnit::Microsecond),
+        DataType::Bytes => ArrowType::Binary,
+        DataType::Embedding(dimension) => ArrowType::FixedSizeList(
+            Arc::new(Field::new_list_field(ArrowType::Float32, false)),
+            i32::try_from(dimension).unwrap_or(i32::MAX),
+        ),
+    }
+}
+
+/// The Arrow field of a column of this SQL type.
+pub(crate) fn arrow_field(name: &str, data_type: DataType, nullable: bool) -> Field {
+    let field = Field::new(name, arrow_type(data_type), nullable);
+    match data_type {
+        DataType::Json | DataType::Uuid => {
+            field.with_metadata([(TYPE_METADATA.to_owned(), data_type.to_string())].into())
+        }
+        _ => field,
+    }
+}
+
+/// The SQL type of an Arrow field.
+pub fn sql_type(field: &Field) -> DataType {
+    match field.metadata().get(TYPE_METADATA).map(String::as_str) {
+        Some("JSON") => return DataType::Json,
+        Some("UUID") => return DataType::Uuid,
+        _ => {}
+    }
+    match field.data_type() {
+        ArrowType::Boolean => DataType::Boolean,
+        ArrowType::Int8 | ArrowType::Int16 | ArrowType::UInt8 => DataType::SmallInt,
+        ArrowType::Int32 | ArrowType::UInt16 => DataType::Int,
+        ArrowType::Int64 | ArrowType::UInt32 | ArrowType::UInt64 => DataType::BigInt,
+        ArrowType::Float16 | ArrowType::Float32 => DataType::Float,
+        ArrowType::Float64 => DataType::Double,
+        ArrowType::Decimal32(precision, scale)
+        | ArrowType::Decimal64(precision, scale)
+        | ArrowType::Decimal128(precision, scale)
+        | ArrowType::Decimal256(precision, scale) => {
+            DataType::Decimal { precision: *precision, scale: u8::try_from(*scale).unwrap_or(0) }
+        }
+        ArrowType::Timestamp(_, None) => DataType::Timestamp,
+        ArrowType::Timestamp(_, Some(_)) => DataType::DateTime,
+        ArrowType::Date32 | ArrowType::Date64 => DataType::Date,
+        ArrowType::Time32(_) | ArrowType::Time64(_) => DataType::Time,
+        ArrowType::Binary
+        | ArrowType::LargeBinary
+        | ArrowType::BinaryView
+        | ArrowType::FixedSizeBinary(_) => DataType::Bytes,
+        ArrowType::FixedSizeList(item, dimension) if *item.data_type() == ArrowType::Float32 => {
+            DataType::Embedding(u32::try_from(*dimension).unwrap_or(0))
+        }
+        // Text, and what has no SQL type of its own: it is shown as text.
+        _ => DataType::Text,
+    }
+}
+
+/// What a cell of an old row becomes in a row of now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CellTarget {
+    /// The column now; none where it was dropped.
+    pub(crate) column: Option<usize>,
+}
+
+/// A table: its record, its columns now, and every schema version.
+#[derive(Debug)]
+pub(crate) struct TableInfo {
+    table: Table,
+    versions: Vec<TableSchema>,
+    columns: Vec<Column>,
+    key_columns: Vec<usize>,
+    arrow: SchemaRef,
+    /// By version: what becomes of its cells.
+    targets: Vec<Vec<CellTarget>>,
+}
+
+impl TableInfo {
+    pub(crate) fn new(table: Table, versions: Vec<TableSchema>) -> Result<Self> {
+        let name = format!("{}.{}", table.namespace, table.name);
+        let current = versions
+            .iter()
+            .find(|schema| schema.version == table.current_version)
+            .ok_or_else(|| Error::Inconsistent {
+                reason: format!("table {name} has no schema version {}", table.current_version),
+            })?
+            .clone();
+        let position = |id| current.columns.iter().position(|column| column.id == id);
+        let key_columns: Option<Vec<usize>> = current.primary_key.iter().map(|id| position(*id)).collect();
+        let key_columns = key_columns.ok_or_else(|| Error::Inconsistent {
+            reason: format!("table {name}: a key column is not among its columns"),
+        })?;
+        let targets = versions
+            .iter()
+            .map(|schema| {
+                schema.columns.iter().map(|column| CellTarget { column: position(column.id) }).collect()
+            })
+            .collect();
+        let fields: Vec<Field> = current
+            .columns
+            .iter()
+            .map(|column| arrow_field(&column.name, column.data_type, column.nullable))
+            .collect();
+        Ok(Self {
+            table,
+            versions,
+            columns: current.columns,
+            key_columns,
+            arrow: Arc::new(Schema::new(fields)),
+            targets,
+        })
+    }
+
+    pub(crate) const fn id(&self) -> TableId {
+        self.table.id
+    }
+
+    pub(crate) const fn record(&self) -> &Table {
+        &self.table
+    }
+
+    pub(crate) const fn kind(&self) -> &TableKind {
+        &self.table.kind
+    }
+
+    pub(crate) const fn stream(&self) -> Option<&StreamOptions> {
+        match &self.table.kind {
+            TableKind::Stream(options) => Some(options),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn keyspace(&self) -> Keyspace {
+        match self.table.kind {
+            TableKind::User => Keyspace::User,
+            TableKind::Shared(_) => Keyspace::Shared,
+            TableKind::Stream(_) => Keyspace::Stream,
+        }
+    }
+
+    pub(crate) const fn kind_name(&self) -> &'static str {
+        match self.table.kind {
+            TableKind::User => "user",
+            TableKind::Shared(_) => "shared",
+            TableKind::Stream(_) => "stream",
+        }
+    }
+
+    /// `namespace.name`.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}.{}", self.table.namespace, self.table.name)
+    }
+
+    pub(crate) const fn version(&self) -> SchemaVersion {
+        self.table.current_version
+    }
+
+    pub(crate) fn versions(&self) -> Vec<TableSchema> {
+        self.versions.clone()
+    }
+
+    pub(crate) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Positions of the primary key's columns, in key order.
+    pub(crate) fn key_columns(&self) -> &[usize] {
+        &self.key_columns
+    }
+
+    /// The table's own columns, without the system's.
+    pub(crate) const fn arrow(&self) -> &SchemaRef {
+        &self.arrow
+    }
+
+    /// The system columns this kind of table has.
+    pub(crate) fn system_columns(&self) -> &'static [SystemColumn] {
+        if self.stream().is_some() { &SystemColumn::ALL[..1] } else { &SystemColumn::ALL }
+    }
+
+    pub(crate) fn column_position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// What becomes of the cells of a row of `version`.
+    pub(crate) fn targets(&self, version: SchemaVersion) -> Result<&[CellTarget]> {
+        self.versions
+            .iter()
+            .position(|schema| schema.version == version)
+            .and_then(|at| self.targets.get(at))
+            .map(Vec::as_slice)
+            .ok_or_else(|| Error::Inconsistent {
+                reason: format!("a row of {} has the unknown schema version {version}", self.full_name()),
+            })
+    }
+
+    /// The values of a row, as a row of now.
+    pub(crate) fn values(&self, row: &[u8]) -> Result<Vec<Value>> {
+        let reader = RowReader::new(row)?;
+        let mut values = self.missing_values()?;
+        for (cell, target) in reader.cells().zip(self.targets(reader.version())?) {
+            if let Some(slot) = target.column.and_then(|column| values.get_mut(column)) {
+                *slot = cell?.to_value();
+            }
+        }
+        Ok(values)
+    }
+
+    /// What a row that was written before a column was added holds in it.
+    pub(crate) fn missing_values(&self) -> Result<Vec<Value>> {
+        self.columns.iter().map(missing_value).collect()
+    }
+
+    /// The bytes of a row of now.
+    pub(crate) fn encode_row(&self, values: &[Value]) -> Result<Vec<u8>> {
+        let mut row = RowBuilder::new(self.version());
+        for value in values {
+            row.push(value);
+        }
+        Ok(row.finish()?)
+    }
+
+    /// The primary key of a row of now.
+    pub(crate) fn encode_key(&self, values: &[Value]) -> Result<Vec<u8>> {
+        let mut key = KeyBuilder::new();
+        for &position in &self.key_columns {
+            let value = values.get(position).unwrap_or(&Value::Null);
+            key.push(value).map_err(|_| self.constraint(position, "a key column cannot be NULL"))?;
+        }
+        Ok(key.finish())
+    }
+
+    /// A constraint of one column that a row breaks.
+    pub(crate) fn constraint(&self, position: usize, problem: impl Into<String>) -> Error {
+        Error::Constraint {
+            table: self.full_name(),
+            column: self.columns.get(position).map(|column| column.name.clone()).unwrap_or_default(),
+            problem: problem.into(),
+        }
+    }
+}
+
+fn missing_value(column: &Column) -> Result<Value> {
+    match &column.default {
+        Some(ColumnDefault::Constant(cell)) => {
+            Ok(RowReader::new(cell)?.values()?.into_iter().next().unwrap_or(Value::Null))
+        }
+        _ => Ok(Value::Null),
+    }
+}

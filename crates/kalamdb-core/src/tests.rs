@@ -1,0 +1,333 @@
+//! The engine from the outside: statements, live queries, restarts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use datafusion::arrow::util::pretty::pretty_format_batches;
+use futures_util::StreamExt;
+use kalamdb_log::Durability;
+use log_format::{Role, Seq, UserId, Value};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    ChangeFrame, Engine, EngineOptions, Error, ErrorCode, Session, Sink, SubscribeRequest, Subscription,
+    SubscriptionId,
+};
+
+/// A sink that keeps everything, with room for so many commits at a time.
+struct Kept {
+    frames: Mutex<Vec<ChangeFrame>>,
+    room: usize,
+    lagging: Mutex<bool>,
+}
+
+impl Kept {
+    fn with_room(room: usize) -> Arc<Self> {
+        Arc::new(Self { frames: Mutex::new(Vec::new()), room, lagging: Mutex::new(false) })
+    }
+
+    fn take(&self) -> Vec<ChangeFrame> {
+        std::mem::take(&mut self.frames.lock().unwrap())
+    }
+}
+
+impl Sink for Kept {
+    fn deliver(&self, _: SubscriptionId, frames: Vec<ChangeFrame>) -> bool {
+        let mut kept = self.frames.lock().unwrap();
+        if kept.len() >= self.room {
+            return false;
+        }
+        kept.extend(frames);
+        true
+    }
+
+    fn lagging(&self, _: SubscriptionId) {
+        *self.lagging.lock().unwrap() = true;
+    }
+
+    fn ended(&self, _: SubscriptionId, _: Error) {}
+}
+
+fn open(directory: &Path) -> Engine {
+    let mut options = EngineOptions::new(directory);
+    options.durability = Durability::Os;
+    options.root_password = Some("root".to_owned());
+    Engine::open(options).unwrap().0
+}
+
+fn session(user: &str, role: Role) -> Session {
+    Session::new(UserId::new(user), role, None)
+}
+
+fn root() -> Session {
+    session("root", Role::Dba)
+}
+
+/// Runs statements that must go through; the last one's rows as a table of text.
+async fn ok(engine: &Engine, session: &Session, sql: &str, params: &[Json]) -> String {
+    let mut executed = engine.execute(&mut session.clone(), sql, params).await;
+    if let Some(error) = executed.error {
+        panic!("{sql}: {error}");
+    }
+    let last = executed.results.pop().unwrap();
+    if last.batches.is_empty() {
+        String::new()
+    } else {
+        pretty_format_batches(&last.batches).unwrap().to_string()
+    }
+}
+
+/// Runs a statement that must be refused.
+async fn refused(engine: &Engine, session: &Session, sql: &str) -> (ErrorCode, String) {
+    let executed = engine.execute(&mut session.clone(), sql, &[]).await;
+    let error = executed.error.unwrap_or_else(|| panic!("{sql}: went through"));
+    (error.code(), error.to_string())
+}
+
+const MESSAGES: &str =
+    "CREATE NAMESPACE chat; CREATE USER TABLE chat.messages (id BIGINT PRIMARY KEY, body TEXT, n INT)";
+
+#[tokio::test]
+async fn each_user_sees_and_changes_their_own_rows_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let (ann, bob) = (session("ann", Role::User), session("bob", Role::User));
+    ok(&engine, &root(), MESSAGES, &[]).await;
+    for (user, body) in [(&ann, "from ann"), (&bob, "from bob")] {
+        ok(&engine, user, "INSERT INTO chat.messages VALUES ($1, $2, 1)", &[json!(1), json!(body)]).await;
+    }
+    let all = "SELECT * FROM chat.messages";
+    assert!(ok(&engine, &ann, all, &[]).await.contains("from ann"));
+    assert!(!ok(&engine, &ann, all, &[]).await.contains("bob"));
+    ok(&engine, &ann, "UPDATE chat.messages SET body = upper(body), n = n + 1", &[]).await;
+    ok(&engine, &bob, "DELETE FROM chat.messages WHERE id = 1", &[]).await;
+    assert!(ok(&engine, &ann, all, &[]).await.contains("FROM ANN | 2"));
+    assert_eq!(ok(&engine, &bob, all, &[]).await, "");
+    assert!(ok(&engine, &bob, "SELECT *, _deleted FROM chat.messages", &[]).await.contains("true"));
+    engine.close();
+}
+
+#[tokio::test]
+async fn keys_constraints_and_names_are_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), MESSAGES, &[]).await;
+    ok(&engine, &ann, "INSERT INTO chat.messages VALUES (1, 'a', 1), (2, 'b', 2)", &[]).await;
+    let code = |sql: &'static str| {
+        let (engine, ann) = (engine.clone(), ann.clone());
+        async move { refused(&engine, &ann, sql).await.0 }
+    };
+    assert_eq!(code("INSERT INTO chat.messages VALUES (1, 'c', 3)").await, ErrorCode::ConstraintViolation);
+    assert_eq!(
+        code("INSERT INTO chat.messages VALUES (9, 'c', 3), (9, 'd', 4)").await,
+        ErrorCode::ConstraintViolation
+    );
+    assert_eq!(code("INSERT INTO chat.messages (body) VALUES ('x')").await, ErrorCode::ConstraintViolation);
+    assert_eq!(
+        code("INSERT INTO chat.messages VALUES (3, 'x', 'many')").await,
+        ErrorCode::ConstraintViolation
+    );
+    assert_eq!(code("UPDATE chat.messages SET id = 5").await, ErrorCode::Unsupported);
+    assert_eq!(code("SELECT nothing FROM chat.messages").await, ErrorCode::InvalidSql);
+    assert_eq!(code("SELECT * FROM chat.nowhere").await, ErrorCode::TableNotFound);
+    assert_eq!(code("SELECT * FROM nowhere.messages").await, ErrorCode::NamespaceNotFound);
+    assert_eq!(code("CREATE NAMESPACE other").await, ErrorCode::PermissionDenied);
+    assert_eq!(code("SELEC").await, ErrorCode::InvalidSql);
+    let (_, text) = refused(&engine, &ann, "SELECT * FROM chat.mesages").await;
+    assert!(text.contains("did you mean chat.messages"), "{text}");
+    // A key that was deleted is free again.
+    ok(
+        &engine,
+        &ann,
+        "DELETE FROM chat.messages WHERE id = 1; INSERT INTO chat.messages VALUES (1, 'again', 1)",
+        &[],
+    )
+    .await;
+    let found =
+        ok(&engine, &ann, "SELECT count(*) AS c FROM chat.messages WHERE id >= 1 AND id < 3", &[]).await;
+    assert!(found.contains("| 2 |"), "{found}");
+    engine.close();
+}
+
+/// A live query's rows, by id, after its snapshot and these frames; checks the chain on the way.
+async fn materialise(subscription: &mut Subscription, rows: &mut BTreeMap<i64, i64>) -> Seq {
+    use datafusion::arrow::array::AsArray;
+    use datafusion::arrow::datatypes::Int64Type;
+    if let Some(mut snapshot) = subscription.take_snapshot() {
+        let mut total = 0;
+        while let Some(batch) = snapshot.stream.next().await {
+            let batch = batch.unwrap();
+            total += batch.num_rows() as u64;
+            let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
+            let seqs = batch.column_by_name("_seq").unwrap().as_primitive::<Int64Type>();
+            rows.extend(ids.values().iter().copied().zip(seqs.values().iter().copied()));
+        }
+        assert_eq!(total, snapshot.total_rows);
+    }
+    subscription.start_seq()
+}
+
+fn take_over(frames: &[ChangeFrame], last: &mut Seq, rows: &mut BTreeMap<i64, i64>) {
+    use datafusion::arrow::array::AsArray;
+    use datafusion::arrow::datatypes::Int64Type;
+    for frame in frames {
+        assert_eq!(frame.prev_seq, *last, "the chain is broken");
+        assert!(frame.payload.seq > *last, "a change came twice");
+        *last = frame.payload.seq;
+        let batch = frame.payload.rows.as_ref().or(frame.payload.old_rows.as_ref()).unwrap();
+        let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
+        let seqs = batch.column_by_name("_seq").unwrap().as_primitive::<Int64Type>();
+        for (id, seq) in ids.values().iter().zip(seqs.values()) {
+            if frame.payload.rows.is_some() {
+                rows.insert(*id, *seq);
+            } else {
+                rows.remove(id).expect("a delete of a row that was never there");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_sees_rows_enter_and_leave_its_filter_exactly_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), MESSAGES, &[]).await;
+    ok(&engine, &ann, "INSERT INTO chat.messages VALUES (1, 'a', 1), (2, 'b', 20)", &[]).await;
+    // Room for a single commit: most of the time the subscriber reads the log.
+    let sink = Kept::with_room(1);
+    let request = SubscribeRequest {
+        sql: "SELECT id, body FROM chat.messages WHERE n >= 10".to_owned(),
+        ..SubscribeRequest::default()
+    };
+    let mut subscription = engine.subscribe(&ann, request, Arc::clone(&sink) as _).await.unwrap();
+    let mut rows = BTreeMap::new();
+    let mut last = materialise(&mut subscription, &mut rows).await;
+    assert_eq!(rows.keys().copied().collect::<Vec<_>>(), [2]);
+    for round in 0..50_i64 {
+        let id = json!(100 + round);
+        ok(&engine, &ann, "INSERT INTO chat.messages VALUES ($1, 'x', 5)", &[id.clone()]).await;
+        ok(&engine, &ann, "UPDATE chat.messages SET n = 50 WHERE id = $1", &[id.clone()]).await;
+        if round % 3 == 0 {
+            ok(&engine, &ann, "DELETE FROM chat.messages WHERE id = $1", &[id.clone()]).await;
+        } else if round % 3 == 1 {
+            ok(&engine, &ann, "UPDATE chat.messages SET n = 0 WHERE id = $1", &[id]).await;
+        }
+        if round % 7 == 0 {
+            take_over(&sink.take(), &mut last, &mut rows);
+            let caught_up = subscription.catch_up(10).unwrap();
+            take_over(&caught_up.frames, &mut last, &mut rows);
+        }
+    }
+    loop {
+        take_over(&sink.take(), &mut last, &mut rows);
+        let caught_up = subscription.catch_up(10).unwrap();
+        take_over(&caught_up.frames, &mut last, &mut rows);
+        if caught_up.live {
+            break;
+        }
+    }
+    let expected: Vec<i64> =
+        std::iter::once(2).chain((0..50).filter(|round| round % 3 == 2).map(|r| 100 + r)).collect();
+    assert_eq!(rows.keys().copied().collect::<Vec<_>>(), expected);
+    engine.close();
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart_and_from_the_log_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let ann = session("ann", Role::User);
+    let all = "SELECT id, body, n, _seq, _updated FROM chat.messages ORDER BY id";
+    let engine = open(directory.path());
+    ok(&engine, &root(), MESSAGES, &[]).await;
+    for id in 0..200_i64 {
+        let row = vec![Value::BigInt(id), Value::Text(format!("row {id}")), Value::Int(0)];
+        engine.insert_rows(&ann, "chat.messages", &[row]).unwrap();
+    }
+    ok(
+        &engine,
+        &ann,
+        "UPDATE chat.messages SET n = 7 WHERE id % 2 = 0; DELETE FROM chat.messages WHERE id > 150",
+        &[],
+    )
+    .await;
+    let before = ok(&engine, &ann, all, &[]).await;
+    let resume_from = engine.published();
+    engine.close();
+
+    let engine = open(directory.path());
+    assert_eq!(ok(&engine, &ann, all, &[]).await, before);
+    let request = SubscribeRequest {
+        sql: "SELECT id FROM chat.messages".to_owned(),
+        from: Some(resume_from),
+        ..SubscribeRequest::default()
+    };
+    assert!(engine.subscribe(&ann, request.clone(), Kept::with_room(1)).await.is_ok());
+    let beyond = SubscribeRequest { from: Some(resume_from.plus(1 << 40)), ..request };
+    let error = engine.subscribe(&ann, beyond, Kept::with_room(1)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ResyncRequired);
+    engine.close();
+
+    std::fs::remove_dir_all(directory.path().join(crate::ROWS_DIRECTORY)).unwrap();
+    std::fs::remove_dir_all(directory.path().join(crate::CATALOG_DIRECTORY)).unwrap();
+    let engine = open(directory.path());
+    assert_eq!(ok(&engine, &ann, all, &[]).await, before);
+    engine.close();
+}
+
+#[tokio::test]
+async fn stream_rows_go_beyond_their_buffer_and_when_nobody_listens() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let ann = session("ann", Role::User);
+    let create = "CREATE STREAM TABLE default.typing (who TEXT) MAX_BUFFER 3 SCOPE 'all'; \
+                  CREATE STREAM TABLE default.seen (who TEXT) WITH (TTL_SECONDS = '1ms'); \
+                  CREATE STREAM TABLE default.gone (who TEXT) EPHEMERAL true";
+    ok(&engine, &root(), create, &[]).await;
+    for who in ["a", "b", "c", "d", "e"] {
+        ok(&engine, &ann, "INSERT INTO typing (who) VALUES ($1)", &[json!(who)]).await;
+    }
+    ok(&engine, &ann, "INSERT INTO gone (who) VALUES ('x'); INSERT INTO seen (who) VALUES ('y')", &[]).await;
+    assert_eq!(ok(&engine, &ann, "SELECT who FROM gone", &[]).await, "");
+    let wanted = |text: &str| !text.contains("| a ") && !text.contains("| b ") && text.contains("| e ");
+    let deadline = crate::clock::instant() + std::time::Duration::from_secs(60);
+    loop {
+        let kept = ok(&engine, &ann, "SELECT who FROM typing", &[]).await;
+        let expired = ok(&engine, &ann, "SELECT who FROM seen", &[]).await;
+        if wanted(&kept) && expired.is_empty() {
+            break;
+        }
+        assert!(crate::clock::instant() < deadline, "{kept}\n{expired}");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(refused(&engine, &ann, "DELETE FROM typing").await.0, ErrorCode::Unsupported);
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_table_that_is_listened_to_is_not_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), MESSAGES, &[]).await;
+    let request = SubscribeRequest {
+        connection_id: "c9".to_owned(),
+        query_id: "mine".to_owned(),
+        sql: "SUBSCRIBE TO SELECT * FROM chat.messages".to_owned(),
+        ..SubscribeRequest::default()
+    };
+    let subscription = engine.subscribe(&root(), request, Kept::with_room(1)).await.unwrap();
+    let (code, text) = refused(&engine, &root(), "DROP TABLE chat.messages").await;
+    assert_eq!(code, ErrorCode::ConstraintViolation);
+    assert!(text.contains("c9-mine"), "{text}");
+    assert!(ok(&engine, &root(), "SELECT live_id, state FROM system.live", &[]).await.contains("c9-mine"));
+    drop(subscription);
+    ok(&engine, &root(), "DROP TABLE chat.messages", &[]).await;
+    assert_eq!(refused(&engine, &root(), "SELECT 1 FROM chat.messages").await.0, ErrorCode::TableNotFound);
+    for unsupported in ["SELECT count(*) FROM system.tables", "SELECT 1", "DELETE FROM x"] {
+        let request = SubscribeRequest { sql: unsupported.to_owned(), ..SubscribeRequest::default() };
+        assert!(engine.subscribe(&root(), request, Kept::with_room(1)).await.is_err(), "{unsupported}");
+    }
+    engine.close();
+}
