@@ -113,11 +113,6 @@ impl Catalog {
         ids.into_iter().flat_map(BTreeMap::values).filter_map(|id| names.tables.get(id).cloned()).collect()
     }
 
-    /// The names of the tables of a namespace.
-    pub(crate) fn table_names_in(&self, namespace: &NamespaceId) -> Vec<String> {
-        self.read().ids.get(namespace).map(|ids| ids.keys().cloned().collect()).unwrap_or_default()
-    }
-
     /// The table with this id.
     pub(crate) fn by_id(&self, id: TableId) -> Option<Arc<TableInfo>> {
         self.read().tables.get(&id).cloned()

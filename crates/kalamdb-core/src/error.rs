@@ -316,6 +316,10 @@ impl Error {
             Self::ReadOnly { .. } => ErrorCode::ReadOnly,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Query(error) => query_code(error),
+            Self::Format(log_format::Error::TooLarge { .. })
+            | Self::Log(kalamdb_log::Error::Encode(log_format::Error::TooLarge { .. })) => {
+                ErrorCode::MemoryLimit
+            }
             Self::Inconsistent { .. }
             | Self::Log(_)
             | Self::Store(_)

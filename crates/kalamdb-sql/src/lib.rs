@@ -1,4 +1,4 @@
-//! The system tables: namespaces, tables, table_schemas, users, storage_locations, jobs, live_queries.
+//! The system tables: `namespaces`, `tables`, `table_schemas`, `users`, `storage_locations`, `jobs`, `live_queries`.
 //!
 //! Owns the directory `catalog/` of a database. All but `live_queries` are projections of the log: [`SystemTables::apply`]
 //! is the only way in, with `applied_seq` in the same write batch. `live_queries` lives in memory ([`LiveQueries`]):

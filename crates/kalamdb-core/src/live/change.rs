@@ -131,8 +131,7 @@ pub(crate) fn changes_by_partition<'f>(
 }
 
 fn same_partition(left: &ArchivedPartition, right: &ArchivedPartition) -> bool {
-    let user = |partition: &ArchivedPartition| partition.user.as_ref().map(|user| user.as_str().to_owned());
-    left.table.to_id() == right.table.to_id() && user(left) == user(right)
+    left.table.to_id() == right.table.to_id() && left.owner() == right.owner()
 }
 
 impl<'f> PartitionChanges<'f> {

@@ -6,7 +6,7 @@
 mod hot;
 mod system;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
@@ -22,7 +22,7 @@ use crate::functions::session_functions;
 use crate::provider::hot::HotTable;
 use crate::session::Session;
 use crate::sql::require_read;
-use crate::table::SystemColumn;
+use crate::table::{SystemColumn, TableInfo};
 
 /// The one catalog all namespaces are in.
 pub(crate) const CATALOG: &str = "kalamdb";
@@ -126,11 +126,7 @@ impl CatalogProvider for Namespaces {
             return Some(Arc::new(system::SystemNamespace { scope: Arc::clone(&self.scope) }));
         }
         // A namespace that is not there is one without tables: looking one up then says what is missing.
-        Some(Arc::new(Namespace {
-            scope: Arc::clone(&self.scope),
-            id: NamespaceId::new(name),
-            names: OnceLock::new(),
-        }))
+        Some(Arc::new(Namespace { scope: Arc::clone(&self.scope), id: NamespaceId::new(name) }))
     }
 }
 
@@ -138,13 +134,15 @@ impl CatalogProvider for Namespaces {
 struct Namespace {
     scope: Arc<Scope>,
     id: NamespaceId,
-    names: OnceLock<Vec<String>>,
 }
 
 #[async_trait]
 impl SchemaProvider for Namespace {
     fn table_names(&self) -> Vec<String> {
-        self.names.get_or_init(|| self.scope.engine.catalog().table_names_in(&self.id)).clone()
+        // What the session may not read is not listed either: `information_schema` looks up every name that is.
+        let readable = |info: &Arc<TableInfo>| require_read(&self.scope.session, info).is_ok();
+        let tables = self.scope.engine.catalog().tables_in(&self.id);
+        tables.iter().filter(|info| readable(info)).map(|info| info.record().name.clone()).collect()
     }
 
     async fn table(&self, name: &str) -> QueryResult<Option<Arc<dyn TableProvider>>> {

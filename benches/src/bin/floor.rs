@@ -1,0 +1,235 @@
+//! The floor: KalamDB beside plain RocksDB, and beside itself, in one run on one machine.
+//!
+//! Subjects take turns, round after round, and each figure is the median of its rounds, so that a machine that is busy
+//! for a while is busy for all of them. `cargo run --release -p kalamdb-benches --bin floor [commit] [sync] [notify]`.
+
+#![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
+#![expect(clippy::print_stdout, reason = "it prints a table")]
+
+use std::path::Path;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use kalamdb_benches::{Database, Listened, ROW_BYTES, directory, session};
+use kalamdb_core::clock;
+use kalamdb_core::format::Role;
+use kalamdb_core::log::Durability;
+use rocksdb::{BlockBasedOptions, DB, DBCompressionType, Options, WriteOptions};
+use tempfile::TempDir;
+
+const WRITERS: usize = 32;
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_millis(1500);
+const NOTIFY_SAMPLES: usize = 300;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == name);
+    let mut report = Report::default();
+    if is_wanted("commit") {
+        commit_path(&mut report);
+    }
+    if is_wanted("sync") {
+        group_commit(&mut report);
+    }
+    if is_wanted("notify") {
+        point_subscriptions(&mut report);
+    }
+    report.print();
+}
+
+/// Single commits where nothing waits for the disk.
+fn commit_path(report: &mut Report) {
+    let database = Database::open(Durability::Os);
+    let plain = Rocks::open(false);
+    let [mut ours, mut ours_alone, mut theirs, mut theirs_many] = [const { Vec::new() }; 4];
+    for _ in 0..ROUNDS {
+        ours.push(commits_per_second(&database, WRITERS));
+        theirs.push(plain.puts_per_second(1));
+        theirs_many.push(plain.puts_per_second(WRITERS));
+        ours_alone.push(commits_per_second(&database, 1));
+    }
+    report.rate("os: KalamDB, 32 writers, 1 row a commit", &ours);
+    report.rate("os: KalamDB, 1 writer", &ours_alone);
+    report.rate("os: RocksDB with its WAL, no sync, 1 thread", &theirs);
+    report.rate("os: RocksDB with its WAL, no sync, 32 threads", &theirs_many);
+    report.ratio("os: KalamDB 32 writers / RocksDB 1 thread", &ours, &theirs, 0.7..f64::INFINITY);
+    report.ratio("os: KalamDB 32 writers / RocksDB 32 threads", &ours, &theirs_many, 0.0..f64::INFINITY);
+}
+
+/// Single commits that each wait for the disk.
+fn group_commit(report: &mut Report) {
+    let database = Database::open(Durability::Always);
+    let plain = Rocks::open(true);
+    let [mut many, mut one, mut theirs] = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        many.push(commits_per_second(&database, WRITERS));
+        theirs.push(plain.puts_per_second(WRITERS));
+        one.push(commits_per_second(&database, 1));
+    }
+    report.rate("always: KalamDB, 32 writers", &many);
+    report.rate("always: KalamDB, 1 writer", &one);
+    report.rate("always: RocksDB with its WAL synced, 32 threads", &theirs);
+    report.ratio("always: KalamDB 32 writers / 1 writer", &many, &one, 10.0..f64::INFINITY);
+    report.ratio("always: KalamDB 32 writers / RocksDB 32 threads", &many, &theirs, 1.0..f64::INFINITY);
+}
+
+/// What a write costs those who do not listen to it.
+fn point_subscriptions(report: &mut Report) {
+    let (few, many) = (Listened::by(100), Listened::by(10_000));
+    let [mut few_micros, mut many_micros] = [const { Vec::new() }; 2];
+    for _ in 0..ROUNDS {
+        let [mut left, mut right] = [const { Vec::new() }; 2];
+        for _ in 0..NOTIFY_SAMPLES {
+            left.push(few.notify().as_secs_f64() * 1e6);
+            right.push(many.notify().as_secs_f64() * 1e6);
+        }
+        few_micros.push(median(&left));
+        many_micros.push(median(&right));
+    }
+    report.micros("notify: 100 point subscriptions, p50", &few_micros);
+    report.micros("notify: 10,000 point subscriptions, p50", &many_micros);
+    report.ratio("notify: 10,000 / 100 subscriptions", &many_micros, &few_micros, 0.0..1.2);
+}
+
+/// Runs `work` on that many threads, again and again, for a round: how often a second.
+fn per_second(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
+    let (stop, done, start) = (AtomicBool::new(false), AtomicU64::new(0), Barrier::new(threads + 1));
+    let took = std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (stop, done, start, work) = (&stop, &done, &start, &work);
+            scope.spawn(move || {
+                start.wait();
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    work(thread);
+                    count += 1;
+                }
+                done.fetch_add(count, Ordering::Relaxed);
+            });
+        }
+        start.wait();
+        let begun = clock::instant();
+        std::thread::sleep(ROUND);
+        stop.store(true, Ordering::Relaxed);
+        begun.elapsed()
+    });
+    let done = u32::try_from(done.load(Ordering::Relaxed)).expect("a round is short");
+    f64::from(done) / took.as_secs_f64()
+}
+
+fn commits_per_second(database: &Database, writers: usize) -> f64 {
+    let sessions: Vec<_> =
+        (0..writers).map(|writer| session(&format!("user_{writer:02}"), Role::User)).collect();
+    per_second(writers, |writer| {
+        if let Some(session) = sessions.get(writer) {
+            database.insert_message(session);
+        }
+    })
+}
+
+/// RocksDB as the row store sets it up, but with its write-ahead log and nothing beside it.
+struct Rocks {
+    database: DB,
+    write: WriteOptions,
+    next_key: AtomicU64,
+    _dir: TempDir,
+}
+
+impl Rocks {
+    fn open(sync: bool) -> Self {
+        let dir = directory();
+        let database = DB::open(&rocks_options(), Path::new(dir.path())).expect("RocksDB opens");
+        let mut write = WriteOptions::default();
+        write.set_sync(sync);
+        Self { database, write, next_key: AtomicU64::new(1), _dir: dir }
+    }
+
+    /// Single puts of rows like ours, under keys like ours, of as many users.
+    fn puts_per_second(&self, threads: usize) -> f64 {
+        // What a stored row has before its bytes: seq, time, flags.
+        let value = vec![0x5a; 17 + ROW_BYTES];
+        per_second(threads, |thread| {
+            let number = self.next_key.fetch_add(1, Ordering::Relaxed);
+            let user = if threads == 1 { number % WRITERS as u64 } else { thread as u64 };
+            let mut key = [0_u8; 26];
+            let (table, rest) = key.split_at_mut(8);
+            let (name, id) = rest.split_at_mut(10);
+            table.copy_from_slice(&7_u64.to_be_bytes());
+            name.copy_from_slice(format!("user_{user:02}\0\x01 ").as_bytes());
+            id.copy_from_slice(&number.to_be_bytes());
+            self.database.put_opt(key, &value, &self.write).expect("RocksDB takes a row");
+        })
+    }
+}
+
+fn rocks_options() -> Options {
+    let store = kalamdb_store::StoreOptions::default();
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_bloom_filter(10.0, false);
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_max_background_jobs(2);
+    options.set_write_buffer_size(store.write_buffer_bytes);
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The figures, in the order they were measured.
+#[derive(Default)]
+struct Report {
+    lines: Vec<[String; 4]>,
+}
+
+impl Report {
+    fn rate(&mut self, what: &str, rounds: &[f64]) {
+        self.add(what, rounds, |value| format!("{value:.0}/s"), String::new());
+    }
+
+    fn micros(&mut self, what: &str, rounds: &[f64]) {
+        self.add(what, rounds, |value| format!("{value:.1} µs"), String::new());
+    }
+
+    /// The median of the rounds' ratios, and whether it is where it should be.
+    fn ratio(&mut self, what: &str, left: &[f64], right: &[f64], wanted: std::ops::Range<f64>) {
+        let rounds: Vec<f64> = left.iter().zip(right).map(|(left, right)| left / right).collect();
+        let verdict = match (wanted.start, wanted.end) {
+            (0.0, f64::INFINITY) => String::new(),
+            (least, f64::INFINITY) => format!("{}, at least {least}", verdict(median(&rounds) >= least)),
+            (_, most) => format!("{}, at most {most}", verdict(median(&rounds) <= most)),
+        };
+        self.add(what, &rounds, |value| format!("{value:.2}"), verdict);
+    }
+
+    fn add(&mut self, what: &str, rounds: &[f64], show: impl Fn(f64) -> String, verdict: String) {
+        let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let range = format!("{} to {}", show(least), show(most));
+        self.lines.push([what.to_owned(), show(median(rounds)), range, verdict]);
+    }
+
+    fn print(&self) {
+        let width = |column: usize| {
+            let cells = self.lines.iter().filter_map(|line| line.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let [what, median, range] = [width(0), width(1).max(6), width(2)];
+        println!("{:<what$}  {:>median$}  {:>range$}", format!("{ROUNDS} rounds"), "median", "range");
+        for [name, middle, spread, verdict] in &self.lines {
+            println!("{name:<what$}  {middle:>median$}  {spread:>range$}  {verdict}");
+        }
+    }
+}
+
+const fn verdict(holds: bool) -> &'static str {
+    if holds { "holds" } else { "FAILS" }
+}

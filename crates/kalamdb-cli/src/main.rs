@@ -1,0 +1,37 @@
+//! `kalamdb`, the one binary: a server, and what people and scripts need to use and look into it.
+//!
+//! Each subcommand is a module with its arguments and a `run`. Only `serve` opens a database; `sql` and `demo` speak to a
+//! server over the network, `tail` and `log` read the log's files.
+
+mod client;
+mod clock;
+mod demo;
+mod log_command;
+mod serve;
+mod sql;
+mod tail;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A SQL database in which every write is a typed event on a durable log.
+#[derive(Debug, Parser)]
+#[command(name = "kalamdb", version)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Sql(sql::SqlArgs),
+    Tail(tail::TailArgs),
+    Log(log_command::LogArgs),
+    Demo(demo::DemoArgs),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Command::parse() {
+        Command::Serve(args) => serve::run(&args),
+        Command::Sql(args) => sql::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Log(args) => log_command::run(&args),
+        Command::Demo(args) => demo::run(&args),
+    }
+}

@@ -1,0 +1,223 @@
+//! `kalamdb serve`: opens a database and serves it until it is told to stop.
+//!
+//! Arguments go in two steps: flags and a file become [`Settings`], and only those are acted on. The one line on stdout says
+//! where it listens, once it does; all else goes to stderr.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use kalamdb_core::log::Durability;
+use kalamdb_core::{Engine, EngineOptions};
+use kalamdb_server::ServerConfig;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+const ROOT_PASSWORD_VARIABLE: &str = "KALAMDB_ROOT_PASSWORD";
+const DEFAULT_DATA_DIR: &str = "./kalamdb-data";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 2900);
+const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Serve a database over HTTP and WebSocket.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Where the database is; made if it is not there [default: ./kalamdb-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen; port 0 picks a free one [default: 127.0.0.1:2900]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// A TOML file with any of `data_dir`, `listen`, `durability` and a table `[server]` of limits; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// When a write is acknowledged: `always` (the disk has it), `interval` or `interval:MILLISECONDS` (the disk gets it
+    /// within that time), `os` (the operating system has it) [default: always]
+    #[arg(long, value_name = "MODE")]
+    durability: Option<DurabilityMode>,
+}
+
+/// A [`Durability`], as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct DurabilityMode(Durability);
+
+impl FromStr for DurabilityMode {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let durability = match text.split_once(':') {
+            None if text == "always" => Durability::Always,
+            None if text == "os" => Durability::Os,
+            None if text == "interval" => Durability::Interval(DEFAULT_INTERVAL),
+            Some(("interval", milliseconds)) => {
+                let milliseconds: u64 = milliseconds.parse().context("interval:MILLISECONDS takes a number")?;
+                Durability::Interval(Duration::from_millis(milliseconds.max(1)))
+            }
+            _ => bail!("it is always, interval, interval:MILLISECONDS or os"),
+        };
+        Ok(Self(durability))
+    }
+}
+
+impl TryFrom<String> for DurabilityMode {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// The file. A key that is not known is refused: a limit that is misspelt must not be a limit that is not there.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ConfigFile {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    durability: Option<DurabilityMode>,
+    server: ServerConfig,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+struct Settings {
+    data_dir: PathBuf,
+    listen: SocketAddr,
+    durability: Durability,
+    server: ServerConfig,
+}
+
+impl Settings {
+    fn new(args: &ServeArgs) -> anyhow::Result<Self> {
+        let file = args.config.as_deref().map(read_config).transpose()?.unwrap_or_default();
+        let durability = args.durability.or(file.durability).map_or(Durability::Always, |mode| mode.0);
+        let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let listen = args.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN);
+        Ok(Self { data_dir, listen, durability, server: file.server })
+    }
+}
+
+fn read_config(path: &Path) -> anyhow::Result<ConfigFile> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in {}", path.display()))
+}
+
+/// Serves until SIGINT or SIGTERM.
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let settings = Settings::new(args)?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "file descriptors"),
+        Err(error) => tracing::warn!(%error, "the limit of file descriptors stays as it is"),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Before the engine is opened: an address that is taken should not cost a recovery.
+    let listener = runtime
+        .block_on(TcpListener::bind(settings.listen))
+        .with_context(|| format!("can't listen on {}", settings.listen))?;
+    let engine = open(&settings)?;
+    let served = runtime.block_on(serve(listener, engine.clone(), settings.server));
+    // Tasks that were cut off let go of the engine.
+    drop(runtime);
+    let failure = engine.failure();
+    engine.close();
+    served?;
+    if let Some(reason) = failure {
+        bail!("the database had become read-only: {reason}");
+    }
+    tracing::info!("closed");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(settings: &Settings) -> anyhow::Result<Engine> {
+    let options = EngineOptions {
+        durability: settings.durability,
+        root_password: std::env::var(ROOT_PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()),
+        ..EngineOptions::new(&settings.data_dir)
+    };
+    let (engine, opened) =
+        Engine::open(options).with_context(|| format!("can't open {}", settings.data_dir.display()))?;
+    tracing::info!(
+        data_dir = %settings.data_dir.display(),
+        durability = ?settings.durability,
+        replayed_commits = opened.replayed_commits,
+        "opened"
+    );
+    if let Some(password) = opened.root_password {
+        let mut stderr = std::io::stderr().lock();
+        writeln!(stderr, "The password of root, shown this once: {password}")?;
+    }
+    Ok(engine)
+}
+
+async fn serve(listener: TcpListener, engine: Engine, config: ServerConfig) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let address = listener.local_addr()?;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "KalamDB is ready at http://{address}")?;
+    stdout.flush()?;
+    drop(stdout);
+    let shutdown = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    kalamdb_server::serve(listener, engine, config, shutdown).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(file: &str, args: ServeArgs) -> anyhow::Result<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kalamdb.toml");
+        std::fs::write(&path, file).unwrap();
+        Settings::new(&ServeArgs { config: Some(path), ..args })
+    }
+
+    #[test]
+    fn without_anything_the_defaults_hold() {
+        let settings = Settings::new(&ServeArgs::default()).unwrap();
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:2900");
+        assert_eq!(settings.data_dir, Path::new("./kalamdb-data"));
+        assert_eq!((settings.durability, settings.server), (Durability::Always, ServerConfig::default()));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = "listen = \"127.0.0.1:1\"\ndurability = \"interval:7\"\n[server]\nsubscriptions_max = 3\n";
+        let from_file = settings(file, ServeArgs::default()).unwrap();
+        assert_eq!(from_file.listen.port(), 1);
+        assert_eq!(from_file.durability, Durability::Interval(Duration::from_millis(7)));
+        assert_eq!(from_file.server.subscriptions_max, 3);
+        let flags = ServeArgs {
+            listen: Some("127.0.0.1:2".parse().unwrap()),
+            durability: Some("os".parse().unwrap()),
+            ..ServeArgs::default()
+        };
+        let settings = settings(file, flags).unwrap();
+        assert_eq!((settings.listen.port(), settings.durability), (2, Durability::Os));
+    }
+
+    #[test]
+    fn unknown_keys_and_values_are_refused_by_name() {
+        for (file, named) in [
+            ("lissten = \"127.0.0.1:1\"", "lissten"),
+            ("[server]\nsubscription_max = 3", "subscription_max"),
+            ("durability = \"sometimes\"", "always, interval"),
+        ] {
+            let error = format!("{:#}", settings(file, ServeArgs::default()).unwrap_err());
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! One user's conversation with a server.
+//!
+//! It owns the token (renewed once when the server says that it has expired) and the current namespace: HTTP requests
+//! have no session, so `USE ns` is remembered here and sent with each request. It writes nothing.
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::split;
+use crate::client::{Client, ClientError, SqlAnswer, Statement, Token};
+
+const TABLE_NAMES: &str = "SELECT table_schema, table_name FROM information_schema.tables LIMIT 2000";
+const COLUMN_NAMES: &str = "SELECT DISTINCT column_name FROM information_schema.columns LIMIT 5000";
+
+/// A logged-in user and where their names resolve.
+pub(super) struct Session {
+    client: Client,
+    user: String,
+    password: String,
+    token: Token,
+    namespace: Option<String>,
+}
+
+impl Session {
+    /// Logs in.
+    pub(super) async fn open(url: &str, user: &str, password: &str) -> Result<Self, ClientError> {
+        let client = Client::new(url, None)?;
+        let token = client.login(user, password).await?;
+        Ok(Session { client, user: user.to_owned(), password: password.to_owned(), token, namespace: None })
+    }
+
+    /// The namespace in which plain names resolve.
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("default")
+    }
+
+    /// Runs one piece of [`split::split`].
+    pub(super) async fn run(&mut self, sql: &str) -> Result<SqlAnswer, ClientError> {
+        let answer = match self.send(sql).await {
+            Err(error) if error.code() == Some("TOKEN_EXPIRED") => {
+                self.token = self.client.login(&self.user, &self.password).await?;
+                self.send(sql).await?
+            }
+            other => other?,
+        };
+        if let Some(namespace) = namespace_of_use(sql) {
+            self.namespace = Some(namespace);
+        }
+        Ok(answer)
+    }
+
+    async fn send(&self, sql: &str) -> Result<SqlAnswer, ClientError> {
+        let statement = Statement { sql, params: &[], namespace_id: self.namespace.as_deref() };
+        self.client.sql(&self.token, statement).await
+    }
+
+    /// Tables, with and without their namespace, and columns, for completion. What the server does not tell is left
+    /// out.
+    pub(super) async fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for row in self.text_rows(TABLE_NAMES).await {
+            if let [namespace, table] = row.as_slice() {
+                names.push(format!("{namespace}.{table}"));
+                names.push(table.clone());
+                names.push(namespace.clone());
+            }
+        }
+        names.extend(self.text_rows(COLUMN_NAMES).await.into_iter().flatten());
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    async fn text_rows(&self, sql: &str) -> Vec<Vec<String>> {
+        let results = self
+            .client
+            .sql(&self.token, Statement::text(sql))
+            .await
+            .map_or(Vec::new(), |answer| answer.results);
+        let rows = results.into_iter().filter_map(|result| result.rows).flatten();
+        rows.filter_map(|row| Vec::<String>::deserialize(Value::from(row)).ok()).collect()
+    }
+}
+
+/// The namespace that `USE [NAMESPACE] name` names, folded as the server folds it.
+fn namespace_of_use(sql: &str) -> Option<String> {
+    if !split::first_word(sql).eq_ignore_ascii_case("USE") {
+        return None;
+    }
+    let mut name = split::after_first_word(sql);
+    let following = split::after_first_word(name);
+    if split::first_word(name).eq_ignore_ascii_case("NAMESPACE") && !split::is_blank(following) {
+        name = following;
+    }
+    let name = name.trim().trim_end_matches(';').trim_end();
+    match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(quoted) => Some(quoted.replace("\"\"", "\"")),
+        None => Some(name.to_lowercase()).filter(|name| !name.is_empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn use_is_understood() {
+        assert_eq!(namespace_of_use("USE Chat").as_deref(), Some("chat"));
+        assert_eq!(namespace_of_use("use namespace \"Chat\" ;").as_deref(), Some("Chat"));
+        assert_eq!(namespace_of_use("USE namespace").as_deref(), Some("namespace"));
+        assert_eq!(namespace_of_use("SELECT 1"), None);
+        assert_eq!(namespace_of_use("USE "), None);
+    }
+}

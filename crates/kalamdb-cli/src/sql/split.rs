@@ -1,0 +1,239 @@
+//! Where one statement ends and the next begins.
+//!
+//! It owns the lexical rules that decide whether a semicolon ends a statement: quotes, quoted identifiers, `E''`
+//! escapes, dollar quotes (which are not parameters), nested comments. `BEGIN; … COMMIT;` counts as one piece, because
+//! the server commits atomically what comes in one request. It knows no grammar beyond the first word of a statement.
+
+/// A text taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Split<'a> {
+    /// Each without its final semicolon, except inside a transaction.
+    pub(super) statements: Vec<&'a str>,
+    /// What follows the last complete statement; still incomplete unless it is blank.
+    pub(super) rest: &'a str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Semicolon,
+    Blank,
+    Text,
+}
+
+/// Takes `text` apart at the semicolons that end statements.
+pub(super) fn split(text: &str) -> Split<'_> {
+    let bytes = text.as_bytes();
+    let mut statements = Vec::new();
+    let (mut start, mut piece_start, mut at) = (0, 0, 0);
+    let mut in_transaction = false;
+    while at < bytes.len() {
+        let (piece, end) = next_piece(bytes, at);
+        if piece == Piece::Semicolon {
+            let word = first_word(slice(text, piece_start, at)).to_ascii_uppercase();
+            match word.as_str() {
+                "BEGIN" | "START" => in_transaction = true,
+                "COMMIT" | "ROLLBACK" | "END" => in_transaction = false,
+                _ => {}
+            }
+            if !in_transaction {
+                let statement = slice(text, start, at).trim();
+                if !is_blank(statement) {
+                    statements.push(statement);
+                }
+                start = end;
+            }
+            piece_start = end;
+        }
+        at = end;
+    }
+    Split { statements, rest: slice(text, start, bytes.len()) }
+}
+
+/// Whether `text` holds nothing but whitespace and comments.
+pub(super) fn is_blank(text: &str) -> bool {
+    skip_blank(text).is_empty()
+}
+
+/// The first word of a statement, comments skipped; empty if it begins with something else.
+pub(super) fn first_word(text: &str) -> &str {
+    let text = skip_blank(text);
+    let end = text.find(|c: char| !is_name_char(c)).unwrap_or(text.len());
+    slice(text, 0, end)
+}
+
+/// What follows the first word, blanks skipped.
+pub(super) fn after_first_word(text: &str) -> &str {
+    let text = skip_blank(text);
+    skip_blank(slice(text, first_word(text).len(), text.len()))
+}
+
+fn is_name_char(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn slice(text: &str, start: usize, end: usize) -> &str {
+    text.get(start..end).unwrap_or_default()
+}
+
+fn skip_blank(text: &str) -> &str {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let (piece, end) = next_piece(bytes, at);
+        if piece != Piece::Blank {
+            break;
+        }
+        at = end;
+    }
+    slice(text, at, bytes.len())
+}
+
+/// The piece that begins at `at`, and where it ends. An unterminated quote or comment runs to the end as text, so that
+/// the statement around it counts as incomplete.
+fn next_piece(bytes: &[u8], at: usize) -> (Piece, usize) {
+    let byte = |position: usize| bytes.get(position).copied();
+    let follows_name = at.checked_sub(1).and_then(byte).is_some_and(is_name_byte);
+    match byte(at) {
+        Some(b';') => (Piece::Semicolon, at + 1),
+        Some(b) if b.is_ascii_whitespace() => (Piece::Blank, at + 1),
+        Some(b'\'') => (Piece::Text, quoted_end(bytes, at, b'\'', has_escape_prefix(bytes, at))),
+        Some(b'"') => (Piece::Text, quoted_end(bytes, at, b'"', false)),
+        Some(b'-') if byte(at + 1) == Some(b'-') => (Piece::Blank, line_end(bytes, at)),
+        Some(b'/') if byte(at + 1) == Some(b'*') => comment_end(bytes, at),
+        Some(b'$') if !follows_name => (Piece::Text, dollar_end(bytes, at)),
+        _ => (Piece::Text, at + 1),
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+/// Whether the quote at `at` is the one of `E'…'`.
+fn has_escape_prefix(bytes: &[u8], at: usize) -> bool {
+    let before = |back: usize| at.checked_sub(back).and_then(|position| bytes.get(position).copied());
+    matches!(before(1), Some(b'e' | b'E')) && !before(2).is_some_and(is_name_byte)
+}
+
+fn quoted_end(bytes: &[u8], at: usize, quote: u8, escapes: bool) -> usize {
+    let mut position = at + 1;
+    while let Some(&byte) = bytes.get(position) {
+        if escapes && byte == b'\\' {
+            position += 2;
+        } else if byte != quote {
+            position += 1;
+        } else if bytes.get(position + 1) == Some(&quote) {
+            position += 2;
+        } else {
+            return position + 1;
+        }
+    }
+    bytes.len()
+}
+
+fn line_end(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    rest.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |length| at + length + 1)
+}
+
+fn comment_end(bytes: &[u8], at: usize) -> (Piece, usize) {
+    let (mut position, mut depth) = (at, 0_usize);
+    while position < bytes.len() {
+        match (bytes.get(position), bytes.get(position + 1)) {
+            (Some(b'/'), Some(b'*')) => {
+                depth += 1;
+                position += 2;
+            }
+            (Some(b'*'), Some(b'/')) => {
+                depth -= 1;
+                position += 2;
+                if depth == 0 {
+                    return (Piece::Blank, position);
+                }
+            }
+            _ => position += 1,
+        }
+    }
+    (Piece::Text, bytes.len())
+}
+
+/// The end of `$tag$ … $tag$`; of the dollar alone if no such quote begins here, as in `$1`.
+fn dollar_end(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let tag_length =
+        rest.iter().skip(1).position(|&byte| !is_name_byte(byte)).map_or(rest.len(), |length| length + 1);
+    let begins_with_digit = rest.get(1).is_some_and(u8::is_ascii_digit);
+    if begins_with_digit || rest.get(tag_length) != Some(&b'$') {
+        return at + 1;
+    }
+    let tag = rest.get(..=tag_length).unwrap_or_default();
+    let body = rest.get(tag.len()..).unwrap_or_default();
+    body.windows(tag.len())
+        .position(|window| window == tag)
+        .map_or(bytes.len(), |found| at + found + 2 * tag.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, statements: &[&str], rest: &str) {
+        let split = split(text);
+        assert_eq!(split.statements, statements, "{text}");
+        assert_eq!(split.rest.trim(), rest, "{text}");
+    }
+
+    #[test]
+    fn plain_statements() {
+        check("SELECT 1; SELECT 2;", &["SELECT 1", "SELECT 2"], "");
+        check("SELECT 1; SELECT", &["SELECT 1"], "SELECT");
+        check(";;  ;", &[], "");
+        check("SELECT 'é'; SELECT 'ü'", &["SELECT 'é'"], "SELECT 'ü'");
+    }
+
+    #[test]
+    fn quotes_hide_semicolons() {
+        check("SELECT 'a;b'; x", &["SELECT 'a;b'"], "x");
+        check("SELECT 'it''s;'; x", &["SELECT 'it''s;'"], "x");
+        check(r#"SELECT "a;""b"; x"#, &[r#"SELECT "a;""b""#], "x");
+        check(r"SELECT E'\';'; x", &[r"SELECT E'\';'"], "x");
+        check(r"SELECT '\'; x", &[r"SELECT '\'"], "x");
+        check("SELECT 'open;", &[], "SELECT 'open;");
+    }
+
+    #[test]
+    fn comments_hide_semicolons() {
+        check("SELECT 1 -- a;b\n; x", &["SELECT 1 -- a;b"], "x");
+        check("SELECT /* a; /* b; */ c; */ 1; x", &["SELECT /* a; /* b; */ c; */ 1"], "x");
+        check("SELECT 1 /* open;", &[], "SELECT 1 /* open;");
+        check("-- only a comment;\n", &[], "-- only a comment;");
+        assert!(is_blank("  -- c\n /* d */ "));
+        assert!(!is_blank("/* open"));
+    }
+
+    #[test]
+    fn dollar_quotes_are_not_parameters() {
+        check("SELECT $1; SELECT $2", &["SELECT $1"], "SELECT $2");
+        check("SELECT $$a;b$$; x", &["SELECT $$a;b$$"], "x");
+        check("SELECT $t$a;$$;b$t$; x", &["SELECT $t$a;$$;b$t$"], "x");
+        check("SELECT a$b$ ; x", &["SELECT a$b$"], "x");
+        check("SELECT $t$ open;", &[], "SELECT $t$ open;");
+    }
+
+    #[test]
+    fn a_transaction_is_one_piece() {
+        check(
+            "SELECT 1; BEGIN; INSERT a; INSERT b; COMMIT; SELECT 2;",
+            &["SELECT 1", "BEGIN; INSERT a; INSERT b; COMMIT", "SELECT 2"],
+            "",
+        );
+        check("begin; insert", &[], "begin; insert");
+        check("/* c */ begin; x; rollback;", &["/* c */ begin; x; rollback"], "");
+    }
+
+    #[test]
+    fn first_words() {
+        assert_eq!(first_word("  -- c\n use chat"), "use");
+        assert_eq!(after_first_word("  -- c\n use /* d */ chat "), "chat ");
+    }
+}

@@ -1,0 +1,90 @@
+//! Bodies: reading JSON with the protocol's errors, and the shape of a refusal.
+
+use axum::Json;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::refusal::Refusal;
+
+/// The error of a failed request.
+#[derive(Serialize)]
+pub(super) struct ErrorBody<'a> {
+    pub(super) code: &'a str,
+    pub(super) message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    status: &'static str,
+    results: [(); 0],
+    took: f64,
+    error: ErrorBody<'a>,
+}
+
+/// A refusal as a response.
+pub(crate) fn refuse(refusal: &Refusal) -> Response {
+    let error = ErrorBody { code: refusal.code, message: &refusal.message };
+    let body = Json(Refused { status: "error", results: [], took: 0.0, error });
+    let mut response = (status_of(refusal.code), body).into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let challenge = axum::http::HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// The HTTP status that fits a code.
+pub(super) fn status_of(code: &str) -> StatusCode {
+    match code {
+        "AUTH_REQUIRED" | "UNAUTHORIZED" | "TOKEN_EXPIRED" => StatusCode::UNAUTHORIZED,
+        "PERMISSION_DENIED" => StatusCode::FORBIDDEN,
+        "TABLE_NOT_FOUND" | "NAMESPACE_NOT_FOUND" | "NOT_FOUND" => StatusCode::NOT_FOUND,
+        "ALREADY_EXISTS" | "CONSTRAINT_VIOLATION" | "CONFLICT" => StatusCode::CONFLICT,
+        "MESSAGE_TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
+        "RATE_LIMIT_EXCEEDED" => StatusCode::TOO_MANY_REQUESTS,
+        "INTERNAL_ERROR" => StatusCode::INTERNAL_SERVER_ERROR,
+        "READ_ONLY" | "SHUTTING_DOWN" => StatusCode::SERVICE_UNAVAILABLE,
+        "TIMEOUT" => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// A request's JSON.
+///
+/// # Errors
+/// For a body that is too large, breaks off, or is not the JSON that is asked for.
+pub(super) fn read_json<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    bytes_max: usize,
+) -> Result<T, Refusal> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(bytes_max),
+        _ => Refusal::protocol(rejection.body_text()),
+    })?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Refusal::protocol(format!("not the JSON that is asked for: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_status_of_its_kind() {
+        assert_eq!(status_of("TOKEN_EXPIRED"), StatusCode::UNAUTHORIZED);
+        assert_eq!(status_of("INVALID_SQL"), StatusCode::BAD_REQUEST);
+        assert_eq!(status_of("READ_ONLY"), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn malformed_json_is_refused_with_its_place() {
+        let body = Ok(Bytes::from_static(b"{\"sql\": "));
+        let refusal = read_json::<serde_json::Value>(body, 10).unwrap_err();
+        assert_eq!(refusal.code, "PROTOCOL");
+        assert!(refusal.message.contains("line 1"), "{}", refusal.message);
+    }
+}

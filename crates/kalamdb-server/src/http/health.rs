@@ -1,0 +1,49 @@
+//! Whether the server runs, whether it is ready for work, and its numbers.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::app::App;
+
+#[derive(Serialize)]
+pub(super) struct Health {
+    status: &'static str,
+    version: &'static str,
+    api_version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+fn report(app: &App) -> Health {
+    let reason = app.engine.failure();
+    let status = if *app.stop.borrow() {
+        "shutting_down"
+    } else if reason.is_some() {
+        "read_only"
+    } else {
+        "healthy"
+    };
+    Health { status, version: env!("CARGO_PKG_VERSION"), api_version: "v1", reason }
+}
+
+/// It runs: reads work even where writes do not.
+pub(super) async fn health(State(app): State<Arc<App>>) -> Json<Health> {
+    Json(report(&app))
+}
+
+/// It takes work, writes included.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let health = report(&app);
+    let status = if health.status == "healthy" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health)).into_response()
+}
+
+/// For Prometheus.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render()).into_response()
+}

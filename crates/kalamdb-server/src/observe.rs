@@ -1,0 +1,28 @@
+//! The metrics recorder: one per process, whoever comes first installs it.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// How often histograms are folded, so that they do not grow while nobody scrapes.
+pub(crate) const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
+
+/// From a tenth of a millisecond to a minute.
+const SECONDS: [f64; 12] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0];
+
+/// The process's recorder. Where something else installed its own before, `/metrics` of this one stays empty.
+pub(crate) fn recorder() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    let handle = HANDLE.get_or_init(|| {
+        // The list of buckets is not empty, which is all that can be wrong with it.
+        let builder = PrometheusBuilder::new().set_buckets(&SECONDS).unwrap_or_default();
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another metrics recorder is installed: /metrics has nothing to show");
+        }
+        handle
+    });
+    handle.clone()
+}

@@ -1,0 +1,42 @@
+//! What a client is told when it does not get what it asked for: a code of the protocol, and words for people.
+
+use kalamdb_core::{Error as EngineError, ErrorCode};
+
+/// A code and a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// The message cannot be understood.
+    pub(crate) fn protocol(message: impl Into<String>) -> Self {
+        Self::new("PROTOCOL", message)
+    }
+
+    /// More bytes than one message may have.
+    pub(crate) fn too_large(limit: usize) -> Self {
+        Self::new("MESSAGE_TOO_LARGE", format!("a message may have {limit} bytes at the most"))
+    }
+
+    /// What the engine says about a statement.
+    pub(crate) fn of_statement(error: &EngineError) -> Self {
+        Self::new(error.code().as_str(), error.to_string())
+    }
+
+    /// What the engine says about a subscription.
+    pub(crate) fn of_subscription(error: &EngineError) -> Self {
+        let code = match error.code() {
+            ErrorCode::TableNotFound | ErrorCode::NamespaceNotFound | ErrorCode::NotFound => "NOT_FOUND",
+            ErrorCode::EmptySql | ErrorCode::InvalidSql => "INVALID_SQL",
+            ErrorCode::SqlExecutionError | ErrorCode::InternalError => "SUBSCRIPTION_FAILED",
+            other => other.as_str(),
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,445 @@
+//! The one task of a connection: everything that is sent is sent from here, so that what belongs together stays in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use futures_util::StreamExt;
+use kalamdb_core::format::Seq;
+use kalamdb_core::{
+    CaughtUp, ChangeFrame, Error as EngineError, Session, Sink, SubscribeRequest, Subscription,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::Wishes;
+use super::handshake;
+use super::jobs::{self, Batch, Cursor, Done, Outcome};
+use super::liveness::Liveness;
+use super::outbox::{Item, Outbox};
+use super::reader::{self, COMMANDS_MAX, Command};
+use super::subscriptions::{Phase, Subscriptions};
+use super::writer::{Ended, Step, Writer};
+use crate::app::App;
+use crate::auth::{self, Identity};
+use crate::refusal::Refusal;
+use crate::wire::cells::Rows;
+use crate::wire::change;
+use crate::wire::messages::{BatchControl, ClientMessage, ServerMessage, SubscriptionRequest};
+use crate::wire::schema::WireSchema;
+
+/// How long the other side may take to confirm a close.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+
+mod close_code {
+    pub(super) const GOING_AWAY: u16 = 1001;
+    pub(super) const POLICY: u16 = 1008;
+    pub(super) const TOO_BIG: u16 = 1009;
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(app: Arc<App>, mut socket: WebSocket, identity: Option<Identity>, wishes: Wishes) {
+    let Some((identity, codec)) = handshake::authenticate(&app, &mut socket, identity, wishes).await else {
+        return;
+    };
+    let (sink, stream) = socket.split();
+    let liveness = Liveness::new();
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let outbox = Outbox::new(app.config.queue_changes_max, app.config.queue_bytes_max);
+    let connection = Connection {
+        id: connection_id(),
+        writer: Writer { codec, sink, liveness: &liveness, client_timeout: app.config.client_timeout() },
+        outbox: Arc::new(outbox),
+        subscriptions: Subscriptions::default(),
+        jobs: JoinSet::new(),
+        parked: None,
+        identity,
+        app,
+    };
+    let mut reading = Box::pin(reader::read(stream, codec, &liveness, sender));
+    let mut working = Box::pin(connection.run(commands));
+    // When the reader is done first, what it commanded is still to be carried out; an end without a command is noticed
+    // through the closed channel.
+    let (reader_done, ended) = tokio::select! {
+        () = &mut reading => (true, working.as_mut().await),
+        ended = &mut working => (false, ended),
+    };
+    drop(working);
+    if !reader_done && matches!(ended, Ended::Told) {
+        // The stream is read on, so that the other side's close is seen and ours is not cut off.
+        let _ = tokio::time::timeout(FAREWELL, reading).await;
+    }
+}
+
+/// Tells connections apart, in `system.live_queries` and across restarts.
+fn connection_id() -> String {
+    getrandom::u64()
+        .map_or_else(|_| format!("{:016x}", kalamdb_core::clock::now_micros()), |id| format!("{id:016x}"))
+}
+
+struct Connection<'a> {
+    app: Arc<App>,
+    id: String,
+    identity: Identity,
+    writer: Writer<'a>,
+    outbox: Arc<Outbox>,
+    subscriptions: Subscriptions,
+    jobs: JoinSet<Done>,
+    /// An item for a subscription whose job is just coming back with what must be sent before it.
+    parked: Option<Item>,
+}
+
+impl Connection<'_> {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Ended {
+        let mut stop = self.app.stop.clone();
+        let mut beat = tokio::time::interval(self.app.config.heartbeat());
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let outbox = Arc::clone(&self.outbox);
+        loop {
+            let outcome = tokio::select! {
+                () = stopped(&mut stop) => self.shut_down().await,
+                _ = beat.tick() => self.beat().await,
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
+                    Ok(done) => self.finish(done).await,
+                    // A job that panicked has dropped its subscription: nothing of it can be trusted to be whole.
+                    Err(error) => self.abandon(&error).await,
+                },
+                command = commands.recv() => match command {
+                    Some(command) => self.carry_out(command).await,
+                    None => Err(Ended::Gone),
+                },
+                item = outbox.next(), if self.parked.is_none() => self.pass_on(item).await,
+            };
+            if let Err(ended) = outcome {
+                return ended;
+            }
+        }
+    }
+
+    // What is sent.
+
+    async fn complain(&mut self, id: &str, refusal: &Refusal) -> Step {
+        metrics::counter!("kalamdb_ws_errors_total", "code" => refusal.code).increment(1);
+        self.writer.send(&ServerMessage::error(id, refusal)).await
+    }
+
+    async fn send_changes(&mut self, id: &str, frames: &[ChangeFrame]) -> Step {
+        for frame in frames {
+            let encoded = change::encode(self.writer.codec.protocol.serialization, id, frame);
+            match encoded.and_then(|bytes| self.writer.codec.frame(bytes)) {
+                Ok(message) => self.writer.put(message).await?,
+                Err(refusal) => {
+                    if let Some(number) = self.subscriptions.number_of(id) {
+                        self.subscriptions.remove(number);
+                    }
+                    return self.complain(id, &refusal).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // What time brings.
+
+    async fn beat(&mut self) -> Step {
+        let now = auth::now_s();
+        if now >= self.identity.expires_at {
+            self.complain("", &auth::expired()).await?;
+            return self.writer.close(close_code::POLICY, "TOKEN_EXPIRED").await;
+        }
+        if self.writer.liveness.silent_for() > self.app.config.client_timeout() {
+            tracing::debug!(connection = self.id, "a client has gone silent");
+            return Err(Ended::Gone);
+        }
+        match self.app.engine.user(&self.identity.user) {
+            Ok(None) => {
+                self.complain("", &Refusal::new("UNAUTHORIZED", "the user does not exist any more")).await?;
+                return self.writer.close(close_code::POLICY, "UNAUTHORIZED").await;
+            }
+            Ok(Some(user)) => self.identity.role = user.role,
+            Err(error) => tracing::warn!(%error, "an account cannot be looked up"),
+        }
+        self.writer.put(Message::Ping(bytes::Bytes::new())).await?;
+        self.writer.flush().await
+    }
+
+    async fn shut_down(&mut self) -> Step {
+        let refusal = Refusal::new("SHUTTING_DOWN", "the server is shutting down; resume when it is back");
+        let mut ids = self.subscriptions.ids();
+        if ids.is_empty() {
+            ids.push("".into());
+        }
+        for id in ids {
+            self.complain(&id, &refusal).await?;
+        }
+        self.writer.close(close_code::GOING_AWAY, "SHUTTING_DOWN").await
+    }
+
+    // What the client says.
+
+    async fn carry_out(&mut self, command: Command) -> Step {
+        match command {
+            Command::Complain(refusal) => self.complain("", &refusal).await,
+            Command::End(refusal) => {
+                self.complain("", &refusal).await?;
+                let code = if refusal.code == "MESSAGE_TOO_LARGE" {
+                    close_code::TOO_BIG
+                } else {
+                    close_code::POLICY
+                };
+                self.writer.close(code, refusal.code).await
+            }
+            Command::Obey(ClientMessage::Ping) => Ok(()),
+            Command::Obey(ClientMessage::Authenticate { token, .. }) => self.renew(&token).await,
+            Command::Obey(ClientMessage::Subscribe { subscription }) => self.subscribe(subscription).await,
+            Command::Obey(ClientMessage::NextBatch { subscription_id }) => {
+                self.next_batch(&subscription_id).await
+            }
+            Command::Obey(ClientMessage::Unsubscribe { subscription_id }) => {
+                match self.subscriptions.number_of(&subscription_id) {
+                    Some(number) => {
+                        self.subscriptions.remove(number);
+                        Ok(())
+                    }
+                    None => self.complain(&subscription_id, &no_such_subscription()).await,
+                }
+            }
+        }
+    }
+
+    /// A newer token keeps the connection.
+    async fn renew(&mut self, token: &str) -> Step {
+        match self.app.tokens.identity(&self.app.engine, token) {
+            Ok(identity) if identity.user == self.identity.user => {
+                self.identity = identity;
+                let user = self.identity.user.clone();
+                let role = kalamdb_core::role_name(self.identity.role);
+                let protocol = self.writer.codec.protocol;
+                self.writer.send(&ServerMessage::AuthSuccess { user: user.as_str(), role, protocol }).await
+            }
+            Ok(_) => {
+                let refusal = Refusal::new("UNAUTHORIZED", "a connection belongs to one user");
+                self.complain("", &refusal).await
+            }
+            Err(refusal) => self.complain("", &refusal).await,
+        }
+    }
+
+    async fn subscribe(&mut self, request: SubscriptionRequest) -> Step {
+        let SubscriptionRequest { id, sql, options } = request;
+        let config = &self.app.config;
+        let batch_rows_max = config.batch_rows_max.max(1);
+        let wished = options.as_ref().and_then(|options| options.batch_size).unwrap_or(batch_rows_max);
+        let rows_max = wished.clamp(1, batch_rows_max);
+        let number = match self.subscriptions.begin(&id, rows_max, config.subscriptions_max) {
+            Ok(number) => number,
+            Err(refusal) => return self.complain(&id, &refusal).await,
+        };
+        let options_json = options.as_ref().and_then(|options| serde_json::to_string(options).ok());
+        // Without options no rows to begin with are asked for, only changes from now on.
+        let last_rows = options.as_ref().map_or(Some(0), |options| options.last_rows);
+        let options = options.unwrap_or_default();
+        let request = SubscribeRequest {
+            connection_id: self.id.clone(),
+            query_id: id,
+            sql,
+            last_rows,
+            from: options.from.map(Seq::new),
+            on_gap: options.on_gap.map(Into::into).unwrap_or_default(),
+            options_json,
+        };
+        let session = Session::new(self.identity.user.clone(), self.identity.role, None);
+        let sink: Arc<dyn Sink> = Arc::clone(&self.outbox) as _;
+        let timeout = self.app.config.statement_timeout();
+        self.jobs.spawn(jobs::subscribe(number, self.app.engine.clone(), session, request, sink, timeout));
+        Ok(())
+    }
+
+    async fn next_batch(&mut self, id: &str) -> Step {
+        let Some(number) = self.subscriptions.number_of(id) else {
+            return self.complain(id, &no_such_subscription()).await;
+        };
+        let Some(entry) = self.subscriptions.get_mut(number) else { return Ok(()) };
+        match std::mem::replace(&mut entry.phase, Phase::Working) {
+            Phase::Snapshot(subscription, cursor) => {
+                self.pull(number, subscription, cursor);
+                Ok(())
+            }
+            other => {
+                entry.phase = other;
+                let refusal = Refusal::new("BATCH_FETCH_FAILED", "no further batch is to be asked for");
+                self.complain(id, &refusal).await
+            }
+        }
+    }
+
+    fn pull(&mut self, number: u64, subscription: Box<Subscription>, cursor: Cursor) {
+        let timeout = self.app.config.statement_timeout();
+        self.jobs.spawn(jobs::pull_batch(number, subscription, cursor, timeout));
+    }
+
+    fn catch_up(&mut self, number: u64, subscription: Box<Subscription>) {
+        self.jobs.spawn_blocking(move || jobs::catch_up(number, subscription));
+    }
+
+    // What jobs come back with.
+
+    async fn finish(&mut self, done: Done) -> Step {
+        let Done { number, outcome } = done;
+        // Given up while the job was under way: what it brings is dropped.
+        if let Some(entry) = self.subscriptions.get(number) {
+            let (id, rows_max) = (Arc::clone(&entry.id), entry.rows_max);
+            match outcome {
+                Outcome::Subscribed(Ok(subscription)) => {
+                    self.acknowledge(number, &id, rows_max, subscription).await
+                }
+                Outcome::Batch(subscription, cursor, batch) => {
+                    self.send_batch(number, &id, subscription, cursor, batch).await
+                }
+                Outcome::Refused(refusal) => {
+                    self.subscriptions.remove(number);
+                    self.complain(&id, &refusal).await
+                }
+                Outcome::CaughtUp(subscription, Ok(caught_up)) => {
+                    self.go_on(number, &id, subscription, caught_up).await
+                }
+                Outcome::Subscribed(Err(error)) | Outcome::CaughtUp(_, Err(error)) => {
+                    self.end(number, &id, &error).await
+                }
+            }?;
+        }
+        match self.parked.take() {
+            Some(item) => self.pass_on(item).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end(&mut self, number: u64, id: &str, error: &EngineError) -> Step {
+        self.subscriptions.remove(number);
+        let refusal = Refusal::of_subscription(error);
+        metrics::counter!("kalamdb_ws_errors_total", "code" => refusal.code).increment(1);
+        self.writer.send(&ServerMessage::engine_error(id, &refusal, error)).await
+    }
+
+    async fn acknowledge(
+        &mut self,
+        number: u64,
+        id: &str,
+        rows_max: usize,
+        mut subscription: Box<Subscription>,
+    ) -> Step {
+        self.subscriptions.name(number, subscription.id());
+        let snapshot = subscription.take_snapshot().filter(|snapshot| snapshot.total_rows > 0);
+        let start_seq = subscription.start_seq().get();
+        let schema = Arc::clone(subscription.schema());
+        let total_rows = snapshot.as_ref().map_or(0, |snapshot| snapshot.total_rows);
+        let loading = snapshot.is_some();
+        let ack = ServerMessage::SubscriptionAck {
+            subscription_id: id,
+            total_rows: u32::try_from(total_rows).unwrap_or(u32::MAX),
+            batch_control: BatchControl::new(0, loading, (!loading).then_some(start_seq)),
+            schema: WireSchema(&schema),
+            snapshot_seq: start_seq,
+        };
+        self.writer.send(&ack).await?;
+        match snapshot {
+            Some(snapshot) => self.pull(number, subscription, Cursor::new(snapshot, rows_max)),
+            None => self.catch_up(number, subscription),
+        }
+        Ok(())
+    }
+
+    async fn send_batch(
+        &mut self,
+        number: u64,
+        id: &str,
+        subscription: Box<Subscription>,
+        cursor: Cursor,
+        batch: Batch,
+    ) -> Step {
+        let rows = match Rows::new(&batch.rows) {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.subscriptions.remove(number);
+                return self.complain(id, &Refusal::new("CONVERSION_ERROR", error.to_string())).await;
+            }
+        };
+        let message = ServerMessage::InitialDataBatch {
+            subscription_id: id,
+            rows: rows.named(),
+            batch_control: BatchControl::new(batch.number, batch.has_more, batch.last_seq),
+        };
+        self.writer.send(&message).await?;
+        if !batch.has_more {
+            drop(cursor);
+            self.catch_up(number, subscription);
+        } else if let Some(entry) = self.subscriptions.get_mut(number) {
+            entry.phase = Phase::Snapshot(subscription, cursor);
+        }
+        Ok(())
+    }
+
+    async fn go_on(
+        &mut self,
+        number: u64,
+        id: &str,
+        subscription: Box<Subscription>,
+        caught_up: CaughtUp,
+    ) -> Step {
+        self.send_changes(id, &caught_up.frames).await?;
+        self.writer.flush().await?;
+        if !caught_up.live {
+            self.catch_up(number, subscription);
+        } else if let Some(entry) = self.subscriptions.get_mut(number) {
+            entry.phase = Phase::Live(subscription);
+        }
+        Ok(())
+    }
+
+    async fn abandon(&mut self, error: &tokio::task::JoinError) -> Step {
+        tracing::error!(%error, connection = self.id, "a subscription's job failed: the connection ends");
+        self.complain("", &Refusal::new("INTERNAL_ERROR", "a subscription failed; connect again")).await?;
+        self.writer.close(close_code::GOING_AWAY, "INTERNAL_ERROR").await
+    }
+
+    // What the engine brings.
+
+    async fn pass_on(&mut self, item: Item) -> Step {
+        let Some(number) = self.subscriptions.number_of_engine_id(item.subscription()) else { return Ok(()) };
+        let Some(entry) = self.subscriptions.get_mut(number) else { return Ok(()) };
+        if matches!(entry.phase, Phase::Working) {
+            // It went live in a job that is about to come back.
+            self.parked = Some(item);
+            return Ok(());
+        }
+        let id = Arc::clone(&entry.id);
+        match item {
+            Item::Changes(_, frames) => {
+                self.send_changes(&id, &frames).await?;
+                if self.outbox.is_empty() { self.writer.flush().await } else { Ok(()) }
+            }
+            Item::Lagging(_) => {
+                // All that was delivered before has been sent: the queue is in order.
+                self.writer.flush().await?;
+                let phase = self.subscriptions.get_mut(number).map(|entry| &mut entry.phase);
+                if let Some(phase) = phase
+                    && let Phase::Live(subscription) = std::mem::replace(phase, Phase::Working)
+                {
+                    self.catch_up(number, subscription);
+                }
+                Ok(())
+            }
+            Item::Ended(_, error) => self.end(number, &id, &error).await,
+        }
+    }
+}
+
+/// Completes when the server is to stop, or is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn no_such_subscription() -> Refusal {
+    Refusal::new("NOT_FOUND", "there is no subscription with this id on the connection")
+}

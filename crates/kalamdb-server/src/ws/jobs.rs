@@ -1,0 +1,129 @@
+//! What takes time, beside the connection's own task: beginning a subscription, pulling a batch of its snapshot, reading
+//! on in the log. A job owns the subscription it works on and gives it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use kalamdb_core::arrow::array::{AsArray, RecordBatch};
+use kalamdb_core::arrow::compute::max;
+use kalamdb_core::arrow::datatypes::Int64Type;
+use kalamdb_core::{
+    CaughtUp, Engine, Error as EngineError, Session, Sink, Snapshot, SubscribeRequest, Subscription,
+};
+
+use crate::refusal::Refusal;
+
+/// Changes taken from the log at a time.
+const CATCH_UP_CHANGES: usize = 256;
+/// About how many bytes of rows go into one message of a snapshot.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// A snapshot on its way to the client.
+pub(super) struct Cursor {
+    snapshot: Snapshot,
+    /// What was pulled and not yet sent.
+    rest: Option<RecordBatch>,
+    rows_max: usize,
+    next_batch: u32,
+}
+
+/// One batch of a snapshot.
+pub(super) struct Batch {
+    pub(super) number: u32,
+    pub(super) rows: RecordBatch,
+    pub(super) has_more: bool,
+    /// The greatest seq in it; of the last batch, the snapshot's own.
+    pub(super) last_seq: Option<u64>,
+}
+
+impl Cursor {
+    pub(super) fn new(snapshot: Snapshot, rows_max: usize) -> Self {
+        Self { snapshot, rest: None, rows_max: rows_max.max(1), next_batch: 0 }
+    }
+
+    /// Makes `rest` hold rows, if there are any.
+    async fn fill(&mut self) -> Result<(), EngineError> {
+        while self.rest.as_ref().is_none_or(|rest| rest.num_rows() == 0) {
+            match self.snapshot.stream.next().await {
+                Some(batch) => self.rest = Some(batch?),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn pull(&mut self) -> Result<Batch, EngineError> {
+        self.fill().await?;
+        let schema = self.snapshot.stream.schema();
+        let batch = self.rest.take().unwrap_or_else(|| RecordBatch::new_empty(schema));
+        let total = batch.num_rows();
+        let row_bytes = batch.get_array_memory_size().checked_div(total).unwrap_or(0).max(1);
+        let count = total.min(self.rows_max).min((BATCH_BYTES / row_bytes).max(1));
+        let rows = batch.slice(0, count);
+        self.rest = Some(batch.slice(count, total - count));
+        self.fill().await?;
+        let has_more = self.rest.as_ref().is_some_and(|rest| rest.num_rows() > 0);
+        let number = self.next_batch;
+        self.next_batch = number.saturating_add(1);
+        let last_seq = if has_more { greatest_seq(&rows) } else { Some(self.snapshot.seq.get()) };
+        Ok(Batch { number, rows, has_more, last_seq })
+    }
+}
+
+fn greatest_seq(rows: &RecordBatch) -> Option<u64> {
+    let column = rows.column_by_name("_seq")?;
+    max(column.as_primitive_opt::<Int64Type>()?).and_then(|seq| u64::try_from(seq).ok())
+}
+
+/// What a job came to.
+pub(super) enum Outcome {
+    Subscribed(Result<Box<Subscription>, EngineError>),
+    Batch(Box<Subscription>, Cursor, Batch),
+    /// It is over.
+    Refused(Refusal),
+    CaughtUp(Box<Subscription>, Result<CaughtUp, EngineError>),
+}
+
+/// A job that is done, and which subscription of the connection it was for.
+pub(super) struct Done {
+    pub(super) number: u64,
+    pub(super) outcome: Outcome,
+}
+
+pub(super) async fn subscribe(
+    number: u64,
+    engine: Engine,
+    session: Session,
+    request: SubscribeRequest,
+    sink: Arc<dyn Sink>,
+    timeout: Duration,
+) -> Done {
+    let subscribing = engine.subscribe(&session, request, sink);
+    let outcome = match tokio::time::timeout(timeout, subscribing).await {
+        Ok(subscribed) => Outcome::Subscribed(subscribed.map(Box::new)),
+        Err(_) => Outcome::Refused(Refusal::new("TIMEOUT", "the subscription took too long to begin")),
+    };
+    Done { number, outcome }
+}
+
+pub(super) async fn pull_batch(
+    number: u64,
+    subscription: Box<Subscription>,
+    mut cursor: Cursor,
+    timeout: Duration,
+) -> Done {
+    let failed = |message: String| Outcome::Refused(Refusal::new("BATCH_FETCH_FAILED", message));
+    let outcome = match tokio::time::timeout(timeout, cursor.pull()).await {
+        Ok(Ok(batch)) => Outcome::Batch(subscription, cursor, batch),
+        Ok(Err(error)) => failed(error.to_string()),
+        Err(_) => failed("the batch took too long".to_owned()),
+    };
+    Done { number, outcome }
+}
+
+/// Reads files: on a thread that may wait.
+pub(super) fn catch_up(number: u64, mut subscription: Box<Subscription>) -> Done {
+    let caught_up = subscription.catch_up(CATCH_UP_CHANGES);
+    Done { number, outcome: Outcome::CaughtUp(subscription, caught_up) }
+}

@@ -1,0 +1,33 @@
+//! The integration tests: the real binary, started, killed and restarted, and its real clients.
+//!
+//! Each test has a server, a port and a directory of its own. Nothing sleeps: everything that is waited for is waited for by
+//! name, with a generous time-out.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that meets what it does not expect is to fail on the spot"
+)]
+
+/// Starting and killing servers, an HTTP client, a raw WebSocket client.
+mod support;
+
+/// The published SDK, unmodified: SQL, `live()`, `live_events()`, resume across a restart.
+mod sdk;
+
+/// Two users, one SQL text: nobody sees anybody else's rows, whatever they try.
+mod isolation;
+
+/// What no client should send: a typed error, and the server goes on.
+mod malformed;
+
+/// SIGKILL at random points, again and again: nothing acknowledged is lost, nothing is seen twice.
+mod crash;
+
+/// The project's rules that a program can check.
+mod tidy;
+
+/// A WebSocket's life: authentication, snapshots in batches, slow readers, limits, expiry, shutdown.
+mod connection;
