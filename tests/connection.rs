@@ -142,6 +142,9 @@ async fn a_slow_reader_misses_nothing() {
     for id in 0..COMMITS {
         api.sql_with("INSERT INTO app.notes (id, body) VALUES ($1, $2)", &[json!(id), json!(body)]).await;
     }
+    // Otherwise the test shows nothing.
+    let metrics = api.get("/metrics").await.body;
+    assert!(metrics.as_str().unwrap().contains("kalamdb_ws_lagging_total"), "the reader was not slow enough");
     let mut prev_seq = ack["snapshot_seq"].clone();
     for id in 0..COMMITS {
         let change = socket.change("s").await;
@@ -164,7 +167,7 @@ async fn limits_hold_and_places_come_free() {
     socket.send(json!({ "type": "unsubscribe", "subscription_id": "a" })).await;
     socket.snapshot("c", ALL, json!({})).await;
     insert(&api, 0..1).await;
-    let mut of: Vec<String> = vec![socket.next().await, socket.next().await]
+    let mut of: Vec<String> = [socket.next().await, socket.next().await]
         .iter()
         .map(|it| it["subscription_id"].to_string())
         .collect();

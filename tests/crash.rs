@@ -85,14 +85,14 @@ impl Writer {
         };
         let body = format!("{:x}", self.random.next());
         match self.random.below(10) {
-            0..=5 => Change::Insert(self.new_rows(body)),
-            _ if self.rows.is_empty() => Change::Insert(self.new_rows(body)),
+            0..=5 => Change::Insert(self.new_rows(&body)),
+            _ if self.rows.is_empty() => Change::Insert(self.new_rows(&body)),
             6..=8 => Change::Update(existing(&mut self.random, &self.rows), body),
             _ => Change::Delete(existing(&mut self.random, &self.rows)),
         }
     }
 
-    fn new_rows(&mut self, body: String) -> Vec<(i64, String)> {
+    fn new_rows(&mut self, body: &str) -> Vec<(i64, String)> {
         let count = 1 + self.random.below(4);
         (0..count)
             .map(|_| {

@@ -16,7 +16,9 @@ mod support;
 /// The number after a flag.
 fn number(flag: &str) -> Option<u64> {
     let mut arguments = std::env::args().skip_while(|argument| argument != flag);
-    arguments.nth(1).map(|text| text.parse().unwrap_or_else(|_| panic!("{flag} takes a number, not {text:?}")))
+    arguments
+        .nth(1)
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{flag} takes a number, not {text:?}")))
 }
 
 fn main() {

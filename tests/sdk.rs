@@ -22,8 +22,8 @@ async fn server_with_table() -> Server {
 }
 
 fn client(server: &Server, serialization: SerializationType) -> KalamLinkClient {
-    let mut options = ConnectionOptions::default();
-    options.protocol = ProtocolOptions { serialization, compression: CompressionType::Gzip };
+    let protocol = ProtocolOptions { serialization, compression: CompressionType::Gzip };
+    let options = ConnectionOptions { protocol, ..ConnectionOptions::default() };
     KalamLinkClient::builder()
         .base_url(server.url())
         .auth(AuthProvider::basic_auth("alice".to_owned(), "password of alice".to_owned()))

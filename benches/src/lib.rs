@@ -6,9 +6,9 @@
     reason = "a bench that cannot be set up has nothing to measure"
 )]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use kalamdb_core::format::{Role, UserId, Value};
@@ -46,11 +46,11 @@ pub fn directory() -> TempDir {
 
 /// A text that makes a row of either table [`ROW_BYTES`] long.
 pub fn body() -> String {
-    "the quick brown fox jumps over the lazy dog. "
-        .chars()
-        .cycle()
-        .take(ROW_BYTES - ROW_BYTES_BESIDE_BODY)
-        .collect()
+    static BODY: LazyLock<String> = LazyLock::new(|| {
+        let text = "the quick brown fox jumps over the lazy dog. ";
+        text.chars().cycle().take(ROW_BYTES - ROW_BYTES_BESIDE_BODY).collect()
+    });
+    BODY.clone()
 }
 
 /// A row of either table.
@@ -61,7 +61,9 @@ pub fn row(id: i64, other: i64) -> Vec<Value> {
 /// A row's bytes.
 pub fn encode(values: &[Value]) -> Vec<u8> {
     let mut row = RowBuilder::new(SchemaVersion::FIRST);
-    values.iter().for_each(|value| row.push(value));
+    for value in values {
+        row.push(value);
+    }
     row.finish().expect("a small row is encoded")
 }
 

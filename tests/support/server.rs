@@ -1,7 +1,7 @@
 //! The real binary, as a child process.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 
 use tempfile::TempDir;
@@ -119,11 +119,6 @@ impl Server {
     pub(crate) async fn user(&self, root: &Api, name: &str) -> Api {
         root.sql(&format!("CREATE USER {name} WITH PASSWORD 'password of {name}' ROLE user")).await;
         Api::login(self, name, &format!("password of {name}")).await
-    }
-
-    /// The directory that the server's own is in; for files of a test.
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
     }
 }
 

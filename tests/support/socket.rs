@@ -58,6 +58,11 @@ impl Socket {
         in_time("sending", self.inner.send(frame)).await.unwrap();
     }
 
+    /// Sends what the server may not even read to its end before it closes the connection.
+    pub(crate) async fn try_send_frame(&mut self, frame: Message) {
+        let _ = in_time("sending", self.inner.send(frame)).await;
+    }
+
     /// The next message; the connection must not end.
     pub(crate) async fn next(&mut self) -> Value {
         self.next_or_end().await.expect("the connection ended")

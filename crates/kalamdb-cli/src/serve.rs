@@ -22,6 +22,8 @@ use tracing_subscriber::EnvFilter;
 const ROOT_PASSWORD_VARIABLE: &str = "KALAMDB_ROOT_PASSWORD";
 const DEFAULT_DATA_DIR: &str = "./kalamdb-data";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 2900);
+/// Of every thread that may plan a statement: the deepest one that the engine lets through fits.
+const STACK_BYTES: usize = 16 << 20;
 const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Serve a database over HTTP and WebSocket.
@@ -56,7 +58,8 @@ impl FromStr for DurabilityMode {
             None if text == "os" => Durability::Os,
             None if text == "interval" => Durability::Interval(DEFAULT_INTERVAL),
             Some(("interval", milliseconds)) => {
-                let milliseconds: u64 = milliseconds.parse().context("interval:MILLISECONDS takes a number")?;
+                let milliseconds: u64 =
+                    milliseconds.parse().context("interval:MILLISECONDS takes a number")?;
                 Durability::Interval(Duration::from_millis(milliseconds.max(1)))
             }
             _ => bail!("it is always, interval, interval:MILLISECONDS or os"),
@@ -116,7 +119,8 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         Ok(limit) => tracing::debug!(limit, "file descriptors"),
         Err(error) => tracing::warn!(%error, "the limit of file descriptors stays as it is"),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build()?;
     // Before the engine is opened: an address that is taken should not cost a recovery.
     let listener = runtime
         .block_on(TcpListener::bind(settings.listen))

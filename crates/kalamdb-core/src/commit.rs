@@ -11,12 +11,13 @@ use kalamdb_log::{CommitReceiver, CommitSender, Durability, Group, LogWriter, Qu
 use kalamdb_sql::SystemTables;
 use kalamdb_store::{Keyspace, Store};
 use log_format::{ChangeEvent, EncodedEvent, Frame, KeyReader, Partition, SchemaVersion, Seq, TableId};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::live::Feed;
+use crate::reply::{self, Reply};
 use crate::values;
 
 /// Requests that wait at the most, and that one group takes at the most.
@@ -88,22 +89,6 @@ struct Request {
     reply: Reply,
 }
 
-/// Where the answer goes: to a task that awaits it, or to a thread that blocks on it.
-enum Reply {
-    Task(oneshot::Sender<Result<Committed>>),
-    Thread(crossbeam_channel::Sender<Result<Committed>>),
-}
-
-impl Reply {
-    /// Answers. Who has gone away meanwhile needs no answer.
-    fn send(self, answer: Result<Committed>) {
-        match self {
-            Self::Task(task) => drop(task.send(answer)),
-            Self::Thread(thread) => drop(thread.send(answer)),
-        }
-    }
-}
-
 /// Where writers hand in their commits.
 #[derive(Clone)]
 pub(crate) struct Commits {
@@ -149,15 +134,15 @@ impl Commits {
     }
 
     async fn submit_and_await(&self, change: Change) -> Result<Committed> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(Request { change, reply: Reply::Task(reply) })?;
+        let (reply, answer) = reply::to_task();
+        self.submit(Request { change, reply })?;
         answer.await.map_err(|_| Error::ShuttingDown)?
     }
 
     fn submit_and_block(&self, change: Change) -> Result<Committed> {
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        self.submit(Request { change, reply: Reply::Thread(reply) })?;
-        answer.recv().map_err(|_| Error::ShuttingDown)?
+        let (reply, answer) = reply::to_thread();
+        self.submit(Request { change, reply })?;
+        answer.wait()
     }
 
     fn submit(&self, request: Request) -> Result<()> {
@@ -391,7 +376,7 @@ impl Sequencer {
         if info.version() != rows.version {
             return Err(Error::Conflict { attempts: 1 });
         }
-        let mut seen = HashSet::with_capacity(rows.writes.len());
+        let mut seen = HashSet::new();
         for write in &rows.writes {
             let found = match self.pending_row(write) {
                 Some(pending) => Some((pending.seq, pending.deleted)),

@@ -1,5 +1,6 @@
 //! The engine: opening, replay, and what the server calls.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
+use futures_util::FutureExt;
 use kalamdb_log::{Durability, LogOptions, LogReader, LogWriter, Recovery};
 use kalamdb_sql::{LiveQueries, SystemTables};
 use kalamdb_store::{Store, StoreOptions};
@@ -260,8 +262,14 @@ impl Engine {
     }
 
     /// Runs the statements of a request in order, up to the first that fails. Each is a commit of its own.
+    ///
+    /// A thread that polls this needs a stack of 16 MiB for the deepest statement that is let through.
     pub async fn execute(&self, session: &mut Session, sql: &str, params: &[Json]) -> Executed {
-        sql::execute(self, session, sql, params).await
+        let executing = AssertUnwindSafe(sql::execute(self, session, sql, params));
+        executing.catch_unwind().await.unwrap_or_else(|panic| Executed {
+            results: Vec::new(),
+            error: Some(Error::panicked(panic.as_ref())),
+        })
     }
 
     /// Begins a live query. It is not live until [`Subscription::catch_up`] says so.
@@ -274,7 +282,8 @@ impl Engine {
         request: SubscribeRequest,
         sink: Arc<dyn Sink>,
     ) -> Result<Subscription> {
-        live::subscribe(self, session, request, sink).await
+        let subscribing = AssertUnwindSafe(live::subscribe(self, session, request, sink));
+        subscribing.catch_unwind().await.unwrap_or_else(|panic| Err(Error::panicked(panic.as_ref())))
     }
 
     /// Inserts rows into a table, as one commit, and waits until they count as written: the way in for a program that

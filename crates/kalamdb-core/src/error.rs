@@ -256,6 +256,12 @@ pub enum Error {
     /// Bytes.
     #[error(transparent)]
     Format(#[from] log_format::Error),
+    /// A fault of ours, or of the query engine's.
+    #[error("internal error: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
     /// A password cannot be hashed.
     #[error("the password cannot be hashed: {reason}")]
     PasswordHash {
@@ -285,6 +291,14 @@ impl Error {
     /// A definition that makes no sense.
     pub(crate) fn definition(reason: impl Into<String>) -> Self {
         Self::Definition { reason: reason.into() }
+    }
+
+    /// What a panic that was caught said. Nothing is half done: a commit is the sequencer's, and that is another thread.
+    pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        tracing::error!(%message, "a statement panicked");
+        Self::Panicked { message }
     }
 
     /// Something this version does not do.
@@ -321,6 +335,7 @@ impl Error {
                 ErrorCode::MemoryLimit
             }
             Self::Inconsistent { .. }
+            | Self::Panicked { .. }
             | Self::Log(_)
             | Self::Store(_)
             | Self::System(_)

@@ -17,6 +17,7 @@ mod error;
 mod functions;
 mod live;
 mod provider;
+mod reply;
 mod rows;
 mod session;
 mod sql;

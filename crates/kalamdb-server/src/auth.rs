@@ -114,6 +114,10 @@ impl Tokens {
                 _ => invalid(),
             })?
             .claims;
+        // The library lets the last second pass; RFC 7519 does not.
+        if claims.exp <= now_s() {
+            return Err(expired());
+        }
         if claims.kind != kind {
             return Err(invalid());
         }

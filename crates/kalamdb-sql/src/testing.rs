@@ -22,7 +22,7 @@ pub(crate) fn seq(number: u64) -> Seq {
 /// A commit as the log hands it over.
 pub(crate) fn commit(first_seq: u64, events: &[ChangeEvent]) -> Frame {
     let mut encoder = FrameEncoder::new();
-    let encoded: Vec<_> = events.iter().map(|event| event.encode().unwrap()).collect();
+    let archives: Vec<_> = events.iter().map(|event| event.encode().unwrap()).collect();
     let fields = FrameFields {
         first_seq: seq(first_seq),
         epoch: 1,
@@ -30,7 +30,7 @@ pub(crate) fn commit(first_seq: u64, events: &[ChangeEvent]) -> Frame {
         commit_time: 5,
         durable_seq: Seq::ZERO,
     };
-    encoder.push(&fields, &encoded).unwrap();
+    encoder.push(&fields, &archives).unwrap();
     encoder.take_frames().remove(0)
 }
 

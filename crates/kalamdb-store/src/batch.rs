@@ -7,13 +7,18 @@ use log_format::{ArchivedChangeEvent as Event, Partition, Seq, TableId};
 use rocksdb::{BoundColumnFamily, WriteBatch};
 
 use crate::error::{Error, Result};
-use crate::keyspace::{Keyspace, StoredRow, partition_prefix, prefix_end, stream_key, table_prefix};
+use crate::keyspace::{
+    Keyspace, StoredRow, partition_prefix, prefix_end, stream_key, table_prefix, write_full_key,
+};
 use crate::store::Shared;
 
 /// What one group of commits changes, written all at once.
 pub struct Batch<'s> {
     families: [Arc<BoundColumnFamily<'s>>; 3],
     pub(crate) writes: WriteBatch,
+    /// Where keys and values are put together, so that a row costs no allocation of its own.
+    key: Vec<u8>,
+    value: Vec<u8>,
 }
 
 impl std::fmt::Debug for Batch<'_> {
@@ -56,10 +61,12 @@ pub type SharedTableStore<'b, 's> = TableStore<'b, 's, SharedRows>;
 pub type StreamTableStore<'b, 's> = TableStore<'b, 's, StreamRows>;
 
 impl<'s> Batch<'s> {
-    pub(crate) fn new(shared: &'s Shared) -> Result<Self> {
+    /// An empty batch with room for about that many bytes.
+    pub(crate) fn new(shared: &'s Shared, bytes: usize) -> Result<Self> {
         let [user, shared_rows, stream] = Keyspace::ALL;
         let families = [shared.family(user)?, shared.family(shared_rows)?, shared.family(stream)?];
-        Ok(Self { families, writes: WriteBatch::default() })
+        let writes = WriteBatch::with_capacity_bytes(bytes);
+        Ok(Self { families, writes, key: Vec::new(), value: Vec::new() })
     }
 
     /// Rows of USER tables.
@@ -134,10 +141,11 @@ impl<'s, R: Rows> TableStore<'_, 's, R> {
 
     /// Writes a row or a tombstone.
     pub fn put(&mut self, partition: &Partition, key: &[u8], row: &StoredRow<'_>) {
-        let mut full = partition_prefix(partition);
-        full.extend_from_slice(key);
         let family = self.family();
-        self.batch.writes.put_cf(&family, full, row.encode());
+        let Batch { key: full, value, writes, .. } = &mut *self.batch;
+        write_full_key(full, partition, key);
+        row.write_to(value);
+        writes.put_cf(&family, full, value);
     }
 
     /// Removes a row without a trace.

@@ -11,7 +11,7 @@ use log_format::{Partition, Seq, TableId, UserId};
 use rocksdb::{Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
 
 use crate::error::{Error, Result};
-use crate::keyspace::{Keyspace, StoredRow, partition_prefix, prefix_end, table_prefix};
+use crate::keyspace::{Keyspace, StoredRow, full_key, partition_prefix, prefix_end, table_prefix};
 use crate::store::{Database, Shared, read_applied_seq};
 
 /// Which keys of a partition. Bounds are row keys; none means from the first or to the last.
@@ -112,8 +112,7 @@ impl Cut {
         key: &[u8],
         read: impl FnOnce(StoredRow<'_>) -> T,
     ) -> Result<Option<T>> {
-        let mut full = partition_prefix(partition);
-        full.extend_from_slice(key);
+        let full = full_key(partition, key);
         let found = self
             .snapshot
             .get_pinned_cf(&self.shared.family(keyspace)?, full)

@@ -43,11 +43,24 @@ pub(crate) fn table_prefix(table: TableId) -> [u8; 8] {
 
 /// The prefix of all rows of a partition.
 pub(crate) fn partition_prefix(partition: &Partition) -> Vec<u8> {
+    full_key(partition, &[])
+}
+
+/// The key of a row.
+pub(crate) fn full_key(partition: &Partition, key: &[u8]) -> Vec<u8> {
+    let user = partition.user.as_ref().map_or(0, |user| user.as_str().len());
+    let mut full = Vec::with_capacity(12 + user + key.len());
+    write_full_key(&mut full, partition, key);
+    full
+}
+
+/// The key of a row, in the place of what `full` held.
+pub(crate) fn write_full_key(full: &mut Vec<u8>, partition: &Partition, key: &[u8]) {
     let user = partition.user.as_ref().map_or("", |user| user.as_str());
-    let mut key = Vec::with_capacity(12 + user.len() + 24);
-    key.extend_from_slice(&table_prefix(partition.table));
-    escape_bytes(&mut key, user.as_bytes());
-    key
+    full.clear();
+    full.extend_from_slice(&table_prefix(partition.table));
+    escape_bytes(full, user.as_bytes());
+    full.extend_from_slice(key);
 }
 
 /// The least key greater than every key with this prefix; empty where there is none.
@@ -86,13 +99,14 @@ pub struct StoredRow<'a> {
 }
 
 impl<'a> StoredRow<'a> {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(VALUE_HEADER_BYTES + self.row.len());
+    /// The stored value, in the place of what `value` held.
+    pub(crate) fn write_to(&self, value: &mut Vec<u8>) {
+        value.clear();
+        value.reserve(VALUE_HEADER_BYTES + self.row.len());
         value.extend_from_slice(&self.seq.get().to_le_bytes());
         value.extend_from_slice(&self.updated.to_le_bytes());
         value.push(if self.deleted { FLAG_DELETED } else { 0 });
         value.extend_from_slice(self.row);
-        value
     }
 
     /// Reads a stored value.
@@ -149,7 +163,8 @@ mod tests {
     #[test]
     fn values_round_trip_and_damage_is_told() {
         let row = StoredRow { seq: Seq::new(3), updated: -4, deleted: true, row: b"abc" };
-        let bytes = row.encode();
+        let mut bytes = b"what was there before".to_vec();
+        row.write_to(&mut bytes);
         assert_eq!(StoredRow::decode(&bytes).unwrap(), row);
         assert!(StoredRow::decode(&bytes[..16]).is_err());
         let mut wrong = bytes;

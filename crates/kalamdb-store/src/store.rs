@@ -12,7 +12,7 @@ use rocksdb::{
 use crate::batch::{Batch, readable};
 use crate::cut::Cut;
 use crate::error::{Error, Result};
-use crate::keyspace::{Keyspace, StoredRow, partition_prefix};
+use crate::keyspace::{Keyspace, StoredRow, full_key};
 
 pub(crate) type Database = DBWithThreadMode<MultiThreaded>;
 
@@ -77,6 +77,12 @@ impl Store {
         blocks.set_bloom_filter(10.0, false);
         let mut family = Options::default();
         family.set_write_buffer_size(options.write_buffer_bytes);
+        // A flush that is asked for while the one before is still at work need not wait for it.
+        family.set_max_write_buffer_number(4);
+        // Every insert looks for its key first, and mostly there is none: a filter tells without walking the rows in
+        // memory.
+        family.set_memtable_prefix_bloom_ratio(0.02);
+        family.set_memtable_whole_key_filtering(true);
         family.set_block_based_table_factory(&blocks);
         family.set_compression_type(rocksdb::DBCompressionType::Lz4);
         family.set_level_compaction_dynamic_level_bytes(true);
@@ -103,7 +109,8 @@ impl Store {
     /// Where an event cannot be read or RocksDB cannot write; nothing is then applied.
     pub fn apply(&self, commits: &[Frame]) -> Result<()> {
         let Some(last) = commits.last() else { return Ok(()) };
-        self.write(|batch| {
+        let bytes = commits.iter().map(|commit| commit.as_bytes().len()).sum();
+        self.write(bytes, |batch| {
             for commit in commits {
                 for (seq, event) in commit.events() {
                     batch.apply(seq, commit.header().fields.commit_time, readable(seq, event)?);
@@ -114,9 +121,10 @@ impl Store {
         })
     }
 
-    /// Writes what `fill` puts into a batch, all of it or nothing. The log is the only write-ahead log.
-    pub(crate) fn write(&self, fill: impl FnOnce(&mut Batch<'_>) -> Result<()>) -> Result<()> {
-        let mut batch = Batch::new(&self.shared)?;
+    /// Writes what `fill` puts into a batch of about that many bytes, all of it or nothing. The log is the only
+    /// write-ahead log.
+    pub(crate) fn write(&self, bytes: usize, fill: impl FnOnce(&mut Batch<'_>) -> Result<()>) -> Result<()> {
+        let mut batch = Batch::new(&self.shared, bytes)?;
         fill(&mut batch)?;
         let mut options = WriteOptions::default();
         options.disable_wal(true);
@@ -131,8 +139,7 @@ impl Store {
     /// # Errors
     /// Where RocksDB cannot read, or the record is damaged.
     pub fn head(&self, keyspace: Keyspace, partition: &Partition, key: &[u8]) -> Result<Option<(Seq, bool)>> {
-        let mut full = partition_prefix(partition);
-        full.extend_from_slice(key);
+        let full = full_key(partition, key);
         let found = self
             .shared
             .database

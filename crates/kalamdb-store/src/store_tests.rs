@@ -113,8 +113,8 @@ fn what_is_not_a_row_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     store
-        .write(|batch| {
-            let mut key = partition_prefix(&user("ann"));
+        .write(0, |batch| {
+            let mut key = crate::keyspace::partition_prefix(&user("ann"));
             key.push(b'k');
             batch.writes.put_cf(&store.shared.family(Keyspace::User)?, key, b"too short");
             Ok(())
@@ -124,7 +124,7 @@ fn what_is_not_a_row_is_told() {
     let read = store.cut().unwrap().get(Keyspace::User, &user("ann"), b"k", |_| ());
     assert!(matches!(read, Err(Error::Damaged { what: "row" })));
     store
-        .write(|batch| {
+        .write(0, |batch| {
             batch.writes.put(APPLIED_SEQ_KEY, b"short");
             Ok(())
         })

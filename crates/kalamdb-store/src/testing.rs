@@ -38,7 +38,7 @@ pub(crate) fn seq(number: u64) -> Seq {
 /// A commit as the log hands it over. It was committed at ten times its first seq.
 pub(crate) fn commit(first_seq: u64, events: &[ChangeEvent]) -> Frame {
     let mut encoder = FrameEncoder::new();
-    let encoded: Vec<_> = events.iter().map(|event| event.encode().unwrap()).collect();
+    let archives: Vec<_> = events.iter().map(|event| event.encode().unwrap()).collect();
     let fields = FrameFields {
         first_seq: seq(first_seq),
         epoch: 1,
@@ -46,7 +46,7 @@ pub(crate) fn commit(first_seq: u64, events: &[ChangeEvent]) -> Frame {
         commit_time: time_of(first_seq),
         durable_seq: Seq::ZERO,
     };
-    encoder.push(&fields, &encoded).unwrap();
+    encoder.push(&fields, &archives).unwrap();
     encoder.take_frames().remove(0)
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn keys(store: &Store, keyspace: Keyspace, partition: &Partition) -> 
 /// What the typed calls do, without an event.
 pub(crate) fn write(store: &Store, fill: impl FnOnce(&mut Batch<'_>)) {
     store
-        .write(|batch| {
+        .write(0, |batch| {
             fill(batch);
             Ok(())
         })

@@ -7,7 +7,9 @@ use datafusion::arrow::compute::take_record_batch;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, utils::split_conjunction};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, LogicalPlan, Operator, Volatility, utils::split_conjunction,
+};
 use datafusion::physical_expr::PhysicalExpr;
 use log_format::{KeyBuilder, Partition};
 
@@ -61,7 +63,7 @@ impl LiveQuery {
         }
         let input = projection.input.schema();
         let expressions = projection.expr.iter().chain(predicate.as_ref());
-        if let Some(volatile) = expressions.clone().find(|expression| expression.is_volatile()) {
+        if let Some(volatile) = expressions.clone().find(|expression| changes_by_itself(expression)) {
             return Err(Error::Unsupported {
                 what: format!("{volatile} in a live query"),
                 hint: Some("its value is another one each time it is evaluated"),
@@ -114,6 +116,19 @@ impl LiveQuery {
         let options = RecordBatchOptions::new().with_row_count(Some(picked.num_rows()));
         Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
     }
+}
+
+/// Whether the value may be another one later for the same row: `random()`, `now()`. Who asks stays who it is.
+fn changes_by_itself(expression: &Expr) -> bool {
+    use datafusion::common::tree_node::TreeNode;
+    let unstable = |part: &Expr| match part {
+        Expr::ScalarFunction(call) => {
+            let of_session = matches!(call.func.name(), "current_user" | "current_role");
+            !of_session && call.func.signature().volatility != Volatility::Immutable
+        }
+        _ => false,
+    };
+    expression.exists(|part| Ok(unstable(part))).unwrap_or(true)
 }
 
 fn has_subquery(expression: &Expr) -> bool {

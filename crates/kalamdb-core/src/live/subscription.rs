@@ -7,7 +7,7 @@ use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use kalamdb_log::LogReader;
-use kalamdb_sql::{LiveProgress, LiveQueries, LiveQuery as LiveQueryRecord};
+use kalamdb_sql::{LiveProgress, LiveQueries, LiveQuery as LiveQueryRecord, LiveState};
 use log_format::{Frame, Seq};
 
 use crate::clock;
@@ -245,6 +245,10 @@ pub(crate) async fn subscribe(
     let start_seq = resumed.unwrap_or(plan.cut_seq);
     let now = clock::now_micros();
     let progress = Arc::new(LiveProgress::default());
+    progress.advance(start_seq, 0, now);
+    if snapshot.is_none() {
+        progress.enter(LiveState::CatchingUp, now);
+    }
     let position = Position { cursor: start_seq, prev_seq: start_seq };
     let subscriber = Subscriber {
         id: engine.next_subscription_id(),

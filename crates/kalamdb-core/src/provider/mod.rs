@@ -88,6 +88,8 @@ pub(crate) fn session_state(engine: &Engine, session: &Session, scope: Scope) ->
         // Registering can only fail for a registry that takes none.
         drop(state.register_udf(function));
     }
+    // `now()` is one instant for the whole statement.
+    state.mark_start_execution();
     state
 }
 

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use log_format::Role;
 
 use crate::error::{Error, Result};
@@ -12,6 +12,9 @@ use crate::sql::definition::TableDefinition;
 
 /// Statements in one request at the most.
 const STATEMENTS_MAX: usize = 1000;
+
+/// Operators in one statement at the most.
+const OPERATORS_MAX: usize = 1000;
 
 /// A table as a statement names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +96,10 @@ impl From<ParserError> for Error {
 
 /// The statements of a request.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
-    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(sql)?;
+    let dialect = GenericDialect {};
+    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from)?;
+    check_operators(&tokens)?;
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let mut statements = Vec::new();
     loop {
         while parser.consume_token(&Token::SemiColon) {}
@@ -114,6 +120,63 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
         return Err(Error::EmptySql);
     }
     Ok(statements)
+}
+
+/// Bounds how deep an expression can get. Parentheses are bounded by the parser, but a chain `a + a + …` is as deep as
+/// it is long, and whatever walks it recurses.
+fn check_operators(tokens: &[TokenWithSpan]) -> Result<()> {
+    let mut operators = 0;
+    let mut operand_before = false;
+    for token in tokens {
+        let (chains, is_operand) = match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::SemiColon => {
+                operators = 0;
+                (false, false)
+            }
+            Token::Word(word) => {
+                let chains = matches!(
+                    word.keyword,
+                    Keyword::AND
+                        | Keyword::OR
+                        | Keyword::XOR
+                        | Keyword::NOT
+                        | Keyword::IS
+                        | Keyword::IN
+                        | Keyword::LIKE
+                        | Keyword::ILIKE
+                        | Keyword::BETWEEN
+                        | Keyword::UNION
+                        | Keyword::EXCEPT
+                        | Keyword::INTERSECT
+                        | Keyword::JOIN
+                        | Keyword::COLLATE
+                        | Keyword::AT
+                        | Keyword::DIV
+                );
+                (chains, !chains)
+            }
+            Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::Placeholder(_)
+            | Token::RParen
+            | Token::RBracket => (false, true),
+            Token::Comma | Token::LParen | Token::Period | Token::Colon => (false, false),
+            // After no operand it is a sign, and the parser bounds how many of those stand in a row.
+            Token::Minus | Token::Plus => (operand_before, false),
+            _ => (true, false),
+        };
+        operators += usize::from(chains);
+        operand_before = is_operand;
+        if operators > OPERATORS_MAX {
+            return Err(Error::Syntax {
+                message: format!(
+                    "the statement has more than {OPERATORS_MAX} operators; write column IN (…) or insert with VALUES"
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The single SELECT of a subscription, with or without `SUBSCRIBE TO`.
@@ -416,5 +479,9 @@ mod tests {
         assert!(matches!(parse("COPY t TO 'file'"), Err(Error::Unsupported { .. })));
         let deep = format!("select {}1{}", "(".repeat(10_000), ")".repeat(10_000));
         assert!(matches!(parse(&deep), Err(Error::Syntax { .. })));
+        let long = format!("select 1{}", " + 1".repeat(2000));
+        assert!(matches!(parse(&long), Err(Error::Syntax { .. })));
+        let rows = vec!["(-1, 'a')"; 5000].join(", ");
+        assert!(parse(&format!("insert into t values {rows}")).is_ok(), "signs are no operators");
     }
 }

@@ -159,17 +159,20 @@ pub(crate) struct SnapshotPlan {
 }
 
 impl SnapshotPlan {
-    /// The rows; with `last_rows` the newest ones, oldest first.
+    /// The rows, oldest first; with `last_rows` the newest ones only.
+    ///
+    /// The order is part of the contract: clients remember the greatest `_seq` they have seen and drop what is not above it.
     pub(crate) fn rows(&self, last_rows: Option<u32>) -> Result<DataFrame> {
+        let by_seq = |ascending| [col(SystemColumn::Seq.name()).sort(ascending, false)];
         let mut plan = LogicalPlanBuilder::from(self.select.clone());
         if let Some(last_rows) = last_rows {
-            let seq = || col(SystemColumn::Seq.name());
             plan = plan
-                .sort_with_limit([seq().sort(false, false)], Some(last_rows as usize))
-                .and_then(|plan| plan.sort([seq().sort(true, false)]))
+                .sort(by_seq(false))
+                .and_then(|plan| plan.limit(0, Some(last_rows as usize)))
                 .map_err(from_query)?;
         }
-        Ok(DataFrame::new(self.state.clone(), plan.build().map_err(from_query)?))
+        let plan = plan.sort(by_seq(true)).and_then(LogicalPlanBuilder::build).map_err(from_query)?;
+        Ok(DataFrame::new(self.state.clone(), plan))
     }
 
     /// How many rows that will be.

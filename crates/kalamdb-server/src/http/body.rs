@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
@@ -30,10 +30,13 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response {
     let error = ErrorBody { code: refusal.code, message: &refusal.message };
     let body = Json(Refused { status: "error", results: [], took: 0.0, error });
     let mut response = (status_of(refusal.code), body).into_response();
-    if response.status() == StatusCode::UNAUTHORIZED {
-        let challenge = axum::http::HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    }
+    let header = match response.status() {
+        StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        // The rest of the body is not read: nothing else can come on this connection.
+        StatusCode::PAYLOAD_TOO_LARGE => Some((header::CONNECTION, HeaderValue::from_static("close"))),
+        _ => None,
+    };
+    response.headers_mut().extend(header);
     response
 }
 
