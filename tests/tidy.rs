@@ -137,7 +137,7 @@ fn nothing_is_left_for_later() {
 #[test]
 fn every_module_says_what_it_is() {
     for (path, text) in rust_files() {
-        let documented = text.starts_with("//!") || text.starts_with("#![doc") || path.ends_with("_tests.rs");
+        let documented = text.starts_with("//!") || text.starts_with("#![doc") || path.ends_with("tests.rs");
         assert!(documented, "{path} has no header that says what it owns");
     }
 }
