@@ -1,7 +1,7 @@
 //! The engine of KalamDB: business logic over a log and two projections.
 //!
 //! Where to begin reading:
-//! - a write: `commit` ([`Sequencer::commit_run`](commit)), fed by `sql::dml` and `sql::ddl`;
+//! - a write: `commit` (`Sequencer::commit_run`), fed by `sql::dml` and `sql::ddl`;
 //! - a read: `sql::select`, then `provider` (whose rows) and `rows` (bytes to Arrow);
 //! - a live query: `live`.
 //!
