@@ -235,11 +235,13 @@ impl PartitionRoutes {
     }
 
     fn remove(&mut self, route: Option<&Route>, id: SubscriptionId) {
-        self.slot(route).remove(&id);
-        if let Some(route) = route
+        let slot = self.slot(route);
+        slot.remove(&id);
+        let was_last = slot.is_empty();
+        if let Some(route) = route.filter(|_| was_last)
             && let Some(values) = self.by_value.get_mut(&route.column)
         {
-            values.retain(|value, ids| *value != route.value || !ids.is_empty());
+            values.remove(&route.value);
             if values.is_empty() {
                 self.by_value.remove(&route.column);
             }
