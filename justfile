@@ -25,7 +25,7 @@ crash rounds="500":
 
 # The comparison with plain RocksDB.
 floor:
-    cargo run --release -p kalamdb-benches --bin floor
+    cargo bench --workspace --bench floor
 
 # Golden vectors, written anew. Only for a new format version: a released vector never changes.
 vectors:

@@ -28,7 +28,7 @@ fn sql(criterion: &mut Criterion) {
     let reader = session("user_00", Role::User);
     for user in ["user_00", "user_01"] {
         let rows: Vec<_> = (0..ROWS).map(|id| row(id, id % 10)).collect();
-        database.engine().insert_rows(&session(user, Role::User), MESSAGES, &rows).unwrap();
+        database.insert(&session(user, Role::User), MESSAGES, &rows);
     }
     let mut group = criterion.benchmark_group("sql");
     let mut id = 0;

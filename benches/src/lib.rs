@@ -79,7 +79,7 @@ pub fn encoded_row(id: i64, other: i64) -> Vec<u8> {
 pub struct Database {
     engine: Engine,
     runtime: Runtime,
-    next_id: AtomicI64,
+    next_id: Arc<AtomicI64>,
     _dir: TempDir,
 }
 
@@ -102,7 +102,7 @@ impl Database {
             .enable_all()
             .build()
             .expect("a runtime starts");
-        let database = Self { engine, runtime, next_id: AtomicI64::new(1), _dir: dir };
+        let database = Self { engine, runtime, next_id: Arc::new(AtomicI64::new(1)), _dir: dir };
         for statement in [
             "CREATE NAMESPACE bench",
             "CREATE USER TABLE bench.messages (id BIGINT PRIMARY KEY, room BIGINT, body TEXT)",
@@ -136,10 +136,44 @@ impl Database {
         executed.results
     }
 
-    /// Commits one row of [`MESSAGES`] and waits until it counts as written.
-    pub fn insert_message(&self, session: &Session) {
-        let rows = vec![row(self.next_id(), 1)];
-        self.engine.insert_rows(session, MESSAGES, &rows).expect("a new row is inserted");
+    /// Inserts rows as one commit, and waits until they count as written.
+    pub fn insert(&self, session: &Session, table: &str, rows: &[Vec<Value>]) {
+        let inserted = self.runtime.block_on(self.engine.insert_rows(session, table, rows));
+        inserted.expect("new rows are inserted");
+    }
+
+    /// As many writers at once, each a task as a connection of the server is, and each a user: they commit one row after
+    /// the other while `goes_on` says so of the number a writer has done. How many commits that were, and how long it took.
+    pub fn race(
+        &self,
+        writers: usize,
+        goes_on: impl Fn(u64) -> bool + Clone + Send + 'static,
+    ) -> (u64, Duration) {
+        let begun = clock::instant();
+        let tasks: Vec<_> = (0..writers)
+            .map(|writer| {
+                let (engine, ids, goes_on) =
+                    (self.engine.clone(), Arc::clone(&self.next_id), goes_on.clone());
+                self.runtime.spawn(async move {
+                    let session = session(&format!("user_{writer:02}"), Role::User);
+                    let mut done = 0;
+                    while goes_on(done) {
+                        let rows = [row(ids.fetch_add(1, Ordering::Relaxed), 1)];
+                        engine.insert_rows(&session, MESSAGES, &rows).await.expect("a new row is inserted");
+                        done += 1;
+                    }
+                    done
+                })
+            })
+            .collect();
+        let commits = self.runtime.block_on(async {
+            let mut commits = 0;
+            for task in tasks {
+                commits += task.await.expect("a writer does not panic");
+            }
+            commits
+        });
+        (commits, begun.elapsed())
     }
 }
 
@@ -195,15 +229,47 @@ impl Listened {
         Self { subscriptions, arrivals, writer, database }
     }
 
-    /// Commits a row that exactly one of the subscriptions matches: how long from the call until that one has it.
-    pub fn notify(&self) -> Duration {
+    /// A row that exactly one of the subscriptions matches.
+    fn matching_row(&self) -> Vec<Value> {
         let number = self.database.next_id();
         let listeners = i64::try_from(self.subscriptions.len()).expect("few enough");
         // A prime step, so that neighbouring samples do not share a neighbourhood in memory.
-        let id = (number * 7919).rem_euclid(listeners);
-        let rows = vec![row(number, id)];
+        row(number, (number * 7919).rem_euclid(listeners))
+    }
+
+    /// Commits that many rows, 32 at a time, which one subscription each matches: how long until all of them have theirs.
+    pub fn notify_many(&self, commits: usize) -> Duration {
+        let rows: Vec<_> = (0..commits).map(|_| self.matching_row()).collect();
         let begun = clock::instant();
-        self.database.engine().insert_rows(&self.writer, POINTS, &rows).expect("a new row is inserted");
+        let tasks: Vec<_> = rows
+            .chunks(commits.div_ceil(32))
+            .map(|chunk| {
+                let (engine, writer, chunk) =
+                    (self.database.engine.clone(), self.writer.clone(), chunk.to_vec());
+                self.database.runtime.spawn(async move {
+                    for row in chunk {
+                        engine.insert_rows(&writer, POINTS, &[row]).await.expect("a new row is inserted");
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..commits {
+            self.arrivals.recv().expect("the subscription gets the row");
+        }
+        let took = begun.elapsed();
+        self.database.runtime.block_on(async {
+            for task in tasks {
+                task.await.expect("a writer does not panic");
+            }
+        });
+        took
+    }
+
+    /// Commits a row that exactly one of the subscriptions matches: how long from the call until that one has it.
+    pub fn notify(&self) -> Duration {
+        let rows = vec![self.matching_row()];
+        let begun = clock::instant();
+        self.database.insert(&self.writer, POINTS, &rows);
         let arrived = self.arrivals.recv().expect("the subscription gets the row");
         arrived.saturating_duration_since(begun)
     }

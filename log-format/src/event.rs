@@ -188,11 +188,26 @@ impl ChangeEvent {
     /// # Errors
     /// [`Error::Encode`] where it is too large for 32-bit relative pointers.
     pub fn encode(&self) -> Result<EncodedEvent> {
-        let mut archive = AlignedVec::new();
+        let mut archive = AlignedVec::with_capacity(self.size_hint());
         archive = rkyv::api::high::to_bytes_in::<_, rancor::Error>(self, archive)
             .map_err(|error| Error::Encode { reason: error.to_string() })?;
         let partition_is_stream = matches!(self, Self::StreamAppended(_) | Self::StreamEvicted(_));
         Ok(EncodedEvent { archive, partition_is_stream })
+    }
+
+    /// About how many bytes its archive takes: enough for rows, so that they are encoded without growing.
+    fn size_hint(&self) -> usize {
+        let partition =
+            |partition: &Partition| 64 + partition.user.as_ref().map_or(0, |user| user.as_str().len());
+        match self {
+            Self::RowInserted(event) => partition(&event.partition) + event.key.len() + event.row.len() + 32,
+            Self::RowUpdated(event) => {
+                partition(&event.partition) + event.key.len() + event.old.len() + event.new.len() + 48
+            }
+            Self::RowDeleted(event) => partition(&event.partition) + event.key.len() + event.old.len() + 32,
+            Self::StreamAppended(event) => partition(&event.partition) + event.row.len() + 32,
+            _ => 0,
+        }
     }
 
     /// The partition whose rows it changes, if it changes rows.

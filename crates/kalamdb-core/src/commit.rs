@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::high_keys::HighKeys;
 use crate::live::Feed;
 use crate::reply::{self, Reply};
 use crate::values;
@@ -205,6 +206,7 @@ pub(crate) struct Sequencer {
     /// The last commit, which the system tables may not have been told of.
     last: Option<Frame>,
     pending: HashMap<(Arc<Partition>, Vec<u8>), Pending>,
+    high_keys: HighKeys,
 }
 
 /// What the sequencer works on.
@@ -232,6 +234,7 @@ impl Sequencer {
             unflushed_bytes_max,
             last: None,
             pending: HashMap::new(),
+            high_keys: HighKeys::default(),
         };
         let room = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));
         (sequencer, Commits { sender, room })
@@ -289,6 +292,7 @@ impl Sequencer {
             }
             return;
         }
+        self.high_keys.shed();
         // Validate, assign seqs, encode. Streams come first: they do not wait for the disk.
         let (streams, others): (Vec<_>, Vec<_>) =
             requests.into_iter().partition(|request| request.change.is_stream());
@@ -371,18 +375,23 @@ impl Sequencer {
     }
 
     /// Whether everything the commit relies on still holds.
-    fn check(&self, rows: &RowCommit) -> Result<()> {
+    fn check(&mut self, rows: &RowCommit) -> Result<()> {
         let info = self.catalog.by_id(rows.table).ok_or(Error::TableDropped)?;
         if info.version() != rows.version {
             return Err(Error::Conflict { attempts: 1 });
         }
         let mut seen = HashSet::new();
         for write in &rows.writes {
+            let twice = rows.writes.len() > 1 && !seen.insert((&write.partition, &write.key));
+            if write.expected == Expected::Absent
+                && self.high_keys.is_above(&self.store, rows.keyspace, &write.partition, &write.key)?
+            {
+                continue;
+            }
             let found = match self.pending_row(write) {
                 Some(pending) => Some((pending.seq, pending.deleted)),
                 None => self.store.head(rows.keyspace, &write.partition, &write.key)?,
             };
-            let twice = rows.writes.len() > 1 && !seen.insert((&write.partition, &write.key));
             match (write.expected, found) {
                 (Expected::Absent, None | Some((_, true))) if !twice => {}
                 (Expected::Absent, _) => {

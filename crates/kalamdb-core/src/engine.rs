@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use datafusion::execution::SessionState;
@@ -103,7 +103,7 @@ struct Shared {
     next_subscription: AtomicU64,
     stop: Arc<Stop>,
     /// None once the engine is closed: nobody can hand in commits then, and the sequencer ends.
-    commits: Mutex<Option<Commits>>,
+    commits: RwLock<Option<Commits>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -178,7 +178,7 @@ impl Engine {
                 session_state: query_state(options.query_bytes_max)?,
                 next_subscription: AtomicU64::new(1),
                 stop,
-                commits: Mutex::new(Some(commits)),
+                commits: RwLock::new(Some(commits)),
                 threads: Mutex::new(threads),
             }),
         };
@@ -221,7 +221,7 @@ impl Engine {
     /// Takes no more writes, ends all subscriptions, flushes the projections, closes the log. Blocks until that is done.
     pub fn close(self) {
         self.shared.stop.stop();
-        drop(self.locked_commits().take());
+        drop(self.shared.commits.write().unwrap_or_else(PoisonError::into_inner).take());
         let threads =
             std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -229,10 +229,6 @@ impl Engine {
                 tracing::error!("a thread of the engine panicked");
             }
         }
-    }
-
-    fn locked_commits(&self) -> std::sync::MutexGuard<'_, Option<Commits>> {
-        self.shared.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The database's directory.
@@ -291,8 +287,13 @@ impl Engine {
     ///
     /// # Errors
     /// As an INSERT statement's.
-    pub fn insert_rows(&self, session: &Session, table: &str, rows: &[Vec<Value>]) -> Result<Committed> {
-        sql::insert_rows(self, session, table, rows)
+    pub async fn insert_rows(
+        &self,
+        session: &Session,
+        table: &str,
+        rows: &[Vec<Value>],
+    ) -> Result<Committed> {
+        sql::insert_rows(self, session, table, rows).await
     }
 
     /// The last seq that is published.
@@ -332,7 +333,8 @@ impl Engine {
 
     /// The way to the sequencer; one that is closed once the engine is.
     pub(crate) fn commits(&self) -> Commits {
-        self.locked_commits().clone().unwrap_or_else(Commits::closed)
+        let commits = self.shared.commits.read().unwrap_or_else(PoisonError::into_inner);
+        commits.clone().unwrap_or_else(Commits::closed)
     }
 
     pub(crate) fn next_subscription_id(&self) -> SubscriptionId {

@@ -15,6 +15,7 @@ mod commit;
 mod engine;
 mod error;
 mod functions;
+mod high_keys;
 mod live;
 mod provider;
 mod reply;

@@ -1,6 +1,6 @@
-//! How a writer gets its answer from the sequencer: a task awaits it, a thread sleeps until it is there.
+//! How a writer gets its answer from the sequencer: a task awaits it, a plain thread sleeps until it is there.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) enum Reply {
     Task(oneshot::Sender<Result<Committed>>),
-    Thread(ThreadReply),
+    Thread(mpsc::SyncSender<Result<Committed>>),
 }
 
 impl Reply {
@@ -19,11 +19,7 @@ impl Reply {
     pub(crate) fn send(self, answer: Result<Committed>) {
         match self {
             Self::Task(task) => drop(task.send(answer)),
-            Self::Thread(mut thread) => {
-                if let Some(slot) = thread.slot.take() {
-                    slot.put(answer);
-                }
-            }
+            Self::Thread(thread) => drop(thread.send(answer)),
         }
     }
 }
@@ -34,58 +30,20 @@ pub(crate) fn to_task() -> (Reply, oneshot::Receiver<Result<Committed>>) {
     (Reply::Task(reply), answer)
 }
 
-/// An answer for a thread. It sleeps at once instead of looking a few times first, as a channel does: with many writers
-/// waiting on few cores that looking takes the cores from those who have something to do.
+/// An answer for a thread.
 pub(crate) fn to_thread() -> (Reply, ThreadAnswer) {
-    let slot = Arc::new(Slot::default());
-    (Reply::Thread(ThreadReply { slot: Some(Arc::clone(&slot)) }), ThreadAnswer { slot })
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    // Held to put and to take the one answer.
-    answer: Mutex<Option<Result<Committed>>>,
-    bell: Condvar,
-}
-
-impl Slot {
-    fn put(&self, answer: Result<Committed>) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-        self.bell.notify_one();
-    }
-}
-
-/// The sequencer's side.
-#[derive(Debug)]
-pub(crate) struct ThreadReply {
-    /// None once answered.
-    slot: Option<Arc<Slot>>,
-}
-
-impl Drop for ThreadReply {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            slot.put(Err(Error::ShuttingDown));
-        }
-    }
+    let (reply, answer) = mpsc::sync_channel(1);
+    (Reply::Thread(reply), ThreadAnswer(answer))
 }
 
 /// The thread's side.
 #[derive(Debug)]
-pub(crate) struct ThreadAnswer {
-    slot: Arc<Slot>,
-}
+pub(crate) struct ThreadAnswer(mpsc::Receiver<Result<Committed>>);
 
 impl ThreadAnswer {
     /// Sleeps until the answer is there.
     pub(crate) fn wait(self) -> Result<Committed> {
-        let mut answer = self.slot.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(answer) = answer.take() {
-                return answer;
-            }
-            answer = self.slot.bell.wait(answer).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.0.recv().map_err(|_| Error::ShuttingDown)?
     }
 }
 

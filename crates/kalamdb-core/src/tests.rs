@@ -244,7 +244,7 @@ async fn everything_is_there_after_a_restart_and_from_the_log_alone() {
     ok(&engine, &root(), MESSAGES, &[]).await;
     for id in 0..200_i64 {
         let row = vec![Value::BigInt(id), Value::Text(format!("row {id}")), Value::Int(0)];
-        engine.insert_rows(&ann, "chat.messages", &[row]).unwrap();
+        engine.insert_rows(&ann, "chat.messages", &[row]).await.unwrap();
     }
     ok(
         &engine,
@@ -340,5 +340,34 @@ async fn a_table_that_is_listened_to_is_not_dropped() {
         let request = SubscribeRequest { sql: unsupported.to_owned(), ..SubscribeRequest::default() };
         assert!(engine.subscribe(&root(), request, Kept::with_room(1)).await.is_err(), "{unsupported}");
     }
+    engine.close();
+}
+
+#[tokio::test]
+async fn rising_keys_are_new_and_others_are_still_looked_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), MESSAGES, &[]).await;
+    let insert = async |ids: &[i64]| {
+        let row = |id: &i64| vec![Value::BigInt(*id), Value::Text(String::new()), Value::Int(0)];
+        let rows: Vec<_> = ids.iter().map(row).collect();
+        engine.insert_rows(&ann, "chat.messages", &rows).await.map_err(|error| error.code())
+    };
+    // The third insert is the first that is compared with the highest key.
+    for ids in [&[10][..], &[11], &[12, 13], &[5], &[20, 14]] {
+        insert(ids).await.unwrap();
+    }
+    for ids in [&[10][..], &[5], &[13], &[20], &[14], &[21, 21], &[30, 12]] {
+        assert_eq!(insert(ids).await, Err(ErrorCode::DuplicateKey), "{ids:?}");
+    }
+    // What was refused left nothing, though its keys were above all others.
+    insert(&[21]).await.unwrap();
+    insert(&[30]).await.unwrap();
+    ok(&engine, &ann, "DELETE FROM chat.messages WHERE id = 30", &[]).await;
+    insert(&[30]).await.unwrap();
+    let found = ok(&engine, &ann, "SELECT count(*) AS rows, sum(id) AS ids FROM chat.messages", &[]).await;
+    let ids: i64 = [5, 10, 11, 12, 13, 14, 20, 21, 30].iter().sum();
+    assert!(found.contains(&format!("| 9    | {ids} |")), "{found}");
     engine.close();
 }

@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use log_format::{DatabaseId, SEGMENT_HEADER_BYTES, SegmentHeader, Seq, segment_file_name};
 
@@ -17,7 +18,7 @@ use crate::segment::SegmentPath;
 pub(crate) const ZEROS_BYTES_MAX: usize = 4 << 20;
 
 /// What is done to a segment's file; tests put a failing disk behind it.
-pub(crate) trait SegmentFile: std::fmt::Debug + Send {
+pub(crate) trait SegmentFile: std::fmt::Debug + Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()>;
     fn sync(&self) -> std::io::Result<()>;
     fn truncate(&self, length: u64) -> std::io::Result<()>;
@@ -40,7 +41,8 @@ impl SegmentFile for File {
 /// The segment at the log's end.
 #[derive(Debug)]
 pub(crate) struct ActiveSegment {
-    file: Box<dyn SegmentFile>,
+    file: Arc<dyn SegmentFile>,
+
     path: PathBuf,
     base: Seq,
     end: u64,
@@ -76,7 +78,7 @@ impl ActiveSegment {
 
     fn over(file: File, segment: SegmentPath, end: u64, preallocate: usize) -> Self {
         Self {
-            file: Box::new(file),
+            file: Arc::new(file),
             path: segment.path,
             base: segment.base_seq,
             end,
@@ -89,9 +91,17 @@ impl ActiveSegment {
         self.base
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the next frame goes.
     pub(crate) const fn end(&self) -> u64 {
         self.end
+    }
+
+    pub(crate) const fn file(&self) -> &Arc<dyn SegmentFile> {
+        &self.file
     }
 
     /// Whether it holds a frame.
@@ -128,7 +138,7 @@ impl ActiveSegment {
     }
 
     #[cfg(test)]
-    pub(crate) fn put_file(&mut self, file: Box<dyn SegmentFile>) {
+    pub(crate) fn put_file(&mut self, file: Arc<dyn SegmentFile>) {
         self.file = file;
     }
 }

@@ -27,6 +27,7 @@ mod segment;
 mod survivors;
 #[cfg(test)]
 mod testing;
+mod write_behind;
 mod writer;
 
 pub use crate::error::{Error, Flaw, Result};

@@ -20,6 +20,7 @@ use crate::options::{Durability, LogOptions};
 use crate::poison::Poison;
 use crate::recovery::{self, Found, Recovery};
 use crate::segment::SegmentPath;
+use crate::write_behind::WriteBehind;
 
 /// Appends to a log. See the module for the order of calls.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct LogWriter {
     /// The offset in the active segment from which on the index wants another entry.
     note_at: u64,
     poison: Poison,
+    /// Where no sync is asked for, so that none comes to much.
+    write_behind: Option<WriteBehind>,
     /// The seq the next staged event gets.
     next_seq: Seq,
     /// The checksum of the last staged frame.
@@ -71,7 +74,9 @@ impl LogWriter {
         let database = found.database.map_or_else(random_database, Ok)?;
         let epoch = found.epoch.saturating_add(1);
         CleanMarker::remove(dir)?;
-        let preallocate = if options.durability == Durability::Os { 0 } else { options.preallocate_bytes };
+        let is_unsynced = options.durability == Durability::Os;
+        let preallocate = if is_unsynced { 0 } else { options.preallocate_bytes };
+        let write_behind = is_unsynced.then(WriteBehind::start).transpose().at("start a thread for", dir)?;
         let active = match prepare(dir, &mut found)? {
             Some((segment, end)) => ActiveSegment::reopen(segment, end, preallocate)?,
             None => ActiveSegment::create(dir, database, epoch, next_seq, preallocate)?,
@@ -86,6 +91,7 @@ impl LogWriter {
             index,
             note_at: 0,
             poison: Poison::default(),
+            write_behind,
             next_seq,
             previous_crc: found.last.map_or(0, |last| last.crc),
             commit_time: found.last.map_or(i64::MIN, |last| last.fields.commit_time),
@@ -155,6 +161,9 @@ impl LogWriter {
         }
         let mut offset = self.active.end();
         self.active.append(self.encoder.as_bytes())?;
+        if let Some(write_behind) = &mut self.write_behind {
+            write_behind.written(self.active.file(), self.active.end());
+        }
         let frames = self.encoder.take_frames();
         for frame in &frames {
             if offset >= self.note_at {
@@ -168,12 +177,16 @@ impl LogWriter {
 
     /// Seals the active segment and begins the next one, with the first seq of the group.
     fn rotate(&mut self) -> Result<()> {
+        self.settle()?;
         self.active.seal()?;
         self.durable = self.end;
         let first = FrameHeader::parse(self.encoder.as_bytes())?.fields.first_seq;
         let preallocate =
             if self.options.durability == Durability::Os { 0 } else { self.options.preallocate_bytes };
         self.active = ActiveSegment::create(&self.dir, self.database, self.epoch, first, preallocate)?;
+        if let Some(write_behind) = &mut self.write_behind {
+            write_behind.begin_segment();
+        }
         self.note_at = 0;
         tracing::debug!(base_seq = %first, "began a segment");
         Ok(())
@@ -183,11 +196,16 @@ impl LogWriter {
     pub fn sync(&mut self) -> Result<Seq> {
         self.poison.check()?;
         if self.durable < self.end {
-            let synced = self.active.sync();
+            let synced = self.settle().and_then(|()| self.active.sync());
             self.poison.guard(synced)?;
             self.durable = self.end;
         }
         Ok(self.durable)
+    }
+
+    /// Takes over what became of the syncs behind the writer's back.
+    fn settle(&self) -> Result<()> {
+        self.write_behind.as_ref().map_or(Ok(()), WriteBehind::settle).at("sync", self.active.path())
     }
 
     /// Syncs if the durability asks for it by now; gives the last durable seq.
@@ -222,7 +240,7 @@ impl LogWriter {
     /// without a gap.
     pub fn close(mut self) -> Result<()> {
         self.write()?;
-        let sealed = self.active.seal();
+        let sealed = self.settle().and_then(|()| self.active.seal());
         self.poison.guard(sealed)?;
         CleanMarker { end: self.end, crc: self.previous_crc }.write(&self.dir)
     }
@@ -273,7 +291,7 @@ impl LogWriter {
     }
 
     #[cfg(test)]
-    pub(crate) fn put_file(&mut self, file: Box<dyn crate::active::SegmentFile>) {
+    pub(crate) fn put_file(&mut self, file: Arc<dyn crate::active::SegmentFile>) {
         self.active.put_file(file);
     }
 }

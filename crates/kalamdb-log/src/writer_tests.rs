@@ -142,7 +142,7 @@ fn a_failed_write_poisons() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, _) = open(dir.path());
     commit(&mut writer, 1);
-    writer.put_file(Box::new(BrokenDisk { writes: false }));
+    writer.put_file(Arc::new(BrokenDisk { writes: false }));
     writer.stage(&[event(1)], 0).unwrap();
     for _ in 0..2 {
         let failed = writer.write().unwrap_err();
@@ -160,7 +160,7 @@ fn a_failed_write_poisons() {
 fn a_failed_sync_poisons() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, _) = open(dir.path());
-    writer.put_file(Box::new(BrokenDisk { writes: true }));
+    writer.put_file(Arc::new(BrokenDisk { writes: true }));
     writer.stage(&[event(1)], 0).unwrap();
     writer.write().unwrap();
     for _ in 0..2 {

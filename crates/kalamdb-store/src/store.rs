@@ -6,13 +6,13 @@ use std::sync::Arc;
 use log_format::{Frame, Partition, Seq};
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions,
-    MultiThreaded, Options, WriteOptions,
+    MultiThreaded, Options, ReadOptions, WriteOptions,
 };
 
 use crate::batch::{Batch, readable};
 use crate::cut::Cut;
 use crate::error::{Error, Result};
-use crate::keyspace::{Keyspace, StoredRow, full_key};
+use crate::keyspace::{Keyspace, StoredRow, full_key, partition_prefix, prefix_end};
 
 pub(crate) type Database = DBWithThreadMode<MultiThreaded>;
 
@@ -146,6 +146,20 @@ impl Store {
             .get_pinned_cf(&self.shared.family(keyspace)?, full)
             .map_err(|source| Error::Engine { action: "read a row", source })?;
         found.map(|value| StoredRow::decode(&value).map(|row| (row.seq, row.deleted))).transpose()
+    }
+
+    /// The greatest key of a partition, deleted rows included.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn last_key(&self, keyspace: Keyspace, partition: &Partition) -> Result<Option<Vec<u8>>> {
+        let prefix = partition_prefix(partition);
+        let mut range = ReadOptions::default();
+        range.set_iterate_upper_bound(prefix_end(&prefix));
+        let mut rows = self.shared.database.raw_iterator_cf_opt(&self.shared.family(keyspace)?, range);
+        rows.seek_to_last();
+        rows.status().map_err(|source| Error::Engine { action: "read a partition's last row", source })?;
+        Ok(rows.key().and_then(|key| key.strip_prefix(prefix.as_slice())).map(<[u8]>::to_vec))
     }
 
     /// One consistent cut of all rows.

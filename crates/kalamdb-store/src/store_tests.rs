@@ -35,6 +35,27 @@ fn a_new_store_is_empty() {
 }
 
 #[test]
+fn the_last_key_of_a_partition_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let last = |of: &log_format::Partition| store.last_key(Keyspace::User, of).unwrap();
+    assert_eq!(last(&user("ann")), None);
+    let others =
+        [insert(&user("an"), b"z", b"1"), insert(&user("anna"), b"z", b"1"), insert(&user("b"), b"z", b"1")];
+    store.apply(&[commit(1, &others)]).unwrap();
+    assert_eq!(last(&user("ann")), None, "only others have rows");
+    let own = [
+        insert(&user("ann"), b"b", b"1"),
+        insert(&user("ann"), b"a", b"1"),
+        delete(&user("ann"), b"b", b"1"),
+    ];
+    store.apply(&[commit(4, &own)]).unwrap();
+    assert_eq!(last(&user("ann")), Some(b"b".to_vec()), "a deleted row counts");
+    store.flush(true).unwrap();
+    assert_eq!(last(&user("ann")), Some(b"b".to_vec()));
+}
+
+#[test]
 fn applying_writes_the_rows_and_how_far_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -15,6 +15,8 @@ struct Recent {
     published: Seq,
     /// Every commit after this seq is in `frames`.
     complete_after: Seq,
+    /// Somebody waits for news: without, the sequencer wakes nobody.
+    awaited: bool,
     closed: bool,
 }
 
@@ -41,8 +43,14 @@ pub(crate) enum After {
 impl Feed {
     /// A feed of a log that ends at `published`.
     pub(crate) fn new(published: Seq, bytes_max: usize) -> Self {
-        let recent =
-            Recent { frames: VecDeque::new(), bytes: 0, published, complete_after: published, closed: false };
+        let recent = Recent {
+            frames: VecDeque::new(),
+            bytes: 0,
+            published,
+            complete_after: published,
+            awaited: false,
+            closed: false,
+        };
         Self { recent: Mutex::new(recent), news: Condvar::new(), bytes_max }
     }
 
@@ -64,8 +72,26 @@ impl Feed {
             recent.bytes -= oldest.as_bytes().len();
             recent.complete_after = oldest.last_seq();
         }
+        let is_awaited = recent.awaited;
         drop(recent);
-        self.news.notify_all();
+        if is_awaited {
+            self.news.notify_all();
+        }
+    }
+
+    /// Whether somebody wants to hear of what is published.
+    pub(crate) fn set_awaited(&self, awaited: bool) {
+        let mut recent = self.locked();
+        if recent.awaited != awaited {
+            recent.awaited = awaited;
+            self.news.notify_all();
+        }
+    }
+
+    /// Sleeps while nobody wants to hear anything; false once the feed is closed.
+    pub(crate) fn wait_awaited(&self) -> bool {
+        let idle = |recent: &mut Recent| !recent.awaited && !recent.closed;
+        self.news.wait_while(self.locked(), idle).unwrap_or_else(PoisonError::into_inner).awaited
     }
 
     /// Nothing will be published any more.
@@ -84,11 +110,14 @@ impl Feed {
         frames_after(&self.locked(), seq)
     }
 
-    /// The commits after `seq`, once there are any.
+    /// The commits after `seq`, once there are any; none where nobody wants to hear of them any more.
     pub(crate) fn wait_after(&self, seq: Seq) -> After {
-        let waiting = |recent: &mut Recent| recent.published <= seq && !recent.closed;
+        let waiting = |recent: &mut Recent| recent.published <= seq && recent.awaited && !recent.closed;
         let recent = self.news.wait_while(self.locked(), waiting).unwrap_or_else(PoisonError::into_inner);
-        if recent.published <= seq { After::Closed } else { frames_after(&recent, seq) }
+        if recent.published <= seq && recent.closed {
+            return After::Closed;
+        }
+        frames_after(&recent, seq)
     }
 }
 

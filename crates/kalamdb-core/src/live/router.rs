@@ -20,6 +20,9 @@ use crate::live::feed::{After, Feed};
 use crate::live::query::{LiveQuery, Route};
 use crate::table::TableInfo;
 
+/// How many events behind the last one the first subscriber to become live may be: the rest it reads by itself.
+const ATTACH_EVENTS_MAX: u64 = 4096;
+
 /// Names a subscription within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionId(u64);
@@ -82,7 +85,7 @@ struct PartitionRoutes {
 }
 
 struct Routes {
-    /// Every commit up to here has been handed out.
+    /// Every commit up to here has been handed out, or concerned nobody.
     position: Seq,
     partitions: HashMap<Partition, PartitionRoutes>,
     subscribers: HashMap<SubscriptionId, Subscriber>,
@@ -131,7 +134,7 @@ impl Router {
 
     /// Hands out commits until there will be no more.
     pub(crate) fn run(&self) {
-        loop {
+        while self.feed.wait_awaited() {
             let position = self.routes().position;
             match self.feed.wait_after(position) {
                 After::Frames(frames) => frames.iter().for_each(|frame| self.hand_out(frame)),
@@ -177,18 +180,29 @@ impl Router {
                 routes.set_aside(id);
             }
         }
-        routes.position = frame.last_seq();
+        if routes.subscribers.is_empty() {
+            self.feed.set_awaited(false);
+        }
+        routes.position = routes.position.max(frame.last_seq());
     }
 
     /// Makes a subscriber live if it has seen everything that was handed out.
     pub(crate) fn attach(&self, subscriber: &Subscriber) -> bool {
         let mut routes = self.routes();
-        if subscriber.position().cursor < routes.position {
+        let cursor = subscriber.position().cursor;
+        if routes.subscribers.is_empty() && routes.position <= cursor {
+            // Commits that concerned nobody were not handed out: begin where this one stands, unless that is far back.
+            let published = self.feed.published();
+            let is_far_back = published.get().saturating_sub(cursor.get()) > ATTACH_EVENTS_MAX;
+            routes.position = if is_far_back { published } else { cursor };
+        }
+        if cursor < routes.position {
             return false;
         }
         let partition = routes.partitions.entry(subscriber.query.partition.clone()).or_default();
         partition.slot(subscriber.query.route.as_ref()).insert(subscriber.id);
         routes.subscribers.insert(subscriber.id, subscriber.clone());
+        self.feed.set_awaited(true);
         subscriber.progress.enter(LiveState::Live, clock::now_micros());
         metrics::gauge!("kalamdb_live_subscribers").set(small(routes.subscribers.len()));
         true
@@ -220,6 +234,9 @@ impl Router {
     fn detach(&self, id: SubscriptionId) {
         let mut routes = self.routes();
         routes.remove(id);
+        if routes.subscribers.is_empty() {
+            self.feed.set_awaited(false);
+        }
         metrics::gauge!("kalamdb_live_subscribers").set(small(routes.subscribers.len()));
     }
 }

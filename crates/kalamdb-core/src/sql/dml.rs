@@ -181,7 +181,7 @@ pub(crate) async fn insert(
 }
 
 /// An INSERT from a program instead of from a text.
-pub(crate) fn insert_rows(
+pub(crate) async fn insert_rows(
     engine: &Engine,
     session: &Session,
     table: &str,
@@ -209,7 +209,7 @@ pub(crate) fn insert_rows(
         return Err(Error::definition("there are no rows to insert"));
     }
     let (events, writes) = target.inserts(rows)?;
-    engine.commits().rows_blocking(target.commit(events, writes))
+    engine.commits().rows(target.commit(events, writes)).await
 }
 
 async fn append(target: &Target<'_>, ephemeral: bool, rows: Vec<Vec<Value>>) -> Result<StatementResult> {

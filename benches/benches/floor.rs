@@ -1,7 +1,7 @@
 //! The floor: KalamDB beside plain RocksDB, and beside itself, in one run on one machine.
 //!
 //! Subjects take turns, round after round, and each figure is the median of its rounds, so that a machine that is busy
-//! for a while is busy for all of them. `cargo run --release -p kalamdb-benches --bin floor [commit] [sync] [notify]`.
+//! for a while is busy for all of them. `cargo bench --workspace --bench floor -- [commit] [sync] [notify]`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 #![expect(clippy::print_stdout, reason = "it prints a table")]
@@ -11,9 +11,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use kalamdb_benches::{Database, Listened, ROW_BYTES, directory, session};
+use kalamdb_benches::{Database, Listened, ROW_BYTES, directory};
 use kalamdb_core::clock;
-use kalamdb_core::format::Role;
 use kalamdb_core::log::Durability;
 use rocksdb::{BlockBasedOptions, DB, DBCompressionType, Options, WriteOptions};
 use tempfile::TempDir;
@@ -22,6 +21,7 @@ const WRITERS: usize = 32;
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(1500);
 const NOTIFY_SAMPLES: usize = 300;
+const NOTIFY_COMMITS: usize = 20_000;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -78,19 +78,26 @@ fn group_commit(report: &mut Report) {
 /// What a write costs those who do not listen to it.
 fn point_subscriptions(report: &mut Report) {
     let (few, many) = (Listened::by(100), Listened::by(10_000));
-    let [mut few_micros, mut many_micros] = [const { Vec::new() }; 2];
+    let [mut few_micros, mut many_micros, mut few_p50, mut many_p50] = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
-        let [mut left, mut right] = [const { Vec::new() }; 2];
-        for _ in 0..NOTIFY_SAMPLES {
-            left.push(few.notify().as_secs_f64() * 1e6);
-            right.push(many.notify().as_secs_f64() * 1e6);
-        }
-        few_micros.push(median(&left));
-        many_micros.push(median(&right));
+        let micros = |listened: &Listened| {
+            let commits = u32::try_from(NOTIFY_COMMITS).expect("a round is short");
+            listened.notify_many(NOTIFY_COMMITS).as_secs_f64() * 1e6 / f64::from(commits)
+        };
+        few_micros.push(micros(&few));
+        many_micros.push(micros(&many));
+        let p50 = |listened: &Listened| {
+            let samples = (0..NOTIFY_SAMPLES).map(|_| listened.notify().as_secs_f64() * 1e6);
+            median(&samples.collect::<Vec<_>>())
+        };
+        few_p50.push(p50(&few));
+        many_p50.push(p50(&many));
     }
-    report.micros("notify: 100 point subscriptions, p50", &few_micros);
-    report.micros("notify: 10,000 point subscriptions, p50", &many_micros);
-    report.ratio("notify: 10,000 / 100 subscriptions", &many_micros, &few_micros, 0.0..1.2);
+    report.micros("notify: 100 point subscriptions, 32 writers, per row", &few_micros);
+    report.micros("notify: 10,000 point subscriptions, 32 writers, per row", &many_micros);
+    report.ratio("notify: 10,000 / 100 subscriptions, per row", &many_micros, &few_micros, 0.8..1.2);
+    report.micros("notify: 100 point subscriptions, one at a time, p50", &few_p50);
+    report.micros("notify: 10,000 point subscriptions, one at a time, p50", &many_p50);
 }
 
 /// Runs `work` on that many threads, again and again, for a round: how often a second.
@@ -120,13 +127,9 @@ fn per_second(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
 }
 
 fn commits_per_second(database: &Database, writers: usize) -> f64 {
-    let sessions: Vec<_> =
-        (0..writers).map(|writer| session(&format!("user_{writer:02}"), Role::User)).collect();
-    per_second(writers, |writer| {
-        if let Some(session) = sessions.get(writer) {
-            database.insert_message(session);
-        }
-    })
+    let begun = clock::instant();
+    let (commits, took) = database.race(writers, move |_| begun.elapsed() < ROUND);
+    f64::from(u32::try_from(commits).expect("a round is short")) / took.as_secs_f64()
 }
 
 /// RocksDB as the row store sets it up, but with its write-ahead log and nothing beside it.
