@@ -17,11 +17,12 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition};
 use crate::live::feed::{After, Feed};
+use crate::live::projection::Projections;
 use crate::live::query::{LiveQuery, Route};
 use crate::table::TableInfo;
 
 /// How many events behind the last one the first subscriber to become live may be: the rest it reads by itself.
-const ATTACH_EVENTS_MAX: u64 = 4096;
+const ATTACH_EVENTS_MAX: u64 = 256;
 
 /// Names a subscription within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +102,7 @@ pub(crate) struct Router {
     catalog: Arc<Catalog>,
     log_dir: PathBuf,
     log_index: Arc<LogIndex>,
+    projections: Projections,
 }
 
 impl Router {
@@ -116,11 +118,22 @@ impl Router {
             subscribers: HashMap::new(),
             listeners: HashMap::new(),
         };
-        Self { routes: Mutex::new(routes), feed, catalog, log_dir, log_index }
+        Self {
+            routes: Mutex::new(routes),
+            feed,
+            catalog,
+            log_dir,
+            log_index,
+            projections: Projections::default(),
+        }
     }
 
     pub(crate) const fn feed(&self) -> &Arc<Feed> {
         &self.feed
+    }
+
+    pub(crate) const fn projections(&self) -> &Projections {
+        &self.projections
     }
 
     /// A reader of the log's files.
