@@ -230,7 +230,7 @@ async fn a_subscriber_sees_rows_enter_and_leave_its_filter_exactly_once() {
     }
     // The router gives what it has in its own time: the row that comes last tells that all came.
     ok(&engine, &ann, "INSERT INTO chat.messages VALUES (1000, 'end', 50)", &[]).await;
-    let all_came = tokio::time::timeout(Duration::from_secs(60), async {
+    let all_came = tokio::time::timeout(Duration::from_mins(1), async {
         while !rows.contains_key(&1000) {
             take_over(&arrived(&sink, &mut subscription), &mut last, &mut rows);
             tokio::task::yield_now().await;
