@@ -3,46 +3,24 @@
 //! Zeros ahead are worth their writing where small commits are synced one by one: a sync into space that is already
 //! there need not record a new file length. They are cut off when the segment is sealed.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log_format::{DatabaseId, SEGMENT_HEADER_BYTES, SegmentHeader, Seq, segment_file_name};
 
+use crate::disk::{DiskFile, LogDirectory, OpenMode};
 use crate::error::{At, Result};
-use crate::lock::sync_directory;
 use crate::segment::SegmentPath;
 
 /// The most zeros ever written ahead at once.
 pub(crate) const ZEROS_BYTES_MAX: usize = 4 << 20;
 
-/// What is done to a segment's file; tests put a failing disk behind it.
-pub(crate) trait SegmentFile: std::fmt::Debug + Send + Sync {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()>;
-    fn sync(&self) -> std::io::Result<()>;
-    fn truncate(&self, length: u64) -> std::io::Result<()>;
-}
-
-impl SegmentFile for File {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-        self.write_all_at(bytes, offset)
-    }
-
-    fn sync(&self) -> std::io::Result<()> {
-        self.sync_data()
-    }
-
-    fn truncate(&self, length: u64) -> std::io::Result<()> {
-        self.set_len(length)
-    }
-}
+const REWRITE_BYTES: usize = 1 << 20;
 
 /// The segment at the log's end.
 #[derive(Debug)]
 pub(crate) struct ActiveSegment {
-    file: Arc<dyn SegmentFile>,
-
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
     base: Seq,
     end: u64,
@@ -53,32 +31,57 @@ pub(crate) struct ActiveSegment {
 impl ActiveSegment {
     /// Makes a segment, durable before it returns.
     pub(crate) fn create(
-        dir: &Path,
+        dir: &LogDirectory,
         database: DatabaseId,
         epoch: u32,
         base: Seq,
         preallocate: usize,
     ) -> Result<Self> {
-        let path = dir.join(segment_file_name(base));
+        let path = dir.path().join(segment_file_name(base));
         let header = SegmentHeader { database, epoch, base_seq: base };
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).at("create", &path)?;
+        let file = dir.open(&path, OpenMode::New)?;
         file.write_all_at(&header.encode(), 0).at("write", &path)?;
-        file.sync_all().at("sync", &path)?;
-        sync_directory(dir)?;
+        file.sync().at("sync", &path)?;
+        dir.sync()?;
         Ok(Self::over(file, SegmentPath { base_seq: base, path }, SEGMENT_HEADER_BYTES as u64, preallocate))
     }
 
     /// Goes on with a segment whose frames end at `end`; what is behind is cut off, durably.
-    pub(crate) fn reopen(segment: SegmentPath, end: u64, preallocate: usize) -> Result<Self> {
-        let file = OpenOptions::new().write(true).open(&segment.path).at("open", &segment.path)?;
-        file.set_len(end).at("truncate", &segment.path)?;
-        file.sync_all().at("sync", &segment.path)?;
+    ///
+    /// IMPORTANT: what is not known to be durable, from `unsure_from` on, is written again before the sync. After a sync
+    /// that failed, the operating system may hold pages as clean that the disk never got; the next sync succeeds without
+    /// them.
+    pub(crate) fn reopen(
+        dir: &LogDirectory,
+        segment: SegmentPath,
+        unsure_from: u64,
+        end: u64,
+        preallocate: usize,
+    ) -> Result<Self> {
+        let path = &segment.path;
+        let file = dir.open(path, OpenMode::Write)?;
+        file.truncate(end).at("truncate", path)?;
+        let mut at = unsure_from;
+        let mut buffer = vec![0; REWRITE_BYTES];
+        while at < end {
+            let count = usize::try_from(end - at).map_or(REWRITE_BYTES, |left| left.min(REWRITE_BYTES));
+            buffer.truncate(count);
+            let filled = file.read_full_at(&mut buffer, at).at("read", path)?;
+            buffer.truncate(filled);
+            if filled == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)).at("read", path);
+            }
+            file.write_all_at(&buffer, at).at("write", path)?;
+            at += filled as u64;
+            buffer.resize(REWRITE_BYTES, 0);
+        }
+        file.sync().at("sync", path)?;
         Ok(Self::over(file, segment, end, preallocate))
     }
 
-    fn over(file: File, segment: SegmentPath, end: u64, preallocate: usize) -> Self {
+    fn over(file: Arc<dyn DiskFile>, segment: SegmentPath, end: u64, preallocate: usize) -> Self {
         Self {
-            file: Arc::new(file),
+            file,
             path: segment.path,
             base: segment.base_seq,
             end,
@@ -100,7 +103,7 @@ impl ActiveSegment {
         self.end
     }
 
-    pub(crate) const fn file(&self) -> &Arc<dyn SegmentFile> {
+    pub(crate) const fn file(&self) -> &Arc<dyn DiskFile> {
         &self.file
     }
 
@@ -114,10 +117,10 @@ impl ActiveSegment {
         let end = self.end + bytes.len() as u64;
         // Large groups gain nothing: there the length is recorded once for many commits.
         if end > self.allocated && bytes.len() <= self.zeros.len() / 4 {
-            self.file.write_at(&self.zeros, self.allocated).at("write", &self.path)?;
+            self.file.write_all_at(&self.zeros, self.allocated).at("write", &self.path)?;
             self.allocated += self.zeros.len() as u64;
         }
-        self.file.write_at(bytes, self.end).at("write", &self.path)?;
+        self.file.write_all_at(bytes, self.end).at("write", &self.path)?;
         self.end = end;
         self.allocated = self.allocated.max(end);
         Ok(())
@@ -135,10 +138,5 @@ impl ActiveSegment {
             self.allocated = self.end;
         }
         self.sync()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn put_file(&mut self, file: Arc<dyn SegmentFile>) {
-        self.file = file;
     }
 }

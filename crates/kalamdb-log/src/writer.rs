@@ -3,7 +3,7 @@
 //! Nothing here knows a clock or a thread; the sequencer calls `stage` for each request of a group, `write` once, and
 //! `sync` when the durability asks for it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use log_format::{
 };
 
 use crate::active::ActiveSegment;
+use crate::disk::LogDirectory;
 use crate::error::{At, Error, Result};
 use crate::index::LogIndex;
-use crate::lock::{DirectoryLock, sync_directory};
+use crate::lock::DirectoryLock;
 use crate::marker::CleanMarker;
 use crate::options::{Durability, LogOptions};
 use crate::poison::Poison;
-use crate::recovery::{self, Found, Recovery};
-use crate::segment::SegmentPath;
+use crate::recovery::{self, Found, FoundSegment, Recovery};
 use crate::write_behind::WriteBehind;
 
 /// Appends to a log. See the module for the order of calls.
 #[derive(Debug)]
 pub struct LogWriter {
-    dir: PathBuf,
+    dir: LogDirectory,
     options: LogOptions,
     database: DatabaseId,
     epoch: u32,
@@ -62,11 +62,13 @@ impl LogWriter {
     /// # Errors
     /// [`Error::Locked`], [`Error::Rot`], [`Error::Lost`] and what can be wrong with segments' heads; nothing is
     /// changed then.
-    pub fn open(dir: &Path, options: &LogOptions, now_micros: i64) -> Result<(Self, Recovery)> {
-        std::fs::create_dir_all(dir).at("create", dir)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_directory(parent)?;
-        }
+    pub fn open(
+        dir: impl Into<LogDirectory>,
+        options: &LogOptions,
+        now_micros: i64,
+    ) -> Result<(Self, Recovery)> {
+        let dir = &dir.into();
+        dir.disk().create_dir_all(dir.path()).at("create", dir.path())?;
         let lock = DirectoryLock::take(dir)?;
         let index = Arc::new(LogIndex::new());
         let mut found = recovery::examine(dir, &index)?;
@@ -76,13 +78,16 @@ impl LogWriter {
         CleanMarker::remove(dir)?;
         let is_unsynced = options.durability == Durability::Os;
         let preallocate = if is_unsynced { 0 } else { options.preallocate_bytes };
-        let write_behind = is_unsynced.then(WriteBehind::start).transpose().at("start a thread for", dir)?;
+        let write_behind = (is_unsynced && options.write_behind).then(WriteBehind::start).transpose();
+        let write_behind = write_behind.at("start a thread for", dir.path())?;
         let active = match prepare(dir, &mut found)? {
-            Some((segment, end)) => ActiveSegment::reopen(segment, end, preallocate)?,
+            Some(FoundSegment { segment, unsure_from, end }) => {
+                ActiveSegment::reopen(dir, segment, unsure_from, end, preallocate)?
+            }
             None => ActiveSegment::create(dir, database, epoch, next_seq, preallocate)?,
         };
         let mut writer = Self {
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             options: *options,
             database,
             epoch,
@@ -111,7 +116,7 @@ impl LogWriter {
             bytes: found.bytes,
             cut: found.cut,
         };
-        report(dir, &recovery);
+        report(dir.path(), &recovery);
         Ok((writer, recovery))
     }
 
@@ -282,24 +287,19 @@ impl LogWriter {
 
     /// The directory.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.dir.path()
     }
 
     /// The index the writer fills, for readers of this process.
     pub fn index(&self) -> Arc<LogIndex> {
         Arc::clone(&self.index)
     }
-
-    #[cfg(test)]
-    pub(crate) fn put_file(&mut self, file: Arc<dyn crate::active::SegmentFile>) {
-        self.active.put_file(file);
-    }
 }
 
 /// Removes segments without frames and gives the segment to go on with, if there is one.
 ///
 /// IMPORTANT: where a segment is removed, the one before it is not written to again, for a reader may have left it.
-fn prepare(dir: &Path, found: &mut Found) -> Result<Option<(SegmentPath, u64)>> {
+fn prepare(dir: &LogDirectory, found: &mut Found) -> Result<Option<FoundSegment>> {
     if found.keep
         && let Some(cut) = &mut found.cut
     {
@@ -309,10 +309,10 @@ fn prepare(dir: &Path, found: &mut Found) -> Result<Option<(SegmentPath, u64)>> 
         return Ok(found.active.take());
     }
     for segment in &found.empty {
-        std::fs::remove_file(&segment.path).at("remove", &segment.path)?;
+        dir.remove(&segment.path)?;
     }
-    tracing::info!(dir = %dir.display(), count = found.empty.len(), "removed segments without frames");
-    sync_directory(dir)?;
+    tracing::info!(dir = %dir.path().display(), count = found.empty.len(), "removed segments without frames");
+    dir.sync()?;
     Ok(None)
 }
 

@@ -1,31 +1,10 @@
 use std::fs;
-use std::io;
 
 use super::*;
 use crate::LogReader;
-use crate::active::SegmentFile;
 use crate::segment::list_segments;
+use crate::simulation::{Fault, Random, SimulatedDisk};
 use crate::testing::{GAP, commit, event, open, options, rest, seq};
-
-/// A disk that has no room left, or breaks when it should sync.
-#[derive(Debug)]
-struct BrokenDisk {
-    writes: bool,
-}
-
-impl SegmentFile for BrokenDisk {
-    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        if self.writes { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::Error::other("input/output error"))
-    }
-
-    fn truncate(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn a_new_log_begins_with_its_epoch() {
@@ -137,12 +116,18 @@ fn what_does_not_fit_leaves_the_group_as_it_was() {
     assert_eq!(rest(&mut LogReader::open(dir.path())), [(1, 1), (2, 2), (3, 3)]);
 }
 
+/// A disk that fails when it is told to, and the log's directory on it.
+fn failing() -> (SimulatedDisk, LogDirectory) {
+    let disk = SimulatedDisk::new(1);
+    (disk.clone(), LogDirectory::new(Arc::new(disk), "/log"))
+}
+
 #[test]
 fn a_failed_write_poisons() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut writer, _) = open(dir.path());
+    let (disk, dir) = failing();
+    let (mut writer, _) = open(&dir);
     commit(&mut writer, 1);
-    writer.put_file(Arc::new(BrokenDisk { writes: false }));
+    disk.fail_at(disk.calls(), Fault::InputOutput);
     writer.stage(&[event(1)], 0).unwrap();
     for _ in 0..2 {
         let failed = writer.write().unwrap_err();
@@ -152,17 +137,17 @@ fn a_failed_write_poisons() {
     assert!(matches!(writer.stage(&[event(1)], 0), Err(Error::Poisoned { .. })));
     assert!(matches!(writer.sync(), Err(Error::Poisoned { .. })));
     assert!(matches!(writer.close(), Err(Error::Poisoned { .. })));
-    let (_, recovery) = open(dir.path());
+    let (_, recovery) = open(&dir);
     assert_eq!((recovery.previous_end, recovery.gap), (seq(2), true));
 }
 
 #[test]
 fn a_failed_sync_poisons() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut writer, _) = open(dir.path());
-    writer.put_file(Arc::new(BrokenDisk { writes: true }));
+    let (disk, dir) = failing();
+    let (mut writer, _) = open(&dir);
     writer.stage(&[event(1)], 0).unwrap();
     writer.write().unwrap();
+    disk.fail_at(disk.calls(), Fault::InputOutput);
     for _ in 0..2 {
         let failed = writer.sync().unwrap_err();
         let Error::Poisoned { cause } = &failed else { panic!("{failed:?}") };
@@ -170,6 +155,28 @@ fn a_failed_sync_poisons() {
     }
     assert_eq!(writer.durable(), seq(1));
     assert!(matches!(writer.write(), Err(Error::Poisoned { .. })));
+}
+
+/// What failed was a sync of pages that the system then holds as clean: the next sync must not take them for durable.
+#[test]
+fn what_a_failed_sync_dropped_is_written_again() {
+    for seed in 0..20 {
+        let disk = SimulatedDisk::new(seed);
+        let dir = LogDirectory::new(Arc::new(disk.clone()), "/log");
+        let (mut writer, _) = open(&dir);
+        writer.stage(&[event(1500)], 0).unwrap();
+        writer.write().unwrap();
+        disk.fail_at(disk.calls(), Fault::InputOutput);
+        assert!(writer.sync().is_err());
+        drop(writer);
+        let (mut writer, recovery) = open(&dir);
+        assert_eq!(recovery.previous_end, seq(2), "the page cache still shows it");
+        commit(&mut writer, 1);
+        let acknowledged = writer.end();
+        let after = disk.crash(&mut Random::new(seed));
+        let (_, recovery) = open(LogDirectory::new(Arc::new(after), "/log"));
+        assert_eq!(recovery.previous_end, acknowledged, "seed {seed}");
+    }
 }
 
 #[test]
