@@ -5,10 +5,9 @@
 //! one whose queue is full is taken out and reads the log from where it stands.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kalamdb_log::{LogIndex, LogReader};
+use kalamdb_log::{LogDirectory, LogIndex, LogReader};
 use kalamdb_sql::{LiveProgress, LiveState};
 use log_format::{ArchivedChangeEvent as Event, Frame, KeyBuilder, Partition, RowReader, Seq, TableId};
 
@@ -100,7 +99,7 @@ pub(crate) struct Router {
     routes: Mutex<Routes>,
     feed: Arc<Feed>,
     catalog: Arc<Catalog>,
-    log_dir: PathBuf,
+    log_dir: LogDirectory,
     log_index: Arc<LogIndex>,
     projections: Projections,
 }
@@ -109,7 +108,7 @@ impl Router {
     pub(crate) fn new(
         feed: Arc<Feed>,
         catalog: Arc<Catalog>,
-        log_dir: PathBuf,
+        log_dir: LogDirectory,
         log_index: Arc<LogIndex>,
     ) -> Self {
         let routes = Routes {
@@ -149,15 +148,8 @@ impl Router {
     pub(crate) fn run(&self) {
         while self.feed.wait_awaited() {
             let position = self.routes().position;
-            match self.feed.wait_after(position) {
-                After::Frames(frames) => frames.iter().for_each(|frame| self.hand_out(frame)),
-                After::TooFarBack => {
-                    if let Err(error) = self.hand_out_from_log(position) {
-                        tracing::error!(%error, "live queries cannot read the log: they end");
-                        break;
-                    }
-                }
-                After::Closed => break,
+            if !self.hand_out_all(position, self.feed.wait_after(position)) {
+                break;
             }
         }
         let mut routes = self.routes();
@@ -165,6 +157,28 @@ impl Router {
         for (id, subscriber) in routes.subscribers.drain() {
             subscriber.sink.ended(id, Error::ShuttingDown);
         }
+    }
+
+    /// Hands out what is there, without waiting for more.
+    #[cfg(test)]
+    pub(crate) fn turn(&self) {
+        let position = self.routes().position;
+        self.hand_out_all(position, self.feed.after(position));
+    }
+
+    /// Hands out what came after `position`; false where there is no going on.
+    fn hand_out_all(&self, position: Seq, after: After) -> bool {
+        match after {
+            After::Frames(frames) => frames.iter().for_each(|frame| self.hand_out(frame)),
+            After::TooFarBack => {
+                if let Err(error) = self.hand_out_from_log(position) {
+                    tracing::error!(%error, "live queries cannot read the log: they end");
+                    return false;
+                }
+            }
+            After::Closed => return false,
+        }
+        true
     }
 
     /// The router itself fell behind the feed: it reads the log like any slow reader.
