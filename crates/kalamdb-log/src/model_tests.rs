@@ -108,6 +108,9 @@ impl Simulation {
         if self.random.per_mille(40) {
             self.plan_fault();
         }
+        if self.random.per_mille(50) {
+            self.change_room();
+        }
         match self.random.below(100) {
             _ if self.writer.is_none() => self.start(),
             0..=1 => self.end(End::Closed),
@@ -120,6 +123,9 @@ impl Simulation {
     }
 
     fn write(&mut self) {
+        if self.writer.as_ref().is_some_and(LogWriter::is_full) {
+            return self.recover();
+        }
         let Some(writer) = &mut self.writer else { return };
         let mut staged = Vec::new();
         for _ in 0..=self.random.below(4) {
@@ -137,6 +143,7 @@ impl Simulation {
         }
         assert!(staged[0].first > self.handed_out, "a seq is used twice");
         let durable_before = writer.durable();
+        let before = self.history.len();
         self.history.extend(&staged);
         match writer.write() {
             Ok(frames) => {
@@ -148,12 +155,37 @@ impl Simulation {
                     self.count("rotations");
                 }
             }
+            Err(Error::Full { .. }) => {
+                assert_eq!(writer.next_seq().get(), staged[0].first, "what was refused leaves its seqs");
+                self.history.truncate(before);
+                self.acknowledge();
+                self.count("full disks");
+            }
             Err(error) => {
                 assert!(matches!(error, Error::Poisoned { .. }), "{error:?}");
                 self.count("failed writes");
                 self.end_some_way();
             }
         }
+    }
+
+    /// Asks whether there is space again.
+    fn recover(&mut self) {
+        let Some(writer) = &mut self.writer else { return };
+        let refused = writer.stage(&[event(0, 10)], 0);
+        assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+        match writer.try_recover() {
+            Ok(()) => self.count("recoveries"),
+            Err(Error::Full { .. }) => {}
+            Err(Error::Poisoned { .. }) => self.end_some_way(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Gives the disk some room, or a limit.
+    fn change_room(&mut self) {
+        let limit = self.disk.used() + self.random.below(12_000);
+        self.disk.set_capacity(self.random.per_mille(500).then_some(limit));
     }
 
     /// Takes over what the writer says is durable.
@@ -206,7 +238,7 @@ impl Simulation {
         if let Some(writer) = self.writer.take().filter(|_| end == End::Closed) {
             match writer.close() {
                 Ok(()) => self.acknowledged = self.history.len(),
-                Err(Error::Poisoned { .. } | Error::Io { .. }) => end = End::Killed,
+                Err(Error::Poisoned { .. } | Error::Full { .. } | Error::Io { .. }) => end = End::Killed,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -239,8 +271,9 @@ impl Simulation {
                 self.compare();
                 self.count("starts");
             }
-            Err(Error::Io { .. } | Error::Poisoned { .. }) => {
+            Err(Error::Io { .. } | Error::Full { .. } | Error::Poisoned { .. }) => {
                 self.count("failed starts");
+                self.disk.set_capacity(None);
                 self.end_some_way();
             }
             Err(error) => panic!("refused: {error}"),
@@ -302,9 +335,17 @@ fn a_log_on_a_failing_disk_keeps_what_it_promised() {
     }
     eprintln!("{counts:?}");
     if seeds().count() >= 100 {
-        for what in
-            ["closes", "kills", "crashes", "failed writes", "failed syncs", "failed starts", "rotations"]
-        {
+        for what in [
+            "closes",
+            "kills",
+            "crashes",
+            "failed writes",
+            "failed syncs",
+            "failed starts",
+            "rotations",
+            "full disks",
+            "recoveries",
+        ] {
             assert!(counts.get(what).is_some_and(|count| *count > 20), "{what}: {counts:?}");
         }
     }
