@@ -11,7 +11,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{At, Result};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::error::{At, CREATE, Result};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,10 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 
     /// Makes everything written durable, the length as well. After a failure nobody knows what is.
     fn sync(&self) -> io::Result<()>;
+
+    /// Makes room for that many bytes at `offset`, where the file ends or zeros stand, so that writing there cannot fail
+    /// for lack of it. The file is that long afterwards; what is new in it are zeros. After a failure some of it may be.
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()>;
 
     /// Cuts the file off, or fills it up with zeros.
     fn truncate(&self, length: u64) -> io::Result<()>;
@@ -183,6 +190,16 @@ impl DiskFile for File {
         self.sync_data()
     }
 
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(self, FallocateFlags::empty(), offset, bytes) {
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return write_zeros(self, offset, bytes),
+                reserved => return Ok(reserved?),
+            }
+        }
+    }
+
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.set_len(length)
     }
@@ -194,6 +211,19 @@ impl DiskFile for File {
     fn is_removed(&self) -> io::Result<bool> {
         Ok(self.metadata()?.nlink() == 0)
     }
+}
+
+/// Room on a file system that cannot reserve any otherwise.
+fn write_zeros(file: &dyn DiskFile, offset: u64, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; 64 << 10];
+    let (mut at, end) = (offset, offset + bytes);
+    while at < end {
+        let count = usize::try_from(end - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+        let piece = zeros.get(..count).unwrap_or_default();
+        file.write_all_at(piece, at)?;
+        at += count as u64;
+    }
+    Ok(())
 }
 
 /// The lock goes with the process, however it ends, so there is nothing to clean up.
@@ -224,7 +254,7 @@ impl LogDirectory {
 
     /// Opens a file of it, or any other of the same disk.
     pub(crate) fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>> {
-        self.disk.open(path, mode).at(if mode == OpenMode::New { "create" } else { "open" }, path)
+        self.disk.open(path, mode).at(if mode == OpenMode::New { CREATE } else { "open" }, path)
     }
 
     /// The content of a file; none where there is no such file.

@@ -20,6 +20,8 @@ mod error;
 mod index;
 mod lock;
 mod marker;
+#[cfg(test)]
+mod model_tests;
 mod options;
 mod poison;
 mod queue;

@@ -12,7 +12,7 @@ use log_format::{ArchivedChangeEvent, Frame, FrameHeader, SEGMENT_HEADER_BYTES, 
 use crate::disk::LogDirectory;
 use crate::error::{Error, Flaw, Result};
 use crate::index::LogIndex;
-use crate::recovery::check_link;
+use crate::recovery::{check_link, has_torn_head};
 use crate::segment::{SegmentPath, SegmentReader, Step};
 use crate::survivors;
 
@@ -115,12 +115,13 @@ impl LogReader {
 
     /// Goes to the beginning of a segment. False where it has no head yet, or was deleted meanwhile.
     fn enter(&mut self, segment: SegmentPath) -> Result<bool> {
+        let path = segment.path.clone();
         let reader = match SegmentReader::open(&self.dir, segment) {
             Ok(reader) => reader,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(false);
             }
-            Err(Error::Head { source: log_format::Error::Truncated { .. }, .. }) => return Ok(false),
+            Err(Error::Head { .. }) if has_torn_head(&self.dir, &path)? => return Ok(false),
             Err(error) => return Err(error),
         };
         if let Some(current) = &self.current

@@ -147,7 +147,7 @@ fn check_heads(
 
 /// Whether a segment ends, but for zeros, within its head: a crash while it was made. Frames come only after the head
 /// is durable.
-fn has_torn_head(dir: &LogDirectory, path: &Path) -> Result<bool> {
+pub(crate) fn has_torn_head(dir: &LogDirectory, path: &Path) -> Result<bool> {
     let file = dir.open(path, OpenMode::Read)?;
     if file.length().at("inspect", path)? > (SEGMENT_HEADER_BYTES + crate::active::ZEROS_BYTES_MAX) as u64 {
         return Ok(false);

@@ -127,7 +127,8 @@ fn a_failed_write_poisons() {
     let (disk, dir) = failing();
     let (mut writer, _) = open(&dir);
     commit(&mut writer, 1);
-    disk.fail_at(disk.calls(), Fault::InputOutput);
+    // The first call makes room, the second writes.
+    disk.fail_at(disk.calls() + 1, Fault::InputOutput);
     writer.stage(&[event(1)], 0).unwrap();
     for _ in 0..2 {
         let failed = writer.write().unwrap_err();
@@ -155,6 +156,65 @@ fn a_failed_sync_poisons() {
     }
     assert_eq!(writer.durable(), seq(1));
     assert!(matches!(writer.write(), Err(Error::Poisoned { .. })));
+}
+
+#[test]
+fn a_full_disk_refuses_one_group_and_goes_on_once_there_is_space() {
+    let (disk, dir) = failing();
+    for preallocate_bytes in [0, 2048] {
+        let options = LogOptions { preallocate_bytes, ..options() };
+        let (mut writer, _) = LogWriter::open(&dir, &options, 0).unwrap();
+        let mut refusals = 0;
+        for _ in 0..30 {
+            let before = writer.next_seq();
+            writer.stage(&[event(100)], 0).unwrap();
+            writer.write().unwrap();
+            disk.set_capacity(Some(disk.used()));
+            let refused = loop {
+                let next = writer.next_seq();
+                writer.stage(&[event(400), event(400)], 9_000).unwrap();
+                match writer.write() {
+                    Ok(_) => {}
+                    Err(error) => {
+                        assert_eq!(writer.next_seq(), next, "its seqs are free again");
+                        break error;
+                    }
+                }
+            };
+            assert!(matches!(&refused, Error::Full { cause } if cause.is_no_space()), "{refused:?}");
+            refusals += 1;
+            assert!(writer.is_full() && writer.last_commit_time() < 9_000 || writer.end() > before);
+            assert!(matches!(writer.stage(&[event(1)], 0), Err(Error::Full { .. })));
+            assert!(matches!(writer.write(), Err(Error::Full { .. })));
+            assert_eq!(writer.sync().unwrap(), writer.end(), "what was written can still be made durable");
+            assert!(matches!(writer.try_recover(), Err(Error::Full { .. })));
+            disk.set_capacity(None);
+            writer.try_recover().unwrap();
+            commit(&mut writer, 1);
+        }
+        assert_eq!(refusals, 30);
+        let mut reader = LogReader::open(&dir);
+        let mut last = Seq::ZERO;
+        while let Some(frame) = reader.next().unwrap() {
+            assert_eq!(frame.first_seq(), last.next(), "no gap, nothing lost");
+            last = frame.last_seq();
+        }
+        assert_eq!(last, writer.end());
+        assert_eq!(reader.unfinished().unwrap(), None);
+        assert!(list_segments(&dir).unwrap().len() > 3);
+        writer.close().unwrap();
+    }
+}
+
+#[test]
+fn no_space_where_room_was_made_poisons() {
+    let (disk, dir) = failing();
+    let (mut writer, _) = open(&dir);
+    writer.stage(&[event(1)], 0).unwrap();
+    // The reservation first, then the write itself: there the disk broke its word.
+    disk.fail_at(disk.calls() + 1, Fault::NoSpace);
+    assert!(matches!(writer.write(), Err(Error::Poisoned { .. })));
+    assert!(matches!(writer.try_recover(), Err(Error::Poisoned { .. })));
 }
 
 /// What failed was a sync of pages that the system then holds as clean: the next sync must not take them for durable.

@@ -264,6 +264,27 @@ impl State {
         }
     }
 
+    /// Makes a file at least that long; where it fails, some of it may be done.
+    fn reserve(&mut self, id: FileId, end: usize) -> io::Result<()> {
+        let fault = self.call()?;
+        let free = self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.used()));
+        let length = self.file(id)?.content().len();
+        let needed = end.saturating_sub(length);
+        let failure = match fault {
+            Some(Fault::InputOutput) => Some(io::Error::from_raw_os_error(EIO)),
+            Some(Fault::Halt) => Some(halted()),
+            Some(Fault::NoSpace) => Some(io::Error::from_raw_os_error(ENOSPC)),
+            _ if needed > free => Some(io::Error::from_raw_os_error(ENOSPC)),
+            Some(Fault::Short) | None => None,
+        };
+        let added =
+            if failure.is_some() { self.random.below(needed.min(free).saturating_add(1)) } else { needed };
+        if added > 0 {
+            self.file(id)?.truncate(length + added);
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
     fn sync(&mut self, id: FileId) -> io::Result<()> {
         let fault = self.call()?;
         let mut random = self.random.clone();
@@ -398,6 +419,11 @@ impl DiskFile for OpenFile {
 
     fn sync(&self) -> io::Result<()> {
         self.disk.state().sync(self.id)
+    }
+
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let end = place(offset)?.saturating_add(place(bytes)?);
+        self.disk.state().reserve(self.id, end)
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
