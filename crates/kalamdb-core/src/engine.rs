@@ -1,6 +1,6 @@
 //! The engine: opening, replay, and what the server calls.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -22,10 +22,11 @@ use serde_json::Value as Json;
 use crate::accounts;
 use crate::catalog::Catalog;
 use crate::clock;
-use crate::commit::{Health, Projections, Sequencer};
+use crate::commit::{Projections, Sequencer};
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoints;
 use crate::functions::Snowflakes;
+use crate::health::Health;
 use crate::live::{self, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
 use crate::provider::CATALOG;
 use crate::requests::{Commits, Committed, Planning};
@@ -130,13 +131,18 @@ pub(crate) struct Workers {
     pub(crate) sequencer: Sequencer,
     pub(crate) router: Arc<Router>,
     pub(crate) keeper: StreamKeeper,
+    health: Arc<Health>,
 }
 
 impl Workers {
     fn start(self) -> Result<Vec<JoinHandle<()>>> {
-        let Self { sequencer, router, keeper } = self;
+        let Self { sequencer, router, keeper, health } = self;
         Ok(vec![
-            spawn("sequencer", move || sequencer.run())?,
+            spawn("sequencer", move || {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| sequencer.run())) {
+                    health.fail(&Error::panicked(panic.as_ref()));
+                }
+            })?,
             spawn("live-router", move || router.run())?,
             spawn("stream-keeper", move || keeper.run())?,
         ])
@@ -206,7 +212,7 @@ impl Engine {
             commits: commits.clone(),
             stop: Arc::clone(&stop),
         };
-        let workers = Workers { sequencer, router: Arc::clone(&router), keeper };
+        let workers = Workers { sequencer, router: Arc::clone(&router), keeper, health: Arc::clone(&health) };
         let shared = Shared {
             data_dir: options.data_dir.clone(),
             store,
@@ -297,7 +303,7 @@ impl Engine {
 
     /// Why the database is read-only, if it is.
     pub fn failure(&self) -> Option<String> {
-        self.shared.health.failure().map(ToOwned::to_owned)
+        self.shared.health.failure()
     }
 
     /// Runs the statements of a request in order, up to the first that fails. Each is a commit of its own.
@@ -356,6 +362,11 @@ impl Engine {
 
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.shared.catalog
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared_catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.shared.catalog)
     }
 
     pub(crate) fn live_queries(&self) -> &Arc<LiveQueries> {

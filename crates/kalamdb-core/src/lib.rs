@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod fail_points;
 mod functions;
+mod health;
 mod high_keys;
 mod live;
 mod provider;

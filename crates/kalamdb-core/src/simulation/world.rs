@@ -55,6 +55,8 @@ pub(super) struct World {
     disk: SimulatedDisk,
     /// The call at which the disk breaks next, if it was told to.
     breaks_at: Option<u64>,
+    /// Whether the disk has little or no space left.
+    is_full: bool,
     durability: Durability,
     running: Option<Running>,
     /// How many more places of the write path are passed before the process dies; 0 for never.
@@ -94,6 +96,7 @@ impl World {
             directory: tempfile::tempdir().unwrap(),
             disk: SimulatedDisk::new(seed),
             breaks_at: None,
+            is_full: false,
             durability,
             running: None,
             fuse: Arc::new(AtomicU64::new(0)),
@@ -109,6 +112,8 @@ impl World {
         };
         world.start();
         world.execute(&[Work { who: root(), sql: SCHEMA.to_owned(), tag: None }]);
+        // So that no loss of power takes it back.
+        world.restart(End::Closed);
         for _ in 0..steps {
             world.step();
         }
@@ -136,7 +141,8 @@ impl World {
             91..93 => self.restart(End::Closed),
             93..95 => self.restart(End::Killed),
             95..97 => self.restart(End::PowerLost),
-            97..98 => self.fuse.store(1 + self.random.below(40) as u64, Ordering::Relaxed),
+            97 => self.fill_disk(),
+            98 => self.fuse.store(1 + self.random.below(40) as u64, Ordering::Relaxed),
             _ => {
                 self.break_disk(40);
                 let works: Vec<Work> = (0..3).map(|_| self.any_work()).collect();
@@ -209,7 +215,8 @@ impl World {
 
     /// Whether the engine has a reason to take no more writes.
     fn is_broken(&self) -> bool {
-        self.running.as_ref().is_none_or(|running| running.sequencer.is_none()) || self.has_disk_broken()
+        let has_died = self.running.as_ref().is_none_or(|running| running.sequencer.is_none());
+        has_died || self.has_disk_broken() || self.is_full
     }
 
     fn has_disk_broken(&self) -> bool {
@@ -280,6 +287,34 @@ impl World {
         let call = self.disk.calls() + self.random.below(calls) as u64;
         self.disk.fail_at(call, fault);
         self.breaks_at = Some(self.breaks_at.map_or(call, |earlier| earlier.min(call)));
+    }
+
+    /// A full disk refuses writes, answers reads, loses nothing, and is forgotten once it has space.
+    fn fill_disk(&mut self) {
+        self.disk.set_capacity(Some(self.disk.used() + self.random.below(4096)));
+        self.is_full = true;
+        for _ in 0..6 {
+            let work = self.any_work();
+            self.execute(&[work]);
+        }
+        // One that died between applying and publishing shows rows that nobody was told of.
+        if self.running().sequencer.is_some() {
+            self.check_watchers();
+        }
+        self.disk.set_capacity(None);
+        self.is_full = false;
+        let tag = self.fates.len() as u64 + 1;
+        self.fates.insert(tag, Fate::Unknown);
+        let sql = format!("INSERT INTO sim.stream VALUES (1, {tag}, '')");
+        self.execute(&[Work { who: session("ann", Role::User), sql, tag: Some(tag) }]);
+        let fate = self.fates.get(&tag);
+        // The process may be about to die of something else.
+        let is_well = matches!(fate, Some(Fate::Acknowledged(1, _)));
+        assert!(
+            is_well || self.running.as_ref().unwrap().sequencer.is_none(),
+            "there is space again: {fate:?}"
+        );
+        self.totals.full_disks += 1;
     }
 
     /// Starts again where the process has died or takes no more writes; before that it still answers.
