@@ -64,6 +64,8 @@ pub struct EngineOptions {
     pub query_bytes_max: usize,
     /// Memory of the hot tier.
     pub store: StoreOptions,
+    /// What the log is on: the operating system's files, but for tests.
+    pub log_disk: Arc<dyn Disk>,
 }
 
 impl EngineOptions {
@@ -78,6 +80,7 @@ impl EngineOptions {
             feed_bytes_max: 32 << 20,
             query_bytes_max: 1 << 30,
             store: StoreOptions::default(),
+            log_disk: Arc::new(RealDisk),
         }
     }
 }
@@ -85,8 +88,6 @@ impl EngineOptions {
 /// What a simulation puts in the place of the machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// What the log is on.
-    pub(crate) log_disk: Arc<dyn Disk>,
     /// Whether a thread syncs the log behind the writer in mode `os`.
     pub(crate) write_behind: bool,
     pub(crate) fail_points: FailPoints,
@@ -94,7 +95,7 @@ pub(crate) struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { log_disk: Arc::new(RealDisk), write_behind: true, fail_points: FailPoints::default() }
+        Self { write_behind: true, fail_points: FailPoints::default() }
     }
 }
 
@@ -176,7 +177,7 @@ impl Engine {
 
     /// Opens a database whose threads have not begun yet: nothing is committed before they do.
     pub(crate) fn assemble(options: &EngineOptions, machine: Machine) -> Result<(Self, Workers, Opened)> {
-        let log_dir = LogDirectory::new(machine.log_disk, options.data_dir.join(LOG_DIRECTORY));
+        let log_dir = LogDirectory::new(Arc::clone(&options.log_disk), options.data_dir.join(LOG_DIRECTORY));
         let log_options = LogOptions {
             segment_bytes: options.segment_bytes,
             durability: options.durability,

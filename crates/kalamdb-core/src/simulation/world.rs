@@ -408,6 +408,7 @@ impl World {
     fn options(&self) -> EngineOptions {
         let mut options = EngineOptions::new(self.directory.path());
         options.durability = self.durability;
+        options.log_disk = Arc::new(self.disk.clone());
         // Small, so that segments rotate and projections are flushed all the time.
         options.segment_bytes = 24 << 10;
         options.unflushed_bytes_max = 16 << 10;
@@ -422,7 +423,7 @@ impl World {
                 resume_unwind(Box::new(Died));
             }
         });
-        Machine { log_disk: Arc::new(self.disk.clone()), write_behind: false, fail_points }
+        Machine { write_behind: false, fail_points }
     }
 
     fn published_to(&self) -> Seq {
