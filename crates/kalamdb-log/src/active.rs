@@ -183,16 +183,31 @@ impl ActiveSegment {
         Ok(())
     }
 
+    fn put_footer(&self, footer: &[u8]) -> Result<()> {
+        match self.file.reserve(self.end, footer.len() as u64).at(RESERVE, &self.path) {
+            Ok(()) => self.file.write_all_at(footer, self.end).at("write", &self.path),
+            Err(error) if error.is_no_space() => {
+                // A part of the room may have been made: a segment without a footer ends with its frames.
+                tracing::warn!(%error, "sealed a segment without a footer");
+                self.file.truncate(self.end).at("truncate", &self.path)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes what was appended durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync().at("sync", &self.path)
     }
 
-    /// Cuts the zeros off and makes everything durable.
-    pub(crate) fn seal(&mut self) -> Result<()> {
+    /// Cuts the zeros off, puts the footer there if there is space for it, and makes everything durable.
+    pub(crate) fn seal(&mut self, footer: &[u8]) -> Result<()> {
         if self.file.length().at("inspect", &self.path)? > self.end {
             self.file.truncate(self.end).at("truncate", &self.path)?;
             self.allocated = self.end;
+        }
+        if !footer.is_empty() {
+            self.put_footer(footer)?;
         }
         self.sync()?;
         self.is_sealed = true;

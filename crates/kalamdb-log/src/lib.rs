@@ -29,6 +29,7 @@ mod reader;
 mod recovery;
 mod segment;
 pub mod simulation;
+mod summary;
 mod survivors;
 #[cfg(test)]
 mod testing;
