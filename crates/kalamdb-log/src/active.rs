@@ -87,18 +87,14 @@ impl ActiveSegment {
         let file = dir.open(path, OpenMode::Write)?;
         file.truncate(end).at("truncate", path)?;
         let mut at = unsure_from;
-        let mut buffer = vec![0; REWRITE_BYTES];
         while at < end {
             let count = usize::try_from(end - at).map_or(REWRITE_BYTES, |left| left.min(REWRITE_BYTES));
-            buffer.truncate(count);
-            let filled = file.read_full_at(&mut buffer, at).at("read", path)?;
-            buffer.truncate(filled);
-            if filled == 0 {
+            let mut buffer = vec![0; count];
+            if file.read_full_at(&mut buffer, at).at("read", path)? < count {
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)).at("read", path);
             }
             file.write_all_at(&buffer, at).at("write", path)?;
-            at += filled as u64;
-            buffer.resize(REWRITE_BYTES, 0);
+            at += count as u64;
         }
         file.sync().at("sync", path)?;
         Ok(Self::over(file, segment, end, ahead))

@@ -15,6 +15,8 @@
 //! It does not know what an event means: the single one it writes itself is `EpochStarted`.
 
 mod active;
+#[cfg(test)]
+mod corruption_tests;
 mod disk;
 mod error;
 mod index;

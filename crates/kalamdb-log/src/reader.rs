@@ -110,6 +110,11 @@ impl LogReader {
                     let flaw = match end {
                         Step::Bad(flaw) => Some(Flaw::from(flaw)),
                         Step::End if !current.only_zeros_behind()? => Some(Flaw::Behind),
+                        // A segment is followed by another one only once it holds what its name says.
+                        _ if current.position() == SEGMENT_HEADER_BYTES as u64 && !unnamed => {
+                            let flaw = Flaw::Seq { expected: base, found: next.base_seq };
+                            return Err(current.rot(current.position(), flaw));
+                        }
                         _ => None,
                     };
                     if let Some(flaw) = flaw

@@ -160,7 +160,7 @@ impl SegmentReader {
             Ok(header) => header.length as usize,
             Err(error) => return Ok(Step::Bad(error)),
         };
-        let bytes = read_at(&*self.file, self.position, length.max(READ_BYTES)).at("read", self.path())?;
+        let bytes = self.bytes_at(self.position, length.max(READ_BYTES))?;
         self.buffer = Bytes::from_owner(bytes);
         self.buffer_at = self.position;
         Ok(Frame::parse(&self.buffer).map_or_else(Step::Bad, Step::Frame))
@@ -179,6 +179,9 @@ impl SegmentReader {
 
     /// Up to `count` bytes at `offset`; fewer only at the end of the file.
     pub(crate) fn bytes_at(&self, offset: u64, count: usize) -> Result<FrameBuffer> {
+        // Where the file ends sooner, the rest of a large buffer would be filled for nothing.
+        let left = self.file_bytes()?.saturating_sub(offset);
+        let count = usize::try_from(left).map_or(count, |left| left.min(count));
         read_at(&*self.file, offset, count).at("read", self.path())
     }
 
