@@ -15,6 +15,8 @@
 //! It does not know what an event means: the single one it writes itself is `EpochStarted`.
 
 mod active;
+#[cfg(test)]
+mod corruption_tests;
 mod disk;
 mod error;
 mod index;
@@ -23,12 +25,15 @@ mod marker;
 #[cfg(test)]
 mod model_tests;
 mod options;
+mod overview;
 mod poison;
 mod queue;
 mod reader;
 mod recovery;
+mod retention;
 mod segment;
 pub mod simulation;
+mod summary;
 mod survivors;
 #[cfg(test)]
 mod testing;
@@ -40,8 +45,10 @@ pub use crate::error::{Error, Flaw, Result};
 pub use crate::index::LogIndex;
 pub use crate::marker::closed_at;
 pub use crate::options::{Durability, LogOptions};
+pub use crate::overview::{SegmentOverview, segment_overviews};
 pub use crate::queue::{CommitReceiver, CommitSender, Group, QueueClosed, commit_queue};
 pub use crate::reader::{LogReader, Place};
 pub use crate::recovery::{Cut, Recovery};
+pub use crate::retention::{Dropped, Retention, drop_segments};
 pub use crate::segment::{SegmentPath, list_segments};
 pub use crate::writer::LogWriter;
