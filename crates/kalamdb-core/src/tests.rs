@@ -359,7 +359,7 @@ async fn rising_keys_are_new_and_others_are_still_looked_up() {
         insert(ids).await.unwrap();
     }
     for ids in [&[10][..], &[5], &[13], &[20], &[14], &[21, 21], &[30, 12]] {
-        assert_eq!(insert(ids).await, Err(ErrorCode::DuplicateKey), "{ids:?}");
+        assert_eq!(insert(ids).await, Err(ErrorCode::ConstraintViolation), "{ids:?}");
     }
     // What was refused left nothing, though its keys were above all others.
     insert(&[21]).await.unwrap();
