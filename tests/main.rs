@@ -26,6 +26,9 @@ mod malformed;
 /// SIGKILL at random points, again and again: nothing acknowledged is lost, nothing is seen twice.
 mod crash;
 
+/// log-format/SPEC.md is enough to write a reader: here is one, and what it reads.
+mod specification;
+
 /// The project's rules that a program can check.
 mod tidy;
 
