@@ -30,3 +30,7 @@ floor:
 # Golden vectors, written anew. Only for a new format version: a released vector never changes.
 vectors:
     KALAMDB_WRITE_VECTORS=1 cargo test -p log-format
+
+# The database of the present format that later releases must read (tests/compatibility.rs). Only for a new format version.
+fixture:
+    KALAMDB_WRITE_FIXTURE=1 cargo test --workspace --test main -- compatibility

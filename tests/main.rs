@@ -29,6 +29,9 @@ mod crash;
 /// log-format/SPEC.md is enough to write a reader: here is one, and what it reads.
 mod specification;
 
+/// Databases that earlier releases wrote: every row is there.
+mod compatibility;
+
 /// The project's rules that a program can check.
 mod tidy;
 
