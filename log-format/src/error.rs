@@ -78,6 +78,12 @@ pub enum Error {
         /// The event's index in the frame.
         index: usize,
     },
+    /// The footer of a segment that is not legal.
+    #[error("segment footer: {problem}")]
+    Footer {
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A stored record that fails validation.
     #[error("not a valid {what} record")]
     Record {

@@ -9,6 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalog::{Job, Namespace, StorageLocation, Table, TableSchema, User};
 use crate::error::{Error, Result};
+use crate::footer::PartitionHash;
 use crate::ids::{NamespaceId, Partition, TableId, UserId};
 
 /// One change of the database. What is not listed here cannot happen to it.
@@ -167,6 +168,7 @@ impl Operation {
 #[derive(Clone, Debug)]
 pub struct EncodedEvent {
     archive: AlignedVec<16>,
+    partition: PartitionHash,
     partition_is_stream: bool,
 }
 
@@ -174,6 +176,11 @@ impl EncodedEvent {
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.archive
+    }
+
+    /// What stands for the partition it touches.
+    pub const fn partition(&self) -> PartitionHash {
+        self.partition
     }
 
     /// Whether it only appends to or evicts from a stream: such commits do not wait for the disk.
@@ -192,7 +199,8 @@ impl ChangeEvent {
         archive = rkyv::api::high::to_bytes_in::<_, rancor::Error>(self, archive)
             .map_err(|error| Error::Encode { reason: error.to_string() })?;
         let partition_is_stream = matches!(self, Self::StreamAppended(_) | Self::StreamEvicted(_));
-        Ok(EncodedEvent { archive, partition_is_stream })
+        let partition = self.partition().map_or(PartitionHash::CATALOG, PartitionHash::of);
+        Ok(EncodedEvent { archive, partition, partition_is_stream })
     }
 
     /// About how many bytes its archive takes: enough for rows, so that they are encoded without growing.

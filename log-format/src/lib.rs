@@ -3,6 +3,7 @@
 mod catalog;
 mod error;
 mod event;
+mod footer;
 mod frame;
 #[cfg(test)]
 mod golden;
@@ -22,6 +23,10 @@ pub use crate::error::{Error, Result};
 pub use crate::event::{
     ArchivedChangeEvent, ChangeEvent, EncodedEvent, EpochStarted, Operation, RowDeleted, RowInserted,
     RowUpdated, StreamAppended, StreamEvicted, TableDropped,
+};
+pub use crate::footer::{
+    FOOTER_BYTES_MAX, FOOTER_ENTRIES_MAX, FOOTER_PARTITIONS_MAX, FOOTER_TAIL_BYTES, FooterEntry,
+    PartitionHash, SegmentFooter,
 };
 pub use crate::frame::{
     FRAME_HEADER_BYTES, FRAME_LENGTH_MAX, Frame, FrameBuffer, FrameEncoder, FrameFields, FrameHeader,

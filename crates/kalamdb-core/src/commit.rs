@@ -6,158 +6,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use kalamdb_log::{CommitReceiver, CommitSender, Durability, Group, LogWriter, QueueClosed, commit_queue};
+use kalamdb_log::{CommitReceiver, Durability, Group, LogWriter};
 use kalamdb_sql::SystemTables;
-use kalamdb_store::{Keyspace, Store};
-use log_format::{ChangeEvent, EncodedEvent, Frame, KeyReader, Partition, SchemaVersion, Seq, TableId};
-use tokio::sync::Semaphore;
+use kalamdb_store::Store;
+use log_format::{ChangeEvent, EncodedEvent, Frame, KeyReader, Partition, Seq};
 
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::fail_points::{FailPoint, FailPoints};
 use crate::high_keys::HighKeys;
 use crate::live::Feed;
-use crate::reply::{self, Reply};
+use crate::reply::Reply;
+use crate::requests::{Change, Commits, Committed, Expected, Planning, Request, RowCommit, RowWrite};
 use crate::values;
 
-/// Requests that wait at the most, and that one group takes at the most.
-const QUEUE_CAPACITY: usize = 8192;
+/// Requests that one group takes at the most.
 const GROUP_REQUESTS_MAX: usize = 512;
-/// Kibibytes of encoded events that may wait in the queue.
-const QUEUE_KIBIBYTES_MAX: u32 = 128 << 10;
-
-/// What a commit got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// The seq of its first event.
-    pub first_seq: Seq,
-    /// The seq of its last event.
-    pub last_seq: Seq,
-    /// When, microseconds since 1970.
-    pub commit_time: i64,
-}
-
-/// What must be true of a row for a commit to go through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expected {
-    /// No row of this key, or a deleted one.
-    Absent,
-    /// The row that this event wrote.
-    WrittenBy(Seq),
-}
-
-/// One row that a commit writes: which, what it relies on, whether the row is there after.
-#[derive(Debug)]
-pub(crate) struct RowWrite {
-    pub(crate) partition: Arc<Partition>,
-    pub(crate) key: Vec<u8>,
-    pub(crate) expected: Expected,
-    pub(crate) deletes: bool,
-}
-
-/// A change of rows: the nth write belongs to the nth event. Stream events have no writes.
-#[derive(Debug)]
-pub(crate) struct RowCommit {
-    pub(crate) table: TableId,
-    /// The schema version that the rows were made for; a table altered or dropped since refuses them.
-    pub(crate) version: SchemaVersion,
-    pub(crate) keyspace: Keyspace,
-    pub(crate) events: Vec<EncodedEvent>,
-    pub(crate) writes: Vec<RowWrite>,
-}
-
-/// What a change of the catalog is made from: the state that nobody else can change meanwhile.
-pub(crate) struct Planning<'a> {
-    pub(crate) catalog: &'a Catalog,
-    pub(crate) system: &'a SystemTables,
-    /// The seq of the first event it will make.
-    pub(crate) next_seq: Seq,
-    /// Microseconds since 1970.
-    pub(crate) now: i64,
-}
-
-/// Makes the events of a change of the catalog, or refuses. Runs on the sequencer.
-pub(crate) type CatalogPlan = Box<dyn FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send>;
-
-enum Change {
-    Rows(RowCommit),
-    Catalog(CatalogPlan),
-}
-
-struct Request {
-    change: Change,
-    reply: Reply,
-}
-
-/// Where writers hand in their commits.
-#[derive(Clone)]
-pub(crate) struct Commits {
-    sender: CommitSender<Request>,
-    room: Arc<Semaphore>,
-}
-
-impl Commits {
-    /// Commits rows and waits until they count as written.
-    pub(crate) async fn rows(&self, commit: RowCommit) -> Result<Committed> {
-        let bytes: usize = commit.events.iter().map(|event| event.as_bytes().len()).sum();
-        let kibibytes = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, QUEUE_KIBIBYTES_MAX);
-        let _room = self.room.acquire_many(kibibytes).await.map_err(|_| Error::ShuttingDown)?;
-        self.submit_and_await(Change::Rows(commit)).await
-    }
-
-    /// Changes the catalog and waits until that counts as written.
-    pub(crate) async fn catalog(
-        &self,
-        plan: impl FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send + 'static,
-    ) -> Result<Committed> {
-        let _room = self.room.acquire().await.map_err(|_| Error::ShuttingDown)?;
-        self.submit_and_await(Change::Catalog(Box::new(plan))).await
-    }
-
-    /// Commits rows from a plain thread.
-    pub(crate) fn rows_blocking(&self, commit: RowCommit) -> Result<Committed> {
-        self.submit_and_block(Change::Rows(commit))
-    }
-
-    /// Changes the catalog from a plain thread.
-    pub(crate) fn catalog_blocking(
-        &self,
-        plan: impl FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send + 'static,
-    ) -> Result<Committed> {
-        self.submit_and_block(Change::Catalog(Box::new(plan)))
-    }
-
-    /// A way to nobody.
-    pub(crate) fn closed() -> Self {
-        let (sender, _) = commit_queue(1);
-        Self { sender, room: Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize)) }
-    }
-
-    async fn submit_and_await(&self, change: Change) -> Result<Committed> {
-        let (reply, answer) = reply::to_task();
-        self.submit(Request { change, reply })?;
-        answer.await.map_err(|_| Error::ShuttingDown)?
-    }
-
-    fn submit_and_block(&self, change: Change) -> Result<Committed> {
-        let (reply, answer) = reply::to_thread();
-        self.submit(Request { change, reply })?;
-        answer.wait()
-    }
-
-    fn submit(&self, request: Request) -> Result<()> {
-        match self.sender.try_send(request) {
-            Ok(()) => Ok(()),
-            Err(QueueClosed::Closed(_)) => Err(Error::ShuttingDown),
-            Err(QueueClosed::Full(_)) => Err(Error::TooLarge {
-                what: "the queue of commits",
-                limit: QUEUE_CAPACITY,
-                hint: "the disk does not keep up; try again later",
-            }),
-        }
-    }
-}
 
 /// Why the engine takes no more writes, once it does not.
 #[derive(Debug, Default)]
@@ -207,6 +74,7 @@ pub(crate) struct Sequencer {
     last: Option<Frame>,
     pending: HashMap<(Arc<Partition>, Vec<u8>), Pending>,
     high_keys: HighKeys,
+    fail_points: FailPoints,
 }
 
 /// What the sequencer works on.
@@ -220,8 +88,13 @@ pub(crate) struct Projections {
 
 impl Sequencer {
     /// The sequencer and the way to it.
-    pub(crate) fn new(log: LogWriter, on: Projections, unflushed_bytes_max: u64) -> (Self, Commits) {
-        let (sender, queue) = commit_queue(QUEUE_CAPACITY);
+    pub(crate) fn new(
+        log: LogWriter,
+        on: Projections,
+        unflushed_bytes_max: u64,
+        fail_points: FailPoints,
+    ) -> (Self, Commits) {
+        let (commits, queue) = Commits::new();
         let sequencer = Self {
             log,
             store: on.store,
@@ -235,21 +108,30 @@ impl Sequencer {
             last: None,
             pending: HashMap::new(),
             high_keys: HighKeys::default(),
+            fail_points,
         };
-        let room = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));
-        (sequencer, Commits { sender, room })
+        (sequencer, commits)
     }
 
     /// Commits until nobody can hand in commits any more, then closes the log.
     pub(crate) fn run(mut self) {
-        loop {
-            let due = self.log.sync_due_in(clock::instant());
-            match self.queue.next_group(GROUP_REQUESTS_MAX, due) {
-                Group::Requests(requests) => self.commit_group(requests),
-                Group::Idle => self.sync_if_due(),
-                Group::Closed => break,
-            }
+        while self.turn(None) {}
+        self.finish();
+    }
+
+    /// Commits what waits, or what comes first within the time; syncs when it is due. False once nothing can come.
+    pub(crate) fn turn(&mut self, wait_max: Option<Duration>) -> bool {
+        let due = self.log.sync_due_in(clock::instant());
+        match self.queue.next_group(GROUP_REQUESTS_MAX, due.into_iter().chain(wait_max).min()) {
+            Group::Requests(requests) => self.commit_group(requests),
+            Group::Idle => self.sync_if_due(),
+            Group::Closed => return false,
         }
+        true
+    }
+
+    /// Closes the log, with everything in the projections' files.
+    pub(crate) fn finish(mut self) {
         self.feed.close();
         if self.health.failure().is_none() {
             let closed = self.flush_projections(true).and_then(|()| Ok(self.log.close()?));
@@ -257,6 +139,12 @@ impl Sequencer {
                 tracing::error!(%error, "the log could not be closed; the next start replays it");
             }
         }
+    }
+
+    /// The last seq that is known to be durable.
+    #[cfg(test)]
+    pub(crate) const fn durable(&self) -> Seq {
+        self.log.durable()
     }
 
     fn sync_if_due(&mut self) {
@@ -304,10 +192,12 @@ impl Sequencer {
         staged.extend(others);
 
         // Append.
+        self.fail_points.reach(FailPoint::BeforeAppend);
         let frames = match self.log.write() {
             Ok(frames) => frames,
             Err(error) => return self.fail(&error.into(), staged),
         };
+        self.fail_points.reach(FailPoint::AfterAppend);
         let (ephemeral, durable) = frames.split_at(first_durable.min(frames.len()));
         let waiting = staged.split_off(first_durable.min(staged.len()));
         if let Err(error) = self.apply_and_publish(ephemeral, &staged) {
@@ -325,6 +215,7 @@ impl Sequencer {
         {
             return self.fail(&error.into(), waiting);
         }
+        self.fail_points.reach(FailPoint::AfterSync);
         if let Err(error) = self.apply_and_publish(durable, &waiting) {
             return self.fail(&error, waiting);
         }
@@ -420,16 +311,20 @@ impl Sequencer {
     fn apply_and_publish(&mut self, frames: &[Frame], staged: &[Staged]) -> Result<()> {
         let Some(last) = frames.last() else { return Ok(()) };
         self.store.apply(frames)?;
+        self.fail_points.reach(FailPoint::AfterApplyingRows);
         for commit in staged.iter().filter(|staged| !staged.catalog.is_empty()) {
             self.system.apply(frames)?;
             self.catalog.apply(&commit.catalog)?;
+            self.fail_points.reach(FailPoint::AfterApplyingCatalog);
         }
         self.last = Some(last.clone());
         self.unflushed_bytes += frames.iter().map(|frame| frame.as_bytes().len() as u64).sum::<u64>();
         let events: usize = frames.iter().map(Frame::count).sum();
         metrics::counter!("kalamdb_commits_total").increment(frames.len() as u64);
         metrics::counter!("kalamdb_events_total").increment(events as u64);
+        self.fail_points.reach(FailPoint::BeforePublish);
         self.feed.publish(frames);
+        self.fail_points.reach(FailPoint::AfterPublish);
         Ok(())
     }
 
@@ -445,11 +340,14 @@ impl Sequencer {
     /// either, so what reaches the projections' files is never ahead of the log.
     fn flush_projections(&mut self, wait: bool) -> Result<()> {
         self.log.sync()?;
+        self.fail_points.reach(FailPoint::BeforeFlush);
         if let Some(last) = self.last.take() {
             self.system.apply(std::slice::from_ref(&last))?;
         }
         self.store.flush(wait)?;
+        self.fail_points.reach(FailPoint::BetweenFlushes);
         self.system.flush(wait)?;
+        self.fail_points.reach(FailPoint::AfterFlush);
         self.unflushed_bytes = 0;
         metrics::counter!("kalamdb_projection_flushes_total").increment(1);
         Ok(())
@@ -460,15 +358,6 @@ impl Sequencer {
         let reason = self.health.failure().unwrap_or_default();
         for staged in staged {
             staged.reply.send(Err(Error::ReadOnly { reason: reason.to_owned() }));
-        }
-    }
-}
-
-impl Change {
-    fn is_stream(&self) -> bool {
-        match self {
-            Self::Rows(rows) => rows.keyspace == Keyspace::Stream,
-            Self::Catalog(_) => false,
         }
     }
 }

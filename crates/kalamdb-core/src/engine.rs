@@ -13,7 +13,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 use futures_util::FutureExt;
-use kalamdb_log::{Durability, LogOptions, LogReader, LogWriter, Recovery};
+use kalamdb_log::{Disk, Durability, LogDirectory, LogOptions, LogReader, LogWriter, RealDisk, Recovery};
 use kalamdb_sql::{LiveQueries, SystemTables};
 use kalamdb_store::{Store, StoreOptions};
 use log_format::{ChangeEvent, Namespace, NamespaceId, Partition, Role, Seq, User, UserId, Value};
@@ -22,11 +22,13 @@ use serde_json::Value as Json;
 use crate::accounts;
 use crate::catalog::Catalog;
 use crate::clock;
-use crate::commit::{Commits, Committed, Health, Planning, Projections, Sequencer};
+use crate::commit::{Health, Projections, Sequencer};
 use crate::error::{Error, Result};
+use crate::fail_points::FailPoints;
 use crate::functions::Snowflakes;
 use crate::live::{self, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
 use crate::provider::CATALOG;
+use crate::requests::{Commits, Committed, Planning};
 use crate::session::{DEFAULT_NAMESPACE, Session};
 use crate::sql::{self, Executed};
 use crate::streams::{Stop, StreamKeeper};
@@ -79,6 +81,22 @@ impl EngineOptions {
     }
 }
 
+/// What a simulation puts in the place of the machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// What the log is on.
+    pub(crate) log_disk: Arc<dyn Disk>,
+    /// Whether a thread syncs the log behind the writer in mode `os`.
+    pub(crate) write_behind: bool,
+    pub(crate) fail_points: FailPoints,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { log_disk: Arc::new(RealDisk), write_behind: true, fail_points: FailPoints::default() }
+    }
+}
+
 /// What opening found.
 #[derive(Debug)]
 pub struct Opened {
@@ -107,6 +125,24 @@ struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// What the engine's threads run.
+pub(crate) struct Workers {
+    pub(crate) sequencer: Sequencer,
+    pub(crate) router: Arc<Router>,
+    pub(crate) keeper: StreamKeeper,
+}
+
+impl Workers {
+    fn start(self) -> Result<Vec<JoinHandle<()>>> {
+        let Self { sequencer, router, keeper } = self;
+        Ok(vec![
+            spawn("sequencer", move || sequencer.run())?,
+            spawn("live-router", move || router.run())?,
+            spawn("stream-keeper", move || keeper.run())?,
+        ])
+    }
+}
+
 /// A database that is open. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -125,10 +161,20 @@ impl Engine {
     /// # Errors
     /// Where the directory cannot be used, is in use, or contradicts itself.
     pub fn open(options: EngineOptions) -> Result<(Self, Opened)> {
-        let log_dir = options.data_dir.join(LOG_DIRECTORY);
+        let root_password = options.root_password.clone();
+        let (engine, workers, mut opened) = Self::assemble(&options, Machine::default())?;
+        *engine.shared.threads.lock().unwrap_or_else(PoisonError::into_inner) = workers.start()?;
+        opened.root_password = engine.begin(root_password)?;
+        Ok((engine, opened))
+    }
+
+    /// Opens a database whose threads have not begun yet: nothing is committed before they do.
+    pub(crate) fn assemble(options: &EngineOptions, machine: Machine) -> Result<(Self, Workers, Opened)> {
+        let log_dir = LogDirectory::new(machine.log_disk, options.data_dir.join(LOG_DIRECTORY));
         let log_options = LogOptions {
             segment_bytes: options.segment_bytes,
             durability: options.durability,
+            write_behind: machine.write_behind,
             ..LogOptions::default()
         };
         let (log, recovery) = LogWriter::open(&log_dir, &log_options, clock::now_micros())?;
@@ -149,7 +195,8 @@ impl Engine {
             feed: Arc::clone(&feed),
             health: Arc::clone(&health),
         };
-        let (sequencer, commits) = Sequencer::new(log, projections, options.unflushed_bytes_max);
+        let (sequencer, commits) =
+            Sequencer::new(log, projections, options.unflushed_bytes_max, machine.fail_points);
         let stop = Arc::new(Stop::default());
         let keeper = StreamKeeper {
             feed,
@@ -159,31 +206,27 @@ impl Engine {
             commits: commits.clone(),
             stop: Arc::clone(&stop),
         };
-        let routing = Arc::clone(&router);
-        let threads = vec![
-            spawn("sequencer", move || sequencer.run())?,
-            spawn("live-router", move || routing.run())?,
-            spawn("stream-keeper", move || keeper.run())?,
-        ];
-        let engine = Self {
-            shared: Arc::new(Shared {
-                data_dir: options.data_dir.clone(),
-                store,
-                system,
-                catalog,
-                live_queries: Arc::new(LiveQueries::new()),
-                router,
-                health,
-                snowflakes: Arc::new(Snowflakes::default()),
-                session_state: query_state(options.query_bytes_max)?,
-                next_subscription: AtomicU64::new(1),
-                stop,
-                commits: RwLock::new(Some(commits)),
-                threads: Mutex::new(threads),
-            }),
+        let workers = Workers { sequencer, router: Arc::clone(&router), keeper };
+        let shared = Shared {
+            data_dir: options.data_dir.clone(),
+            store,
+            system,
+            catalog,
+            live_queries: Arc::new(LiveQueries::new()),
+            router,
+            health,
+            snowflakes: Arc::new(Snowflakes::default()),
+            session_state: query_state(options.query_bytes_max)?,
+            next_subscription: AtomicU64::new(1),
+            stop,
+            commits: RwLock::new(Some(commits)),
+            threads: Mutex::new(Vec::new()),
         };
-        let root_password = engine.begin(options.root_password)?;
-        Ok((engine, Opened { root_password, recovery, replayed_commits }))
+        Ok((
+            Self { shared: Arc::new(shared) },
+            workers,
+            Opened { root_password: None, recovery, replayed_commits },
+        ))
     }
 
     /// What every database begins with: the namespace `default` and the user `root`.

@@ -15,16 +15,22 @@ pub mod clock;
 mod commit;
 mod engine;
 mod error;
+mod fail_points;
 mod functions;
 mod high_keys;
 mod live;
 mod provider;
 mod reply;
+mod requests;
 mod rows;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod sql;
 mod streams;
 mod table;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -36,7 +42,6 @@ pub use kalamdb_sql as system;
 pub use log_format as format;
 
 pub use crate::changes::{ChangeNames, ChangeRecord, instant};
-pub use crate::commit::Committed;
 pub use crate::engine::{CATALOG_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY};
 pub use crate::error::{Error, ErrorCode, Result};
 pub use crate::functions::role_name;
@@ -44,6 +49,7 @@ pub use crate::live::{
     CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, Sink, Snapshot, SubscribeRequest, Subscription,
     SubscriptionId,
 };
+pub use crate::requests::Committed;
 pub use crate::session::{DEFAULT_NAMESPACE, Session};
 pub use crate::sql::{Executed, StatementResult};
 pub use crate::table::{SystemColumn, TYPE_METADATA, sql_type};

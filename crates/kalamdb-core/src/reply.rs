@@ -4,8 +4,8 @@ use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
-use crate::commit::Committed;
 use crate::error::{Error, Result};
+use crate::requests::Committed;
 
 /// What the sequencer answers through. Dropped without an answer, it says that the engine is shutting down.
 #[derive(Debug)]

@@ -32,25 +32,26 @@ enum ColumnBuilder {
 }
 
 impl ColumnBuilder {
-    fn new(data_type: DataType) -> Self {
+    /// With room for so many values.
+    fn new(data_type: DataType, rows: usize) -> Self {
         match data_type {
-            DataType::Boolean => Self::Boolean(BooleanBuilder::new()),
-            DataType::SmallInt => Self::SmallInt(Int16Builder::new()),
-            DataType::Int => Self::Int(Int32Builder::new()),
-            DataType::BigInt => Self::BigInt(Int64Builder::new()),
-            DataType::Float => Self::Float(Float32Builder::new()),
-            DataType::Double => Self::Double(Float64Builder::new()),
+            DataType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
+            DataType::SmallInt => Self::SmallInt(Int16Builder::with_capacity(rows)),
+            DataType::Int => Self::Int(Int32Builder::with_capacity(rows)),
+            DataType::BigInt => Self::BigInt(Int64Builder::with_capacity(rows)),
+            DataType::Float => Self::Float(Float32Builder::with_capacity(rows)),
+            DataType::Double => Self::Double(Float64Builder::with_capacity(rows)),
             DataType::Decimal { .. } => {
-                Self::Decimal(Decimal128Builder::new().with_data_type(arrow_type(data_type)))
+                Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(arrow_type(data_type)))
             }
-            DataType::Text | DataType::Json => Self::Text(StringBuilder::new()),
-            DataType::Uuid => Self::Uuid(StringBuilder::new()),
-            DataType::Timestamp | DataType::DateTime => {
-                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(arrow_type(data_type)))
-            }
-            DataType::Date => Self::Date(Date32Builder::new()),
-            DataType::Time => Self::Time(Time64MicrosecondBuilder::new()),
-            DataType::Bytes => Self::Bytes(BinaryBuilder::new()),
+            DataType::Text | DataType::Json => Self::Text(StringBuilder::with_capacity(rows, rows * 16)),
+            DataType::Uuid => Self::Uuid(StringBuilder::with_capacity(rows, rows * 16)),
+            DataType::Timestamp | DataType::DateTime => Self::Timestamp(
+                TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(arrow_type(data_type)),
+            ),
+            DataType::Date => Self::Date(Date32Builder::with_capacity(rows)),
+            DataType::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(rows)),
+            DataType::Bytes => Self::Bytes(BinaryBuilder::with_capacity(rows, rows * 16)),
             DataType::Embedding(dimension) => {
                 let item = datafusion::arrow::datatypes::Field::new_list_field(
                     datafusion::arrow::datatypes::DataType::Float32,
@@ -214,7 +215,8 @@ pub(crate) struct BatchBuilder<'t> {
 }
 
 impl<'t> BatchBuilder<'t> {
-    pub(crate) fn new(info: &'t TableInfo, shape: &'t Shape) -> Result<Self> {
+    /// With room for so many rows; it grows if there are more.
+    pub(crate) fn new(info: &'t TableInfo, shape: &'t Shape, rows: usize) -> Result<Self> {
         let mut slots = vec![None; info.columns().len()];
         let mut builders = Vec::with_capacity(shape.columns.len());
         for (slot, column) in shape.columns.iter().enumerate() {
@@ -227,7 +229,7 @@ impl<'t> BatchBuilder<'t> {
                     info.columns().get(*position).map_or(DataType::Boolean, |column| column.data_type)
                 }
             };
-            builders.push(ColumnBuilder::new(data_type));
+            builders.push(ColumnBuilder::new(data_type, rows));
         }
         let filled = vec![false; builders.len()];
         Ok(Self { info, shape, slots, builders, missing: info.missing_values()?, filled, rows: 0 })

@@ -17,9 +17,9 @@ use log_format::{
 
 use crate::catalog::Catalog;
 use crate::clock;
-use crate::commit::{Commits, RowCommit};
 use crate::error::Result;
 use crate::live::{Feed, FeedAfter, Router};
+use crate::requests::{Commits, RowCommit};
 use crate::table::TableInfo;
 
 /// How often time is looked at.

@@ -1,6 +1,6 @@
 //! A table as statements see it: its columns now, and how rows of older schema versions become rows of now.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
 use kalamdb_store::Keyspace;
@@ -10,6 +10,7 @@ use log_format::{
 };
 
 use crate::error::{Error, Result};
+use crate::rows::Shape;
 
 /// The metadata entry of an Arrow field that tells its SQL type where Arrow alone does not.
 pub const TYPE_METADATA: &str = "kalam_type";
@@ -143,6 +144,7 @@ pub(crate) struct TableInfo {
     arrow: SchemaRef,
     /// By version: what becomes of its cells.
     targets: Vec<Vec<CellTarget>>,
+    shape: OnceLock<Shape>,
 }
 
 impl TableInfo {
@@ -178,6 +180,7 @@ impl TableInfo {
             key_columns,
             arrow: Arc::new(Schema::new(fields)),
             targets,
+            shape: OnceLock::new(),
         })
     }
 
@@ -246,6 +249,11 @@ impl TableInfo {
     /// The system columns this kind of table has.
     pub(crate) fn system_columns(&self) -> &'static [SystemColumn] {
         if self.stream().is_some() { &SystemColumn::ALL[..1] } else { &SystemColumn::ALL }
+    }
+
+    /// All of its columns, then the system's.
+    pub(crate) fn shape(&self) -> &Shape {
+        self.shape.get_or_init(|| Shape::of_table(self, self.system_columns()))
     }
 
     pub(crate) fn column_position(&self, name: &str) -> Option<usize> {

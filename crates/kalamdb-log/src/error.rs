@@ -1,9 +1,16 @@
 //! What can go wrong with a log, told with the place it went wrong at.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log_format::{DatabaseId, Seq};
+
+/// Making a file.
+pub(crate) const CREATE: &str = "create";
+
+/// Making room in one.
+pub(crate) const RESERVE: &str = "reserve space in";
 
 /// Why a log cannot be opened, written or read.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +99,14 @@ pub enum Error {
         #[source]
         cause: Arc<Error>,
     },
+    /// The disk is full. Nothing of the group was written and its seqs are free again; what was written before is as good
+    /// as it was. See [`crate::LogWriter::try_recover`].
+    #[error("the log waits for space: {cause}")]
+    Full {
+        /// What the operating system refused.
+        #[source]
+        cause: Arc<Error>,
+    },
     /// What should come next was deleted by retention.
     #[error("the log begins at seq {floor} by now")]
     BelowFloor {
@@ -141,6 +156,15 @@ pub enum Flaw {
     /// Something stands behind the last frame.
     #[error("there are bytes behind the last frame")]
     Behind,
+}
+
+impl Error {
+    /// Whether there was no space where room is made, before anything is written into it. Anywhere else, a sync above all,
+    /// it is a failure like others.
+    pub(crate) fn is_no_space(&self) -> bool {
+        let Self::Io { action: CREATE | RESERVE, source, .. } = self else { return false };
+        matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
 }
 
 /// The crate's result.

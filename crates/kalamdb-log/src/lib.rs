@@ -10,26 +10,32 @@
 //! - Bytes behind the end of the log are zeros or not there. A write that was torn therefore leaves zeros or the file's
 //!   end where bytes are missing, and rot does not.
 //! - After one failed write or sync nothing is written again ([`Error::Poisoned`]).
+//! - Every access to a file goes through [`Disk`], so that [`simulation`] can put failing disks and lost power behind it.
 //!
 //! It does not know what an event means: the single one it writes itself is `EpochStarted`.
 
 mod active;
+mod disk;
 mod error;
 mod index;
 mod lock;
 mod marker;
+#[cfg(test)]
+mod model_tests;
 mod options;
 mod poison;
 mod queue;
 mod reader;
 mod recovery;
 mod segment;
+pub mod simulation;
 mod survivors;
 #[cfg(test)]
 mod testing;
 mod write_behind;
 mod writer;
 
+pub use crate::disk::{Disk, DiskFile, DiskLock, LogDirectory, OpenMode, RealDisk};
 pub use crate::error::{Error, Flaw, Result};
 pub use crate::index::LogIndex;
 pub use crate::marker::closed_at;

@@ -1,9 +1,8 @@
-//! One writer per directory: a file that is locked as long as the writer lives. The lock goes with the process,
-//! however it ends, so there is nothing to clean up.
+//! One writer per directory: a file that is locked as long as the writer lives.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::io::ErrorKind;
 
+use crate::disk::{DiskLock, LogDirectory};
 use crate::error::{At, Error, Result};
 
 const FILE_NAME: &str = "LOCK";
@@ -11,23 +10,18 @@ const FILE_NAME: &str = "LOCK";
 /// Holds the directory.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
-    _file: File,
+    _lock: Box<dyn DiskLock>,
 }
 
 impl DirectoryLock {
-    pub(crate) fn take(dir: &Path) -> Result<Self> {
-        let path = dir.join(FILE_NAME);
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { dir: dir.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(Error::Io { action: "lock", path, source }),
+    pub(crate) fn take(dir: &LogDirectory) -> Result<Self> {
+        let path = dir.path().join(FILE_NAME);
+        match dir.disk().lock(&path) {
+            Ok(lock) => Ok(Self { _lock: lock }),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Error::Locked { dir: dir.path().to_owned() })
+            }
+            Err(error) => Err(error).at("lock", &path),
         }
     }
-}
-
-/// Makes names created, renamed or removed in `dir` durable.
-pub(crate) fn sync_directory(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|handle| handle.sync_all()).at("sync", dir)
 }

@@ -3,14 +3,10 @@
 //!
 //! It is removed, durably, before the next writer appends anything.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::Path;
-
 use log_format::Seq;
 
+use crate::disk::LogDirectory;
 use crate::error::{At, Result};
-use crate::lock::sync_directory;
 
 const FILE_NAME: &str = "CLEAN";
 const MAGIC: &[u8; 8] = b"KALAMCLN";
@@ -44,39 +40,29 @@ impl CleanMarker {
     }
 
     /// The marker in `dir`, if there is one.
-    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(FILE_NAME);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Self::parse(&bytes)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).at("read", &path),
-        }
+    pub(crate) fn read(dir: &LogDirectory) -> Result<Option<Self>> {
+        Ok(dir.read(&dir.path().join(FILE_NAME))?.and_then(|bytes| Self::parse(&bytes)))
     }
 
     /// Puts the marker into `dir`.
-    pub(crate) fn write(self, dir: &Path) -> Result<()> {
-        let (path, new) = (dir.join(FILE_NAME), dir.join("CLEAN.new"));
-        File::create(&new)
-            .and_then(|mut file| file.write_all(&self.encode()).and_then(|()| file.sync_all()))
-            .at("write", &new)?;
-        fs::rename(&new, &path).at("write", &path)?;
-        sync_directory(dir)
+    pub(crate) fn write(self, dir: &LogDirectory) -> Result<()> {
+        let (path, new) = (dir.path().join(FILE_NAME), dir.path().join("CLEAN.new"));
+        dir.write(&new, &self.encode())?;
+        dir.disk().rename(&new, &path).at("write", &path)?;
+        dir.sync()
     }
 
     /// Takes the marker out of `dir`.
-    pub(crate) fn remove(dir: &Path) -> Result<()> {
-        let path = dir.join(FILE_NAME);
-        match fs::remove_file(&path) {
-            Ok(()) => sync_directory(dir),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).at("remove", &path),
-        }
+    pub(crate) fn remove(dir: &LogDirectory) -> Result<()> {
+        // A removal that never reaches the disk does no harm: the next epoch's event, synced before anybody is given a
+        // seq, makes the log longer than the mark says.
+        if dir.remove(&dir.path().join(FILE_NAME))? { dir.sync() } else { Ok(()) }
     }
 }
 
 /// The last seq of the log in `dir`, if it was closed and not opened for writing since.
-pub fn closed_at(dir: &Path) -> Result<Option<Seq>> {
-    Ok(CleanMarker::read(dir)?.map(|marker| marker.end))
+pub fn closed_at(dir: impl Into<LogDirectory>) -> Result<Option<Seq>> {
+    Ok(CleanMarker::read(&dir.into())?.map(|marker| marker.end))
 }
 
 #[cfg(test)]
@@ -85,13 +71,14 @@ mod tests {
 
     #[test]
     fn survives_the_disk_and_no_flipped_bit() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(CleanMarker::read(dir.path()).unwrap(), None);
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = LogDirectory::from(temporary.path());
+        assert_eq!(CleanMarker::read(&dir).unwrap(), None);
         let marker = CleanMarker { end: Seq::new(77), crc: 0xdead_beef };
-        marker.write(dir.path()).unwrap();
-        assert_eq!(CleanMarker::read(dir.path()).unwrap(), Some(marker));
-        CleanMarker::remove(dir.path()).unwrap();
-        assert_eq!(CleanMarker::read(dir.path()).unwrap(), None);
+        marker.write(&dir).unwrap();
+        assert_eq!(CleanMarker::read(&dir).unwrap(), Some(marker));
+        CleanMarker::remove(&dir).unwrap();
+        assert_eq!(CleanMarker::read(&dir).unwrap(), None);
 
         let bytes = marker.encode();
         for bit in 0..bytes.len() * 8 {

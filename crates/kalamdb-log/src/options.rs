@@ -26,6 +26,8 @@ pub struct LogOptions {
     /// Bytes written as zeros ahead of the end, so that a sync need not also record a new file length; 0 for none.
     /// Not used with [`Durability::Os`].
     pub preallocate_bytes: usize,
+    /// Whether a thread of its own syncs behind the writer's back with [`Durability::Os`]; a simulation wants none.
+    pub write_behind: bool,
 }
 
 impl Default for LogOptions {
@@ -35,6 +37,7 @@ impl Default for LogOptions {
             durability: Durability::default(),
             seq_gap: 1 << 20,
             preallocate_bytes: 1 << 20,
+            write_behind: true,
         }
     }
 }

@@ -22,10 +22,13 @@ impl Poison {
 
     /// Keeps the first failure.
     pub(crate) fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| {
-            tracing::error!(%error, "the log takes no more writes");
-            let cause = Arc::clone(self.cause.get_or_insert_with(|| Arc::new(error)));
-            Error::Poisoned { cause }
-        })
+        result.map_err(|error| self.keep(error))
+    }
+
+    /// Keeps a failure, if it is the first; gives the one that is kept.
+    pub(crate) fn keep(&mut self, error: Error) -> Error {
+        tracing::error!(%error, "the log takes no more writes");
+        let cause = Arc::clone(self.cause.get_or_insert_with(|| Arc::new(error)));
+        Error::Poisoned { cause }
     }
 }

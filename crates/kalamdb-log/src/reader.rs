@@ -4,15 +4,16 @@
 //! What it hands out is checked: checksum, offset table, and that each frame follows the one before. It does not know
 //! what is durable; whoever needs that compares with the writer.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use log_format::{ArchivedChangeEvent, Frame, FrameHeader, SEGMENT_HEADER_BYTES, Seq};
 
+use crate::disk::LogDirectory;
 use crate::error::{Error, Flaw, Result};
 use crate::index::LogIndex;
-use crate::recovery::check_link;
-use crate::segment::{SegmentPath, SegmentReader, Step, list_segments};
+use crate::recovery::{check_link, has_torn_head};
+use crate::segment::{SegmentPath, SegmentReader, Step};
 use crate::survivors;
 
 /// Where a frame stands.
@@ -27,7 +28,7 @@ pub struct Place {
 /// Reads frames in order. Begins at the first one retained unless [`LogReader::seek`] says otherwise.
 #[derive(Debug)]
 pub struct LogReader {
-    dir: PathBuf,
+    dir: LogDirectory,
     index: Arc<LogIndex>,
     current: Option<SegmentReader>,
     /// The frame before the next one, if it was read here.
@@ -42,13 +43,13 @@ pub struct LogReader {
 
 impl LogReader {
     /// A reader of the log in `dir`, which need not exist yet.
-    pub fn open(dir: &Path) -> Self {
+    pub fn open(dir: impl Into<LogDirectory>) -> Self {
         Self::with_index(dir, Arc::new(LogIndex::new()))
     }
 
     /// A reader that shares an index, such as the writer's.
-    pub fn with_index(dir: &Path, index: Arc<LogIndex>) -> Self {
-        Self { dir: dir.to_owned(), index, current: None, last: None, last_at: 0, pending: None, note_at: 0 }
+    pub fn with_index(dir: impl Into<LogDirectory>, index: Arc<LogIndex>) -> Self {
+        Self { dir: dir.into(), index, current: None, last: None, last_at: 0, pending: None, note_at: 0 }
     }
 
     /// The next frame; none where there is no other one yet: call again later. Its bytes are a slice of a read of some
@@ -63,7 +64,7 @@ impl LogReader {
         }
         loop {
             let Some(current) = &mut self.current else {
-                let Some(first) = list_segments(&self.dir)?.into_iter().next() else { return Ok(None) };
+                let Some(first) = self.dir.segments()?.into_iter().next() else { return Ok(None) };
                 if self.enter(first)? {
                     continue;
                 }
@@ -75,7 +76,9 @@ impl LogReader {
             // The order matters: what was written before the next segment came to be is seen by the second step.
             let unnamed = current.position() == SEGMENT_HEADER_BYTES as u64 && current.is_removed()?;
             let base = current.base();
-            let next = list_segments(&self.dir)?
+            let next = self
+                .dir
+                .segments()?
                 .into_iter()
                 .find(|segment| segment.base_seq > base || unnamed && segment.base_seq == base);
             match (current.step()?, next) {
@@ -112,12 +115,13 @@ impl LogReader {
 
     /// Goes to the beginning of a segment. False where it has no head yet, or was deleted meanwhile.
     fn enter(&mut self, segment: SegmentPath) -> Result<bool> {
-        let reader = match SegmentReader::open(segment) {
+        let path = segment.path.clone();
+        let reader = match SegmentReader::open(&self.dir, segment) {
             Ok(reader) => reader,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(false);
             }
-            Err(Error::Head { source: log_format::Error::Truncated { .. }, .. }) => return Ok(false),
+            Err(Error::Head { .. }) if has_torn_head(&self.dir, &path)? => return Ok(false),
             Err(error) => return Err(error),
         };
         if let Some(current) = &self.current
@@ -165,7 +169,7 @@ impl LogReader {
 
     /// The first seq that is retained.
     pub fn floor(&self) -> Result<Seq> {
-        Ok(list_segments(&self.dir)?.first().map_or(Seq::new(1), |first| first.base_seq))
+        Ok(self.dir.segments()?.first().map_or(Seq::new(1), |first| first.base_seq))
     }
 
     /// The last seq that is there now.
@@ -250,7 +254,7 @@ impl LogReader {
     /// Goes to a frame at or before the one that holds `after`, or to the first one there is; false in an empty log.
     fn go_near(&mut self, after: Seq) -> Result<bool> {
         (self.pending, self.last, self.current) = (None, None, None);
-        let segments = list_segments(&self.dir)?;
+        let segments = self.dir.segments()?;
         let upto = segments.partition_point(|segment| segment.base_seq <= after.next()).max(1);
         for segment in segments.into_iter().take(upto).rev() {
             let base = segment.base_seq;

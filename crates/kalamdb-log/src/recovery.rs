@@ -10,17 +10,15 @@
 //! Frames behind such a hole are kept in a file beside the segment: they cannot be part of the log, which has no holes.
 //! Archives are not validated here; whoever reads an event does that.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use log_format::{DatabaseId, FRAME_LENGTH_MAX, FrameHeader, SEGMENT_HEADER_BYTES, Seq};
 
+use crate::disk::{LogDirectory, OpenMode};
 use crate::error::{At, Error, Flaw, Result};
 use crate::index::LogIndex;
-use crate::lock::sync_directory;
 use crate::marker::CleanMarker;
-use crate::segment::{SegmentPath, SegmentReader, Step, list_segments};
+use crate::segment::{SegmentPath, SegmentReader, Step};
 use crate::survivors::{self, Survivors};
 
 /// What opening a log for writing found.
@@ -67,8 +65,8 @@ pub(crate) struct Found {
     pub(crate) last: Option<FrameHeader>,
     /// Whether a clean shutdown vouches for this end, or there is nothing at all.
     pub(crate) clean: bool,
-    /// The last segment that holds frames, with the offset of its end.
-    pub(crate) active: Option<(SegmentPath, u64)>,
+    /// The last segment that holds frames.
+    pub(crate) active: Option<FoundSegment>,
     /// Segments behind it, without frames.
     pub(crate) empty: Vec<SegmentPath>,
     pub(crate) frames: u64,
@@ -78,18 +76,28 @@ pub(crate) struct Found {
     pub(crate) keep: bool,
 }
 
+/// The last segment with frames.
+#[derive(Debug)]
+pub(crate) struct FoundSegment {
+    pub(crate) segment: SegmentPath,
+    /// From where on nothing proves that the disk has it.
+    pub(crate) unsure_from: u64,
+    /// Where its frames end.
+    pub(crate) end: u64,
+}
+
 /// Reads what is there.
-pub(crate) fn examine(dir: &Path, index: &LogIndex) -> Result<Found> {
+pub(crate) fn examine(dir: &LogDirectory, index: &LogIndex) -> Result<Found> {
     let marker = CleanMarker::read(dir)?;
-    let mut segments = list_segments(dir)?;
+    let mut segments = dir.segments()?;
     let mut found = Found::default();
-    check_heads(&segments, marker, &mut found)?;
+    check_heads(dir, &segments, marker, &mut found)?;
     while let Some(segment) = segments.pop() {
-        if found.database.is_none() || has_torn_head(&segment.path)? {
+        if found.database.is_none() || has_torn_head(dir, &segment.path)? {
             found.empty.push(segment);
             continue;
         }
-        scan(segment, marker, index, &mut found)?;
+        scan(dir, segment, marker, index, &mut found)?;
         if found.last.is_some() {
             break;
         }
@@ -97,7 +105,7 @@ pub(crate) fn examine(dir: &Path, index: &LogIndex) -> Result<Found> {
     if let Some(marker) = marker
         && marker.end > found.end
     {
-        return Err(Error::Lost { dir: dir.to_owned(), durable: marker.end, end: found.end });
+        return Err(Error::Lost { dir: dir.path().to_owned(), durable: marker.end, end: found.end });
     }
     let end = CleanMarker { end: found.end, crc: found.last.map_or(0, |last| last.crc) };
     let is_new = found.active.is_none() && found.empty.is_empty();
@@ -106,13 +114,18 @@ pub(crate) fn examine(dir: &Path, index: &LogIndex) -> Result<Found> {
 }
 
 /// All segments belong to one database. The head of the last one may be torn, if it holds nothing.
-fn check_heads(segments: &[SegmentPath], marker: Option<CleanMarker>, found: &mut Found) -> Result<()> {
+fn check_heads(
+    dir: &LogDirectory,
+    segments: &[SegmentPath],
+    marker: Option<CleanMarker>,
+    found: &mut Found,
+) -> Result<()> {
     for (index, segment) in segments.iter().enumerate() {
-        let header = match SegmentReader::open(segment.clone()) {
+        let header = match SegmentReader::open(dir, segment.clone()) {
             Ok(reader) => *reader.header(),
             Err(Error::Head { .. })
                 if index + 1 == segments.len()
-                    && has_torn_head(&segment.path)?
+                    && has_torn_head(dir, &segment.path)?
                     && marker.is_none_or(|marker| marker.end < segment.base_seq) =>
             {
                 continue;
@@ -134,12 +147,12 @@ fn check_heads(segments: &[SegmentPath], marker: Option<CleanMarker>, found: &mu
 
 /// Whether a segment ends, but for zeros, within its head: a crash while it was made. Frames come only after the head
 /// is durable.
-fn has_torn_head(path: &Path) -> Result<bool> {
-    let bytes = fs::metadata(path).at("inspect", path)?.len();
-    if bytes > (SEGMENT_HEADER_BYTES + crate::active::ZEROS_BYTES_MAX) as u64 {
+pub(crate) fn has_torn_head(dir: &LogDirectory, path: &Path) -> Result<bool> {
+    let file = dir.open(path, OpenMode::Read)?;
+    if file.length().at("inspect", path)? > (SEGMENT_HEADER_BYTES + crate::active::ZEROS_BYTES_MAX) as u64 {
         return Ok(false);
     }
-    let content = fs::read(path).at("read", path)?;
+    let content = file.read_all().at("read", path)?;
     let head = log_format::SegmentHeader::parse(&content);
     let behind = content.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
     Ok(head.is_err() && behind.iter().all(|byte| *byte == 0))
@@ -147,13 +160,14 @@ fn has_torn_head(path: &Path) -> Result<bool> {
 
 /// Reads one segment to its end and adds what it holds to `found`.
 fn scan(
+    dir: &LogDirectory,
     segment: SegmentPath,
     marker: Option<CleanMarker>,
     index: &LogIndex,
     found: &mut Found,
 ) -> Result<()> {
     let sealed = !found.empty.is_empty();
-    let mut reader = SegmentReader::open(segment.clone())?;
+    let mut reader = SegmentReader::open(dir, segment.clone())?;
     let mut durable = marker.map_or(Seq::ZERO, |marker| marker.end);
     let mut last: Option<FrameHeader> = None;
     let mut note_at = 0;
@@ -194,7 +208,9 @@ fn scan(
         found.epoch = found.epoch.max(last.fields.epoch);
         found.end = last.last_seq();
         found.last = Some(last);
-        found.active = Some((segment, end));
+        let is_sure = marker.is_some_and(|marker| marker.end >= found.end);
+        let unsure_from = if is_sure { end } else { index.offset(reader.base(), durable.next()).min(end) };
+        found.active = Some(FoundSegment { segment, unsure_from, end });
     } else {
         found.empty.push(segment);
     }
@@ -232,17 +248,13 @@ pub(crate) fn check_link(
 }
 
 /// Copies the torn tail beside its segment.
-pub(crate) fn keep_tail(dir: &Path, cut: &mut Cut) -> Result<()> {
-    let content = fs::read(&cut.segment).at("read", &cut.segment)?;
+pub(crate) fn keep_tail(dir: &LogDirectory, cut: &mut Cut) -> Result<()> {
+    let content = dir.open(&cut.segment, OpenMode::Read)?.read_all().at("read", &cut.segment)?;
     let offset = usize::try_from(cut.offset).unwrap_or(usize::MAX);
     let path = cut.segment.with_extension(format!("torn-{}", cut.offset));
-    File::create(&path)
-        .and_then(|mut file| {
-            file.write_all(content.get(offset..).unwrap_or_default()).and_then(|()| file.sync_all())
-        })
-        .at("write", &path)?;
+    dir.write(&path, content.get(offset..).unwrap_or_default())?;
     cut.kept = Some(path);
-    sync_directory(dir)
+    dir.sync()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
+use std::fs;
+
 use super::*;
 use crate::testing::{GAP, commit, event, open, options, rest, seq};
-use crate::{LogReader, LogWriter};
+use crate::{LogReader, LogWriter, list_segments};
 
 /// A log of some commits that was not closed: its directory, its only segment, and where each frame begins.
 fn log(commits: usize) -> (tempfile::TempDir, PathBuf, Vec<usize>) {

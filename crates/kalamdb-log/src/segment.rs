@@ -4,15 +4,15 @@
 //! offset table are checked. What a bad frame means, a torn write or rot or one that is being written right now, is for
 //! the caller to say.
 
-use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use log_format::{
     Bytes, FRAME_HEADER_BYTES, Frame, FrameBuffer, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Seq,
 };
 
+use crate::disk::{DiskFile, LogDirectory, OpenMode};
 use crate::error::{At, Error, Flaw, Result};
 
 const READ_BYTES: usize = 256 << 10;
@@ -27,26 +27,29 @@ pub struct SegmentPath {
 }
 
 /// The segments in a log's directory, in order; none where there is no directory.
-pub fn list_segments(dir: &Path) -> Result<Vec<SegmentPath>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).at("list", dir),
-    };
-    let mut segments = Vec::new();
-    for entry in entries {
-        let path = entry.at("list", dir)?.path();
-        let base = path
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_suffix(".klog"))
-            .filter(|digits| digits.len() == 20)
-            .and_then(|digits| digits.parse().ok());
-        if let Some(base) = base {
-            segments.push(SegmentPath { base_seq: Seq::new(base), path });
-        }
+pub fn list_segments(dir: impl Into<LogDirectory>) -> Result<Vec<SegmentPath>> {
+    dir.into().segments()
+}
+
+impl LogDirectory {
+    /// See [`list_segments`].
+    pub(crate) fn segments(&self) -> Result<Vec<SegmentPath>> {
+        let paths = match self.disk().list(self.path()) {
+            Ok(paths) => paths,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).at("list", self.path()),
+        };
+        let base = |path: &Path| -> Option<u64> {
+            let digits = path.file_name()?.to_str()?.strip_suffix(".klog")?;
+            (digits.len() == 20).then(|| digits.parse().ok())?
+        };
+        let mut segments: Vec<_> = paths
+            .into_iter()
+            .filter_map(|path| Some(SegmentPath { base_seq: Seq::new(base(&path)?), path }))
+            .collect();
+        segments.sort_by_key(|segment| segment.base_seq);
+        Ok(segments)
     }
-    segments.sort_by_key(|segment| segment.base_seq);
-    Ok(segments)
 }
 
 /// What stands at a place of a segment.
@@ -63,7 +66,7 @@ pub(crate) enum Step {
 /// Reads one segment, frame after frame.
 #[derive(Debug)]
 pub(crate) struct SegmentReader {
-    file: File,
+    file: Arc<dyn DiskFile>,
     segment: SegmentPath,
     header: SegmentHeader,
     position: u64,
@@ -73,9 +76,9 @@ pub(crate) struct SegmentReader {
 
 impl SegmentReader {
     /// Opens a segment at its first frame. A head that cannot be read is [`Error::Head`].
-    pub(crate) fn open(segment: SegmentPath) -> Result<Self> {
-        let file = File::open(&segment.path).at("open", &segment.path)?;
-        let head = read_at(&file, 0, SEGMENT_HEADER_BYTES).at("read", &segment.path)?;
+    pub(crate) fn open(dir: &LogDirectory, segment: SegmentPath) -> Result<Self> {
+        let file = dir.open(&segment.path, OpenMode::Read)?;
+        let head = read_at(&*file, 0, SEGMENT_HEADER_BYTES).at("read", &segment.path)?;
         let header = SegmentHeader::parse(&head)
             .map_err(|source| Error::Head { segment: segment.path.clone(), source })?;
         if header.base_seq != segment.base_seq {
@@ -109,12 +112,12 @@ impl SegmentReader {
 
     /// Bytes of the file.
     pub(crate) fn file_bytes(&self) -> Result<u64> {
-        self.file.metadata().map(|metadata| metadata.len()).at("inspect", self.path())
+        self.file.length().at("inspect", self.path())
     }
 
     /// Whether the file has no name any more: retention, or a writer that removed it because it held nothing.
     pub(crate) fn is_removed(&self) -> Result<bool> {
-        self.file.metadata().map(|metadata| metadata.nlink() == 0).at("inspect", self.path())
+        self.file.is_removed().at("inspect", self.path())
     }
 
     /// Damage at a place of this segment.
@@ -143,7 +146,7 @@ impl SegmentReader {
 
     fn read(&mut self) -> Result<Step> {
         self.buffer = Bytes::new();
-        let head = read_at(&self.file, self.position, FRAME_HEADER_BYTES).at("read", self.path())?;
+        let head = read_at(&*self.file, self.position, FRAME_HEADER_BYTES).at("read", self.path())?;
         if head.iter().all(|byte| *byte == 0) {
             return Ok(Step::End);
         }
@@ -151,7 +154,7 @@ impl SegmentReader {
             Ok(header) => header.length as usize,
             Err(error) => return Ok(Step::Bad(error)),
         };
-        let bytes = read_at(&self.file, self.position, length.max(READ_BYTES)).at("read", self.path())?;
+        let bytes = read_at(&*self.file, self.position, length.max(READ_BYTES)).at("read", self.path())?;
         self.buffer = Bytes::from_owner(bytes);
         self.buffer_at = self.position;
         Ok(Frame::parse(&self.buffer).map_or_else(Step::Bad, Step::Frame))
@@ -159,7 +162,7 @@ impl SegmentReader {
 
     /// Up to `count` bytes at `offset`; fewer only at the end of the file.
     pub(crate) fn bytes_at(&self, offset: u64, count: usize) -> Result<FrameBuffer> {
-        read_at(&self.file, offset, count).at("read", self.path())
+        read_at(&*self.file, offset, count).at("read", self.path())
     }
 
     /// Whether nothing but zeros stands from the position on.
@@ -178,18 +181,10 @@ impl SegmentReader {
     }
 }
 
-fn read_at(file: &File, offset: u64, count: usize) -> std::io::Result<FrameBuffer> {
+fn read_at(file: &dyn DiskFile, offset: u64, count: usize) -> std::io::Result<FrameBuffer> {
     let mut buffer = FrameBuffer::new();
     buffer.resize(count, 0);
-    let mut filled = 0;
-    while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
-        match file.read_at(free, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(bytes) => filled += bytes,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let filled = file.read_full_at(&mut buffer, offset)?;
     buffer.resize(filled, 0);
     Ok(buffer)
 }

@@ -1,20 +1,25 @@
 //! What the tests of this crate share.
 
-use std::path::Path;
 use std::time::Duration;
 
 use log_format::{ChangeEvent, EncodedEvent, Frame, Partition, RowInserted, Seq, TableId, UserId};
 
-use crate::{Durability, LogOptions, LogReader, LogWriter, Recovery};
+use crate::{Durability, LogDirectory, LogOptions, LogReader, LogWriter, Recovery};
 
 pub(crate) const GAP: u64 = 1000;
 
 /// Small segments, no zeros ahead.
 pub(crate) fn options() -> LogOptions {
-    LogOptions { segment_bytes: 4096, durability: Durability::Always, seq_gap: GAP, preallocate_bytes: 0 }
+    LogOptions {
+        segment_bytes: 4096,
+        durability: Durability::Always,
+        seq_gap: GAP,
+        preallocate_bytes: 0,
+        write_behind: true,
+    }
 }
 
-pub(crate) fn open(dir: &Path) -> (LogWriter, Recovery) {
+pub(crate) fn open(dir: impl Into<LogDirectory>) -> (LogWriter, Recovery) {
     LogWriter::open(dir, &options(), 1_000).unwrap()
 }
 

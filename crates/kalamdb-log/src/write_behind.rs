@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
-use crate::active::SegmentFile;
+use crate::disk::DiskFile;
 
 /// How far the disk may be behind before it is told to go on.
 const STEP_BYTES: u64 = 8 << 20;
@@ -17,7 +17,7 @@ const STEP_BYTES: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct WriteBehind {
     /// None once dropped.
-    files: Option<Sender<Arc<dyn SegmentFile>>>,
+    files: Option<Sender<Arc<dyn DiskFile>>>,
     // Held by the thread while it syncs: who holds it knows that no sync is under way. An operating system tells of a lost
     // write once only, so a failure that the thread was told of is kept for the writer.
     failure: Arc<Mutex<Option<io::Error>>>,
@@ -28,7 +28,7 @@ pub(crate) struct WriteBehind {
 
 impl WriteBehind {
     pub(crate) fn start() -> io::Result<Self> {
-        let (files, waiting) = crossbeam_channel::bounded::<Arc<dyn SegmentFile>>(1);
+        let (files, waiting) = crossbeam_channel::bounded::<Arc<dyn DiskFile>>(1);
         let failure = Arc::new(Mutex::new(None));
         let shared = Arc::clone(&failure);
         let thread = std::thread::Builder::new().name("log-write-behind".to_owned()).spawn(move || {
@@ -43,7 +43,7 @@ impl WriteBehind {
     }
 
     /// The active segment ends here now.
-    pub(crate) fn written(&mut self, file: &Arc<dyn SegmentFile>, end: u64) {
+    pub(crate) fn written(&mut self, file: &Arc<dyn DiskFile>, end: u64) {
         if end >= self.next {
             self.next = end + STEP_BYTES;
             if let Some(files) = &self.files {

@@ -3,7 +3,7 @@
 //! Nothing here knows a clock or a thread; the sequencer calls `stage` for each request of a group, `write` once, and
 //! `sync` when the durability asks for it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,21 +11,24 @@ use log_format::{
     ChangeEvent, DatabaseId, EncodedEvent, EpochStarted, Frame, FrameEncoder, FrameFields, FrameHeader, Seq,
 };
 
-use crate::active::ActiveSegment;
+use crate::active::{ActiveSegment, Ahead};
+use crate::disk::LogDirectory;
 use crate::error::{At, Error, Result};
 use crate::index::LogIndex;
-use crate::lock::{DirectoryLock, sync_directory};
+use crate::lock::DirectoryLock;
 use crate::marker::CleanMarker;
 use crate::options::{Durability, LogOptions};
 use crate::poison::Poison;
-use crate::recovery::{self, Found, Recovery};
-use crate::segment::SegmentPath;
+use crate::recovery::{self, Found, FoundSegment, Recovery};
 use crate::write_behind::WriteBehind;
+
+/// How much room is reserved at once where nobody waits for syncs.
+const RESERVE_BYTES: u64 = 8 << 20;
 
 /// Appends to a log. See the module for the order of calls.
 #[derive(Debug)]
 pub struct LogWriter {
-    dir: PathBuf,
+    dir: LogDirectory,
     options: LogOptions,
     database: DatabaseId,
     epoch: u32,
@@ -35,14 +38,14 @@ pub struct LogWriter {
     /// The offset in the active segment from which on the index wants another entry.
     note_at: u64,
     poison: Poison,
+    /// Why the last group was refused, while there is no space.
+    full: Option<Arc<Error>>,
     /// Where no sync is asked for, so that none comes to much.
     write_behind: Option<WriteBehind>,
-    /// The seq the next staged event gets.
-    next_seq: Seq,
-    /// The checksum of the last staged frame.
-    previous_crc: u32,
-    /// The commit time of the last staged frame.
-    commit_time: i64,
+    /// What the next staged frame follows.
+    staged: Tip,
+    /// What the next frame would follow if nothing were staged.
+    written: Tip,
     /// The last written seq.
     end: Seq,
     /// The last seq known to be durable.
@@ -53,6 +56,17 @@ pub struct LogWriter {
     _lock: DirectoryLock,
 }
 
+/// Where a chain of frames stands.
+#[derive(Clone, Copy, Debug)]
+struct Tip {
+    /// The seq the next event gets.
+    next_seq: Seq,
+    /// The checksum of the last frame.
+    crc: u32,
+    /// The commit time of the last frame.
+    commit_time: i64,
+}
+
 impl LogWriter {
     /// Opens the log in `dir`, made if missing, and begins a new epoch in it, durably.
     ///
@@ -61,12 +75,14 @@ impl LogWriter {
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Rot`], [`Error::Lost`] and what can be wrong with segments' heads; nothing is
-    /// changed then.
-    pub fn open(dir: &Path, options: &LogOptions, now_micros: i64) -> Result<(Self, Recovery)> {
-        std::fs::create_dir_all(dir).at("create", dir)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_directory(parent)?;
-        }
+    /// changed then. [`Error::Full`] and [`Error::Io`] where the disk does not take the epoch's event.
+    pub fn open(
+        dir: impl Into<LogDirectory>,
+        options: &LogOptions,
+        now_micros: i64,
+    ) -> Result<(Self, Recovery)> {
+        let dir = &dir.into();
+        dir.disk().create_dir_all(dir.path()).at("create", dir.path())?;
         let lock = DirectoryLock::take(dir)?;
         let index = Arc::new(LogIndex::new());
         let mut found = recovery::examine(dir, &index)?;
@@ -75,14 +91,22 @@ impl LogWriter {
         let epoch = found.epoch.saturating_add(1);
         CleanMarker::remove(dir)?;
         let is_unsynced = options.durability == Durability::Os;
-        let preallocate = if is_unsynced { 0 } else { options.preallocate_bytes };
-        let write_behind = is_unsynced.then(WriteBehind::start).transpose().at("start a thread for", dir)?;
+        let ahead = ahead(options);
+        let write_behind = (is_unsynced && options.write_behind).then(WriteBehind::start).transpose();
+        let write_behind = write_behind.at("start a thread for", dir.path())?;
         let active = match prepare(dir, &mut found)? {
-            Some((segment, end)) => ActiveSegment::reopen(segment, end, preallocate)?,
-            None => ActiveSegment::create(dir, database, epoch, next_seq, preallocate)?,
+            Some(FoundSegment { segment, unsure_from, end }) => {
+                ActiveSegment::reopen(dir, segment, unsure_from, end, ahead)?
+            }
+            None => ActiveSegment::create(dir, database, epoch, next_seq, ahead)?,
+        };
+        let tip = Tip {
+            next_seq,
+            crc: found.last.map_or(0, |last| last.crc),
+            commit_time: found.last.map_or(i64::MIN, |last| last.fields.commit_time),
         };
         let mut writer = Self {
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             options: *options,
             database,
             epoch,
@@ -92,9 +116,9 @@ impl LogWriter {
             note_at: 0,
             poison: Poison::default(),
             write_behind,
-            next_seq,
-            previous_crc: found.last.map_or(0, |last| last.crc),
-            commit_time: found.last.map_or(i64::MIN, |last| last.fields.commit_time),
+            full: None,
+            staged: tip,
+            written: tip,
             end: found.end,
             // What was found may still be in the operating system's memory only; the sync below settles it.
             durable: Seq::ZERO,
@@ -111,7 +135,7 @@ impl LogWriter {
             bytes: found.bytes,
             cut: found.cut,
         };
-        report(dir, &recovery);
+        report(dir.path(), &recovery);
         Ok((writer, recovery))
     }
 
@@ -127,43 +151,110 @@ impl LogWriter {
     /// before it.
     ///
     /// # Errors
-    /// [`Error::Encode`] where the events do not fit into a frame; the group is then as before.
+    /// [`Error::Encode`] where the events do not fit into a frame; the group is then as before. [`Error::Full`] since a
+    /// group was refused, until [`LogWriter::try_recover`] succeeds.
     pub fn stage(&mut self, events: &[EncodedEvent], commit_time: i64) -> Result<FrameHeader> {
-        self.poison.check()?;
+        self.check()?;
         let fields = FrameFields {
-            first_seq: self.next_seq,
+            first_seq: self.staged.next_seq,
             epoch: self.epoch,
-            previous_crc: self.previous_crc,
-            commit_time: commit_time.max(self.commit_time),
+            previous_crc: self.staged.crc,
+            commit_time: commit_time.max(self.staged.commit_time),
             durable_seq: self.durable,
         };
         let header = self.encoder.push(&fields, events)?;
-        self.next_seq = header.last_seq().next();
-        self.previous_crc = header.crc;
-        self.commit_time = fields.commit_time;
+        self.staged =
+            Tip { next_seq: header.last_seq().next(), crc: header.crc, commit_time: fields.commit_time };
         Ok(header)
     }
 
-    /// Writes the group, in one write, and gives its frames. They share one buffer.
-    pub fn write(&mut self) -> Result<Vec<Frame>> {
+    /// Refuses while nothing can be written.
+    fn check(&self) -> Result<()> {
         self.poison.check()?;
+        self.full.as_ref().map_or(Ok(()), |cause| Err(Error::Full { cause: Arc::clone(cause) }))
+    }
+
+    /// Writes the group, in one write, and gives its frames. They share one buffer.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where there is no space: nothing of the group was written and nobody can have read any of it, so
+    /// it is forgotten, its seqs go to the next one, and what was written before can be synced. [`Error::Poisoned`]
+    /// after any other failure, for good.
+    pub fn write(&mut self) -> Result<Vec<Frame>> {
+        self.check()?;
         if self.encoder.is_empty() {
             return Ok(Vec::new());
+        }
+        if let Err(error) = self.make_room() {
+            drop(self.encoder.take());
+            self.staged = self.written;
+            return Err(self.refused(error));
         }
         let written = self.write_group();
         self.poison.guard(written)
     }
 
-    fn write_group(&mut self) -> Result<Vec<Frame>> {
-        let bytes = self.encoder.as_bytes().len() as u64;
-        if self.active.has_frames() && self.active.end() + bytes > self.options.segment_bytes {
-            self.rotate()?;
+    /// What becomes of the writer where room could not be made.
+    fn refused(&mut self, error: Error) -> Error {
+        if !error.is_no_space() {
+            return self.poison.keep(error);
         }
+        if self.full.is_none() {
+            tracing::error!(%error, "the log waits for space");
+        }
+        let cause = Arc::new(error);
+        self.full = Some(Arc::clone(&cause));
+        Error::Full { cause }
+    }
+
+    /// Goes on after [`Error::Full`] if there is space again; fine where nothing is wrong. Nothing that was acknowledged
+    /// was lost, and no seq is skipped.
+    ///
+    /// # Errors
+    /// [`Error::Full`] while there is no space, [`Error::Poisoned`] where something else fails.
+    pub fn try_recover(&mut self) -> Result<()> {
+        self.poison.check()?;
+        if self.full.is_none() {
+            return Ok(());
+        }
+        let tried = if self.active.is_sealed() {
+            self.begin_segment(self.staged.next_seq)
+        } else {
+            self.active.probe_room()
+        };
+        tried.map_err(|error| self.refused(error))?;
+        self.full = None;
+        tracing::info!("there is space again for the log");
+        Ok(())
+    }
+
+    /// Whether the log waits for space; see [`LogWriter::try_recover`].
+    pub const fn is_full(&self) -> bool {
+        self.full.is_some()
+    }
+
+    /// Makes sure that the group can be written, in the active segment or a new one.
+    fn make_room(&mut self) -> Result<()> {
+        let bytes = self.encoder.as_bytes().len() as u64;
+        let is_over = self.active.has_frames() && self.active.end() + bytes > self.options.segment_bytes;
+        if is_over || self.active.is_sealed() {
+            if !self.active.is_sealed() {
+                self.settle()?;
+                self.active.seal()?;
+                self.durable = self.end;
+            }
+            self.begin_segment(FrameHeader::parse(self.encoder.as_bytes())?.fields.first_seq)?;
+        }
+        self.active.make_room(bytes)
+    }
+
+    fn write_group(&mut self) -> Result<Vec<Frame>> {
         let mut offset = self.active.end();
         self.active.append(self.encoder.as_bytes())?;
         if let Some(write_behind) = &mut self.write_behind {
             write_behind.written(self.active.file(), self.active.end());
         }
+        self.written = self.staged;
         let frames = self.encoder.take_frames();
         for frame in &frames {
             if offset >= self.note_at {
@@ -175,20 +266,15 @@ impl LogWriter {
         Ok(frames)
     }
 
-    /// Seals the active segment and begins the next one, with the first seq of the group.
-    fn rotate(&mut self) -> Result<()> {
-        self.settle()?;
-        self.active.seal()?;
-        self.durable = self.end;
-        let first = FrameHeader::parse(self.encoder.as_bytes())?.fields.first_seq;
-        let preallocate =
-            if self.options.durability == Durability::Os { 0 } else { self.options.preallocate_bytes };
-        self.active = ActiveSegment::create(&self.dir, self.database, self.epoch, first, preallocate)?;
+    /// Begins the segment behind the active one, which is sealed.
+    fn begin_segment(&mut self, base: Seq) -> Result<()> {
+        self.active =
+            ActiveSegment::create(&self.dir, self.database, self.epoch, base, ahead(&self.options))?;
         if let Some(write_behind) = &mut self.write_behind {
             write_behind.begin_segment();
         }
         self.note_at = 0;
-        tracing::debug!(base_seq = %first, "began a segment");
+        tracing::debug!(base_seq = %base, "began a segment");
         Ok(())
     }
 
@@ -237,12 +323,14 @@ impl LogWriter {
     }
 
     /// Writes and syncs what is left and notes that nothing beyond was handed out, so that the next writer goes on
-    /// without a gap.
+    /// without a gap. A group that waits for space is given up.
     pub fn close(mut self) -> Result<()> {
-        self.write()?;
+        if !self.is_full() {
+            self.write()?;
+        }
         let sealed = self.settle().and_then(|()| self.active.seal());
         self.poison.guard(sealed)?;
-        CleanMarker { end: self.end, crc: self.previous_crc }.write(&self.dir)
+        CleanMarker { end: self.end, crc: self.written.crc }.write(&self.dir)
     }
 
     /// The last written seq.
@@ -257,7 +345,7 @@ impl LogWriter {
 
     /// The seq the next staged event gets.
     pub const fn next_seq(&self) -> Seq {
-        self.next_seq
+        self.staged.next_seq
     }
 
     /// The writer's epoch.
@@ -272,7 +360,7 @@ impl LogWriter {
 
     /// The commit time of the last staged frame, microseconds since 1970.
     pub const fn last_commit_time(&self) -> i64 {
-        self.commit_time
+        self.staged.commit_time
     }
 
     /// When a write counts as done.
@@ -282,24 +370,26 @@ impl LogWriter {
 
     /// The directory.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.dir.path()
     }
 
     /// The index the writer fills, for readers of this process.
     pub fn index(&self) -> Arc<LogIndex> {
         Arc::clone(&self.index)
     }
+}
 
-    #[cfg(test)]
-    pub(crate) fn put_file(&mut self, file: Arc<dyn crate::active::SegmentFile>) {
-        self.active.put_file(file);
-    }
+/// Room ahead costs a sync less where somebody waits for it.
+fn ahead(options: &LogOptions) -> Ahead {
+    let is_unsynced = options.durability == Durability::Os;
+    let (zeros, reserve) = if is_unsynced { (0, RESERVE_BYTES) } else { (options.preallocate_bytes, 0) };
+    Ahead { segment_bytes: options.segment_bytes, zeros, reserve }
 }
 
 /// Removes segments without frames and gives the segment to go on with, if there is one.
 ///
 /// IMPORTANT: where a segment is removed, the one before it is not written to again, for a reader may have left it.
-fn prepare(dir: &Path, found: &mut Found) -> Result<Option<(SegmentPath, u64)>> {
+fn prepare(dir: &LogDirectory, found: &mut Found) -> Result<Option<FoundSegment>> {
     if found.keep
         && let Some(cut) = &mut found.cut
     {
@@ -309,10 +399,10 @@ fn prepare(dir: &Path, found: &mut Found) -> Result<Option<(SegmentPath, u64)>> 
         return Ok(found.active.take());
     }
     for segment in &found.empty {
-        std::fs::remove_file(&segment.path).at("remove", &segment.path)?;
+        dir.remove(&segment.path)?;
     }
-    tracing::info!(dir = %dir.display(), count = found.empty.len(), "removed segments without frames");
-    sync_directory(dir)?;
+    tracing::info!(dir = %dir.path().display(), count = found.empty.len(), "removed segments without frames");
+    dir.sync()?;
     Ok(None)
 }
 

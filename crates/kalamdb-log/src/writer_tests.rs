@@ -1,31 +1,10 @@
 use std::fs;
-use std::io;
 
 use super::*;
 use crate::LogReader;
-use crate::active::SegmentFile;
 use crate::segment::list_segments;
+use crate::simulation::{Fault, Random, SimulatedDisk};
 use crate::testing::{GAP, commit, event, open, options, rest, seq};
-
-/// A disk that has no room left, or breaks when it should sync.
-#[derive(Debug)]
-struct BrokenDisk {
-    writes: bool,
-}
-
-impl SegmentFile for BrokenDisk {
-    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        if self.writes { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::Error::other("input/output error"))
-    }
-
-    fn truncate(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn a_new_log_begins_with_its_epoch() {
@@ -137,12 +116,19 @@ fn what_does_not_fit_leaves_the_group_as_it_was() {
     assert_eq!(rest(&mut LogReader::open(dir.path())), [(1, 1), (2, 2), (3, 3)]);
 }
 
+/// A disk that fails when it is told to, and the log's directory on it.
+fn failing() -> (SimulatedDisk, LogDirectory) {
+    let disk = SimulatedDisk::new(1);
+    (disk.clone(), LogDirectory::new(Arc::new(disk), "/log"))
+}
+
 #[test]
 fn a_failed_write_poisons() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut writer, _) = open(dir.path());
+    let (disk, dir) = failing();
+    let (mut writer, _) = open(&dir);
     commit(&mut writer, 1);
-    writer.put_file(Arc::new(BrokenDisk { writes: false }));
+    // The first call makes room, the second writes.
+    disk.fail_at(disk.calls() + 1, Fault::InputOutput);
     writer.stage(&[event(1)], 0).unwrap();
     for _ in 0..2 {
         let failed = writer.write().unwrap_err();
@@ -152,17 +138,17 @@ fn a_failed_write_poisons() {
     assert!(matches!(writer.stage(&[event(1)], 0), Err(Error::Poisoned { .. })));
     assert!(matches!(writer.sync(), Err(Error::Poisoned { .. })));
     assert!(matches!(writer.close(), Err(Error::Poisoned { .. })));
-    let (_, recovery) = open(dir.path());
+    let (_, recovery) = open(&dir);
     assert_eq!((recovery.previous_end, recovery.gap), (seq(2), true));
 }
 
 #[test]
 fn a_failed_sync_poisons() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut writer, _) = open(dir.path());
-    writer.put_file(Arc::new(BrokenDisk { writes: true }));
+    let (disk, dir) = failing();
+    let (mut writer, _) = open(&dir);
     writer.stage(&[event(1)], 0).unwrap();
     writer.write().unwrap();
+    disk.fail_at(disk.calls(), Fault::InputOutput);
     for _ in 0..2 {
         let failed = writer.sync().unwrap_err();
         let Error::Poisoned { cause } = &failed else { panic!("{failed:?}") };
@@ -170,6 +156,87 @@ fn a_failed_sync_poisons() {
     }
     assert_eq!(writer.durable(), seq(1));
     assert!(matches!(writer.write(), Err(Error::Poisoned { .. })));
+}
+
+#[test]
+fn a_full_disk_refuses_one_group_and_goes_on_once_there_is_space() {
+    let (disk, dir) = failing();
+    for preallocate_bytes in [0, 2048] {
+        let options = LogOptions { preallocate_bytes, ..options() };
+        let (mut writer, _) = LogWriter::open(&dir, &options, 0).unwrap();
+        let mut refusals = 0;
+        for _ in 0..30 {
+            let before = writer.next_seq();
+            writer.stage(&[event(100)], 0).unwrap();
+            writer.write().unwrap();
+            disk.set_capacity(Some(disk.used()));
+            let refused = loop {
+                let next = writer.next_seq();
+                writer.stage(&[event(400), event(400)], 9_000).unwrap();
+                match writer.write() {
+                    Ok(_) => {}
+                    Err(error) => {
+                        assert_eq!(writer.next_seq(), next, "its seqs are free again");
+                        break error;
+                    }
+                }
+            };
+            assert!(matches!(&refused, Error::Full { cause } if cause.is_no_space()), "{refused:?}");
+            refusals += 1;
+            assert!(writer.is_full() && writer.last_commit_time() < 9_000 || writer.end() > before);
+            assert!(matches!(writer.stage(&[event(1)], 0), Err(Error::Full { .. })));
+            assert!(matches!(writer.write(), Err(Error::Full { .. })));
+            assert_eq!(writer.sync().unwrap(), writer.end(), "what was written can still be made durable");
+            assert!(matches!(writer.try_recover(), Err(Error::Full { .. })));
+            disk.set_capacity(None);
+            writer.try_recover().unwrap();
+            commit(&mut writer, 1);
+        }
+        assert_eq!(refusals, 30);
+        let mut reader = LogReader::open(&dir);
+        let mut last = Seq::ZERO;
+        while let Some(frame) = reader.next().unwrap() {
+            assert_eq!(frame.first_seq(), last.next(), "no gap, nothing lost");
+            last = frame.last_seq();
+        }
+        assert_eq!(last, writer.end());
+        assert_eq!(reader.unfinished().unwrap(), None);
+        assert!(list_segments(&dir).unwrap().len() > 3);
+        writer.close().unwrap();
+    }
+}
+
+#[test]
+fn no_space_where_room_was_made_poisons() {
+    let (disk, dir) = failing();
+    let (mut writer, _) = open(&dir);
+    writer.stage(&[event(1)], 0).unwrap();
+    // The reservation first, then the write itself: there the disk broke its word.
+    disk.fail_at(disk.calls() + 1, Fault::NoSpace);
+    assert!(matches!(writer.write(), Err(Error::Poisoned { .. })));
+    assert!(matches!(writer.try_recover(), Err(Error::Poisoned { .. })));
+}
+
+/// What failed was a sync of pages that the system then holds as clean: the next sync must not take them for durable.
+#[test]
+fn what_a_failed_sync_dropped_is_written_again() {
+    for seed in 0..20 {
+        let disk = SimulatedDisk::new(seed);
+        let dir = LogDirectory::new(Arc::new(disk.clone()), "/log");
+        let (mut writer, _) = open(&dir);
+        writer.stage(&[event(1500)], 0).unwrap();
+        writer.write().unwrap();
+        disk.fail_at(disk.calls(), Fault::InputOutput);
+        assert!(writer.sync().is_err());
+        drop(writer);
+        let (mut writer, recovery) = open(&dir);
+        assert_eq!(recovery.previous_end, seq(2), "the page cache still shows it");
+        commit(&mut writer, 1);
+        let acknowledged = writer.end();
+        let after = disk.crash(&mut Random::new(seed));
+        let (_, recovery) = open(LogDirectory::new(Arc::new(after), "/log"));
+        assert_eq!(recovery.previous_end, acknowledged, "seed {seed}");
+    }
 }
 
 #[test]

@@ -154,6 +154,7 @@ fn cuts_taken_while_another_thread_applies_are_whole() {
 fn a_cut_outlives_the_handle_it_came_from() {
     let (dir, store) = filled();
     let cut = store.cut().unwrap();
+    store.flush(true).unwrap();
     drop(store);
     assert_eq!(table_rows(&cut, Keyspace::User, TABLE).len(), 5);
     drop(cut);

@@ -140,6 +140,39 @@ impl Annotations {
         self.add(60, 4, "crc32c of what precedes");
     }
 
+    /// The footer of a segment.
+    pub(super) fn footer(&mut self, bytes: &[u8]) {
+        let (entries, partitions) = (u32_at(bytes, 80) as usize, u32_at(bytes, 84) as usize);
+        self.add(0, 8, "magic: KALAMFTR");
+        self.add(8, 4, "flags: none");
+        self.add(12, 4, format!("last_epoch = {}", u32_at(bytes, 12)));
+        self.add(16, 8, format!("base_seq = {}", u64_at(bytes, 16)));
+        self.add(24, 8, format!("last_seq = {}", u64_at(bytes, 24)));
+        self.add(32, 8, format!("first_time = {}", i64_at(bytes, 32)));
+        self.add(40, 8, format!("last_time = {}", i64_at(bytes, 40)));
+        self.add(48, 8, format!("frames = {}", u64_at(bytes, 48)));
+        self.add(56, 8, format!("events = {}", u64_at(bytes, 56)));
+        self.add(64, 8, format!("end = {}", u64_at(bytes, 64)));
+        self.add(72, 4, "crc32c of the frame before the first");
+        self.add(76, 4, "crc32c of the last frame");
+        self.add(80, 4, format!("entries = {entries}"));
+        self.add(84, 4, format!("partitions = {partitions}"));
+        for index in 0..entries {
+            let at = 96 + 24 * index;
+            self.add(at, 8, format!("entry {index}: first_seq = {}", u64_at(bytes, at)));
+            self.add(at + 8, 8, format!("entry {index}: commit_time = {}", i64_at(bytes, at + 8)));
+            self.add(at + 16, 8, format!("entry {index}: offset = {}", u64_at(bytes, at + 16)));
+        }
+        for index in 0..partitions {
+            let at = 96 + 24 * entries + 8 * index;
+            self.add(at, 8, format!("partition {index} = {:016x}", u64_at(bytes, at)));
+        }
+        let tail = bytes.len() - 16;
+        self.add(tail, 4, "crc32c of what precedes, from the footer's beginning");
+        self.add(tail + 4, 4, format!("length = {}", u32_at(bytes, tail + 4)));
+        self.add(tail + 8, 8, "magic: KALAMEND");
+    }
+
     /// A row whose cells hold these values.
     pub(super) fn row(&mut self, bytes: &[u8], values: &[Value]) {
         self.add(0, 4, format!("schema version = {}", u32_at(bytes, 0)));

@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use self::annotate::Annotations;
-use crate::{ArchivedChangeEvent, DataType, Frame, KeyReader, RowReader, SegmentHeader, Value};
+use crate::{
+    ArchivedChangeEvent, DataType, Frame, KeyReader, RowReader, SegmentFooter, SegmentHeader, Value,
+};
 
 mod annotate;
 mod archived;
@@ -88,6 +90,12 @@ fn of_structures() -> Vec<Vector> {
             vectors.push(vector(name, what, bytes, annotations));
         };
     annotated("segment", "The head of a segment.", rejections::segment(), &Annotations::segment);
+    annotated(
+        "footer",
+        "The footer of a segment of two frames, with events of the catalog, of table 42 and of ada's rows in table 7.",
+        rejections::footer().encode().unwrap(),
+        &Annotations::footer,
+    );
     annotated("frame", "A frame of two events.", rejections::frame(), &Annotations::frame);
     let values = samples::values();
     annotated("row", "A row with a cell of each type.", samples::row(&values), &|annotations, bytes| {
@@ -165,6 +173,10 @@ fn the_other_vectors_are_read_as_what_they_are() {
     assert_eq!((header.epoch, header.base_seq.get()), (3, 42));
     assert_eq!(header.database.to_string(), "0123456789abcdeffedcba9876543210");
     assert_eq!(header.encode(), *stored("segment"));
+
+    let footer = stored("footer");
+    assert_eq!(SegmentFooter::parse(&footer).unwrap(), rejections::footer());
+    assert_eq!(SegmentFooter::length(&footer[footer.len() - 16..]), Some(footer.len()));
 
     let frame = Frame::parse(&rejections::aligned(&stored("frame"))).unwrap();
     assert_eq!((frame.first_seq().get(), frame.last_seq().get(), frame.header().fields.epoch), (42, 43, 3));

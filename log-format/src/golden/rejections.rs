@@ -2,14 +2,15 @@
 
 use super::samples;
 use crate::{
-    Bytes, DataType, DatabaseId, Error, Frame, FrameBuffer, FrameEncoder, FrameFields, KeyReader, RowReader,
-    SegmentHeader, Seq,
+    Bytes, DataType, DatabaseId, Error, FooterEntry, Frame, FrameBuffer, FrameEncoder, FrameFields,
+    KeyReader, Partition, PartitionHash, RowReader, SegmentFooter, SegmentHeader, Seq, TableId, UserId,
 };
 
 /// What reads the bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reader {
     Segment,
+    Footer,
     Frame,
     Row,
     Key(DataType),
@@ -35,6 +36,7 @@ pub(super) fn aligned(bytes: &[u8]) -> Bytes {
 pub(super) fn read(reader: Reader, bytes: &[u8]) -> Result<(), Error> {
     match reader {
         Reader::Segment => SegmentHeader::parse(bytes).map(drop),
+        Reader::Footer => SegmentFooter::parse(bytes).map(drop),
         Reader::Frame => {
             let frame = Frame::parse(&aligned(bytes))?;
             frame.events().try_for_each(|(_, event)| event.map(drop))
@@ -51,6 +53,39 @@ pub(super) fn segment() -> Vec<u8> {
         base_seq: Seq::new(42),
     };
     header.encode().to_vec()
+}
+
+pub(super) fn footer() -> SegmentFooter {
+    let mut partitions = vec![
+        PartitionHash::CATALOG,
+        PartitionHash::of(&Partition::shared(TableId::new(42))),
+        PartitionHash::of(&Partition::of_user(TableId::new(7), UserId::new("ada"))),
+    ];
+    partitions.sort();
+    let entry = |seq, commit_time, offset| FooterEntry { first_seq: Seq::new(seq), commit_time, offset };
+    SegmentFooter {
+        base_seq: Seq::new(42),
+        last_seq: Seq::new(46),
+        last_epoch: 3,
+        previous_crc: 0x1122_3344,
+        last_crc: 0x5566_7788,
+        first_time: 1_790_000_000_000_000,
+        last_time: 1_790_000_000_500_000,
+        frames: 2,
+        events: 5,
+        end: 70_064,
+        entries: vec![entry(42, 1_790_000_000_000_000, 64), entry(44, 1_790_000_000_500_000, 66_064)],
+        partitions: Some(partitions),
+    }
+}
+
+/// The footer with `patch` put in at `at` and its checksum made right.
+fn sealed_footer(at: usize, patch: &[u8]) -> Vec<u8> {
+    let mut bytes = patched(footer().encode().unwrap(), at, patch);
+    let tail = bytes.len() - 16;
+    let crc = crc32c::crc32c(&bytes[..tail]);
+    bytes[tail..tail + 4].copy_from_slice(&crc.to_le_bytes());
+    bytes
 }
 
 pub(super) fn frame() -> Vec<u8> {
@@ -119,6 +154,44 @@ fn of_segments() -> Vec<Rejection> {
         of("segment-flags", "an unknown flag", sealed_segment(patched(segment(), 12, &[1])), |error| {
             matches!(error, Error::Flags { flags: 1, .. })
         }),
+    ]
+}
+
+fn of_footers() -> Vec<Rejection> {
+    let of = |name, why, bytes, expects| rejection(name, Reader::Footer, why, bytes, expects);
+    let whole = footer().encode().unwrap();
+    let first_hash = 96 + 2 * 24;
+    vec![
+        of("footer-truncated", "it is shorter than a footer can be", whole[..96].to_vec(), |error| {
+            matches!(error, Error::Truncated { needed: 112, available: 96, .. })
+        }),
+        of("footer-magic", "it begins with another letter", sealed_footer(0, b"X"), |error| {
+            matches!(error, Error::Footer { .. })
+        }),
+        of("footer-length", "its first 16 bytes are missing", whole[16..].to_vec(), |error| {
+            matches!(error, Error::Footer { .. })
+        }),
+        of("footer-checksum", "one bit of the last seq is flipped", patched(whole, 24, &[0x2f]), |error| {
+            matches!(error, Error::Checksum { .. })
+        }),
+        of("footer-flags", "an unknown flag", sealed_footer(8, &[2]), |error| {
+            matches!(error, Error::Flags { flags: 2, .. })
+        }),
+        of("footer-counts", "one partition more than there is room for", sealed_footer(84, &[9]), |error| {
+            matches!(error, Error::Footer { .. })
+        }),
+        of(
+            "footer-entries",
+            "the second entry stands before the first",
+            sealed_footer(96 + 40, &[1, 0, 0]),
+            |error| matches!(error, Error::Footer { .. }),
+        ),
+        of(
+            "footer-partitions",
+            "the first partition is above the second",
+            sealed_footer(first_hash + 7, &[0xff]),
+            |error| matches!(error, Error::Footer { .. }),
+        ),
     ]
 }
 
@@ -210,6 +283,7 @@ fn of_rows_and_keys() -> Vec<Rejection> {
 /// All of them.
 pub(super) fn all() -> Vec<Rejection> {
     let mut all = of_segments();
+    all.extend(of_footers());
     all.extend(of_frames());
     all.extend(of_rows_and_keys());
     all

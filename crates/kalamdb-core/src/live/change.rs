@@ -8,7 +8,7 @@ use datafusion::arrow::array::RecordBatch;
 use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq};
 
 use crate::error::Result;
-use crate::live::query::{LiveQuery, live_shape};
+use crate::live::query::LiveQuery;
 use crate::rows::{BatchBuilder, RowHead};
 use crate::table::TableInfo;
 
@@ -147,7 +147,8 @@ impl<'f> PartitionChanges<'f> {
     }
 }
 
-type PayloadKey = (String, ChangeKind, Vec<u32>);
+/// The number of a projection, and of which changes.
+type PayloadKey = (u64, ChangeKind, Vec<u32>);
 
 /// The rows of one partition's changes in Arrow, made once for all live queries that may match.
 pub(crate) struct ChangeBatches {
@@ -155,42 +156,46 @@ pub(crate) struct ChangeBatches {
     seqs: Vec<Seq>,
     /// By change: its row in `new`, in `old`.
     places: Vec<(Option<u32>, Option<u32>)>,
-    new: RecordBatch,
-    old: RecordBatch,
+    new: Option<RecordBatch>,
+    old: Option<RecordBatch>,
     /// Payloads that others may share.
     made: HashMap<PayloadKey, Arc<ChangePayload>>,
 }
 
 impl ChangeBatches {
-    pub(crate) fn new(info: &TableInfo, changes: &PartitionChanges<'_>) -> Result<Self> {
-        let shape = live_shape(info);
-        let mut new = BatchBuilder::new(info, &shape)?;
-        let mut old = BatchBuilder::new(info, &shape)?;
+    pub(crate) fn new<'t>(info: &'t TableInfo, changes: &PartitionChanges<'_>) -> Result<Self> {
+        let (mut new, mut old) = (None, None);
         let mut places = Vec::with_capacity(changes.changes.len());
-        let updated = changes.commit_time;
         for change in &changes.changes {
-            let add = |builder: &mut BatchBuilder<'_>, row: Option<&[u8]>, deleted| -> Result<_> {
+            let head = RowHead { seq: change.seq, updated: changes.commit_time, deleted: false };
+            let add = |builder: &mut Option<BatchBuilder<'t>>, row: Option<&[u8]>| -> Result<_> {
                 let Some(row) = row else { return Ok(None) };
-                builder.push(RowHead { seq: change.seq, updated, deleted }, row)?;
+                let builder = match builder {
+                    Some(builder) => builder,
+                    None => builder.insert(BatchBuilder::new(info, info.shape(), changes.changes.len())?),
+                };
+                builder.push(head, row)?;
                 Ok(u32::try_from(builder.rows() - 1).ok())
             };
-            let place = (add(&mut new, change.new, false)?, add(&mut old, change.old, false)?);
-            places.push(place);
+            places.push((add(&mut new, change.new)?, add(&mut old, change.old)?));
         }
+        let finish = |builder: Option<BatchBuilder<'_>>| builder.map(|mut rows| rows.finish()).transpose();
         Ok(Self {
             commit_time: changes.commit_time,
             seqs: changes.changes.iter().map(|change| change.seq).collect(),
             places,
-            new: new.finish()?,
-            old: old.finish()?,
+            new: finish(new)?,
+            old: finish(old)?,
             made: HashMap::new(),
         })
     }
 
     /// The frames this commit makes for a live query whose last frame had the seq `prev_seq`.
     pub(crate) fn frames(&mut self, query: &LiveQuery, prev_seq: Seq) -> Result<Vec<ChangeFrame>> {
-        let matches_new = query.matching(&self.new)?;
-        let matches_old = query.matching(&self.old)?;
+        let matches = |batch: &Option<RecordBatch>| {
+            batch.as_ref().map_or(Ok(Vec::new()), |batch| query.matching(batch))
+        };
+        let (matches_new, matches_old) = (matches(&self.new)?, matches(&self.old)?);
         let is = |mask: &[bool], row: Option<u32>| {
             row.and_then(|row| mask.get(row as usize)).copied().unwrap_or_default()
         };
@@ -219,22 +224,23 @@ impl ChangeBatches {
     }
 
     fn payload(&mut self, query: &LiveQuery, kind: ChangeKind, run: Vec<u32>) -> Result<Arc<ChangePayload>> {
-        let key = (query.signature.clone(), kind, run);
+        let key = (query.projection.number(), kind, run);
         if let Some(made) = self.made.get(&key) {
             return Ok(Arc::clone(made));
         }
         let places = key.2.iter().filter_map(|index| self.places.get(*index as usize));
         let (new, old): (Vec<_>, Vec<_>) = places.copied().unzip();
-        let pick = |batch: &RecordBatch, rows: Vec<Option<u32>>| {
-            query.project(batch, &rows.into_iter().flatten().collect::<Vec<_>>())
+        let pick = |batch: &Option<RecordBatch>, rows: Vec<Option<u32>>| {
+            let rows: Vec<u32> = rows.into_iter().flatten().collect();
+            batch.as_ref().map(|batch| query.projection.project(batch, &rows)).transpose()
         };
         let seq = key.2.last().and_then(|index| self.seqs.get(*index as usize)).copied().unwrap_or_default();
         let payload = Arc::new(ChangePayload {
             kind,
             seq,
             commit_time: self.commit_time,
-            rows: (kind != ChangeKind::Delete).then(|| pick(&self.new, new)).transpose()?,
-            old_rows: (kind != ChangeKind::Insert).then(|| pick(&self.old, old)).transpose()?,
+            rows: if kind == ChangeKind::Delete { None } else { pick(&self.new, new)? },
+            old_rows: if kind == ChangeKind::Insert { None } else { pick(&self.old, old)? },
             encoded: [const { OnceLock::new() }; 2],
         });
         self.made.insert(key, Arc::clone(&payload));

@@ -2,6 +2,7 @@
 //!
 //! - [`Feed`]: the newest commits, kept in memory for those who read along.
 //! - `query`: a subscription's SQL, compiled once.
+//! - `projection`: what live queries select, shared by those that select the same.
 //! - `change`: what one commit changes for one live query.
 //! - `router`: who gets what, as commits are published.
 //! - `subscription`: one subscriber's way through snapshot, log and live commits.
@@ -12,6 +13,7 @@
 
 mod change;
 mod feed;
+mod projection;
 mod query;
 mod router;
 mod subscription;

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use datafusion::arrow::compute::take_record_batch;
-use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch};
+use datafusion::arrow::datatypes::{
+    ArrowPrimitiveType, DataType as ArrowType, Field, Int16Type, Int32Type, Int64Type, Schema,
+};
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{
     BinaryExpr, Expr, LogicalPlan, Operator, Volatility, utils::split_conjunction,
 };
 use datafusion::physical_expr::PhysicalExpr;
-use log_format::{KeyBuilder, Partition};
+use log_format::{KeyBuilder, Partition, Value};
 
 use crate::error::{Error, Result, from_query};
-use crate::rows::Shape;
+use crate::live::projection::{Projection, Projections};
 use crate::table::TableInfo;
 use crate::values;
 
@@ -27,17 +28,23 @@ pub(crate) struct Route {
     pub(crate) value: Vec<u8>,
 }
 
+/// Which rows match.
+#[derive(Debug)]
+enum Condition {
+    All,
+    /// Those with this value in this column.
+    Equals(usize, Value),
+    Expression(Arc<dyn PhysicalExpr>),
+}
+
 /// A compiled live query.
 #[derive(Debug)]
 pub(crate) struct LiveQuery {
     pub(crate) info: Arc<TableInfo>,
     pub(crate) partition: Partition,
-    filter: Option<Arc<dyn PhysicalExpr>>,
-    projection: Vec<Arc<dyn PhysicalExpr>>,
+    condition: Condition,
     /// What subscribers see; `_seq` is always in it.
-    pub(crate) schema: SchemaRef,
-    /// Two live queries with the same signature over the same table project alike.
-    pub(crate) signature: String,
+    pub(crate) projection: Arc<Projection>,
     pub(crate) route: Option<Route>,
 }
 
@@ -48,6 +55,7 @@ impl LiveQuery {
         plan: &LogicalPlan,
         info: Arc<TableInfo>,
         partition: Partition,
+        projections: &Projections,
     ) -> Result<Self> {
         let LogicalPlan::Projection(projection) = plan else { return Err(shape_error(plan)) };
         let (scan, predicate) = match projection.input.as_ref() {
@@ -79,42 +87,56 @@ impl LiveQuery {
             let bare = expression.clone().unalias_nested().data;
             state.create_physical_expr(bare, input).map_err(from_query)
         };
-        let filter = predicate.as_ref().map(physical).transpose()?;
-        let columns = projection.expr.iter().map(physical).collect::<Result<Vec<_>>>()?;
-        let schema = Arc::new(Schema::new(
-            projection.schema.fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<Field>>(),
-        ));
         let signature = projection.expr.iter().map(ToString::to_string).collect::<Vec<_>>().join("\u{1}");
-        let route = predicate.as_ref().and_then(|predicate| find_route(&info, predicate));
-        Ok(Self { info, partition, filter, projection: columns, schema, signature, route })
+        let shared = projections.shared(info.id(), info.version(), signature, || {
+            let columns = projection.expr.iter().map(physical).collect::<Result<Vec<_>>>()?;
+            let fields = projection.schema.fields().iter().map(|field| field.as_ref().clone());
+            Ok((columns, Arc::new(Schema::new(fields.collect::<Vec<Field>>()))))
+        })?;
+        let equality = predicate.as_ref().and_then(|predicate| find_equality(&info, predicate));
+        let condition = match (&predicate, &equality) {
+            (None, _) => Condition::All,
+            (Some(predicate), Some((column, value))) if split_conjunction(predicate).len() == 1 => {
+                Condition::Equals(*column, value.clone())
+            }
+            (Some(predicate), _) => Condition::Expression(physical(predicate)?),
+        };
+        let route = equality.and_then(|(column, value)| {
+            let mut key = KeyBuilder::new();
+            key.push(&value).ok()?;
+            Some(Route { column, value: key.finish() })
+        });
+        Ok(Self { info, partition, condition, projection: shared, route })
     }
 
     /// Which rows of a batch match.
     pub(crate) fn matching(&self, batch: &RecordBatch) -> Result<Vec<bool>> {
-        let Some(filter) = &self.filter else { return Ok(vec![true; batch.num_rows()]) };
-        let mask = filter.evaluate(batch)?.into_array(batch.num_rows())?;
-        if mask.data_type() == &datafusion::arrow::datatypes::DataType::Null {
+        let expression = match &self.condition {
+            Condition::All => return Ok(vec![true; batch.num_rows()]),
+            Condition::Equals(column, value) => return Ok(equal(batch.column(*column), value)),
+            Condition::Expression(expression) => expression,
+        };
+        let mask = expression.evaluate(batch)?.into_array(batch.num_rows())?;
+        if mask.data_type() == &ArrowType::Null {
             return Ok(vec![false; batch.num_rows()]);
         }
         let mask = mask.as_boolean();
         Ok((0..mask.len()).map(|row| mask.is_valid(row) && mask.value(row)).collect())
     }
+}
 
-    /// What subscribers see of these rows of a batch.
-    pub(crate) fn project(&self, batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch> {
-        let picked = take_record_batch(batch, &UInt32Array::from(rows.to_vec()))?;
-        let arrays = self
-            .projection
-            .iter()
-            .map(|expression| expression.evaluate(&picked)?.into_array(picked.num_rows()))
-            .collect::<Result<Vec<_>, _>>()?;
-        // An expression may come out as another type of text than planned; what is sent is the same.
-        let fields = self.schema.fields().iter().zip(&arrays).map(|(field, array)| {
-            field.as_ref().clone().with_data_type(array.data_type().clone()).with_nullable(true)
-        });
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let options = RecordBatchOptions::new().with_row_count(Some(picked.num_rows()));
-        Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+/// Which values of a column are this one. Of the types that [`lossless`] lets through.
+fn equal(array: &dyn Array, value: &Value) -> Vec<bool> {
+    fn integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, value: T::Native) -> Vec<bool> {
+        array.iter().map(|found| found == Some(value)).collect()
+    }
+    match value {
+        Value::SmallInt(value) => integers(array.as_primitive::<Int16Type>(), *value),
+        Value::Int(value) => integers(array.as_primitive::<Int32Type>(), *value),
+        Value::BigInt(value) => integers(array.as_primitive::<Int64Type>(), *value),
+        Value::Boolean(value) => array.as_boolean().iter().map(|found| found == Some(*value)).collect(),
+        Value::Text(value) => array.as_string::<i32>().iter().map(|found| found == Some(value)).collect(),
+        _ => vec![false; array.len()],
     }
 }
 
@@ -146,16 +168,14 @@ fn shape_error(plan: &LogicalPlan) -> Error {
 }
 
 /// The first equality of a column of the table with a constant, among conditions that must all hold.
-fn find_route(info: &TableInfo, predicate: &Expr) -> Option<Route> {
+fn find_equality(info: &TableInfo, predicate: &Expr) -> Option<(usize, Value)> {
     split_conjunction(predicate).into_iter().find_map(|condition| {
         let (name, literal) = column_equals(condition)?;
         let column = info.column_position(name)?;
         let data_type = info.columns().get(column)?.data_type;
         let value = values::from_scalar(literal, data_type).ok().filter(|value| !value.is_null())?;
-        // A constant that changes on its way into the column's type (`1.5` for an INT) is left to the filter.
-        let mut key = KeyBuilder::new();
-        key.push(&value).ok()?;
-        lossless(literal, &value).then(|| Route { column, value: key.finish() })
+        // A constant that changes on its way into the column's type (`1.5` for an INT) is left to the expression.
+        lossless(literal, &value).then_some((column, value))
     })
 }
 
@@ -178,9 +198,4 @@ pub(crate) fn lossless(literal: &ScalarValue, value: &log_format::Value) -> bool
         Value::Boolean(_) => literal.data_type() == datafusion::arrow::datatypes::DataType::Boolean,
         _ => false,
     }
-}
-
-/// What the expressions of every live query over this table read: all of its columns and the system's.
-pub(crate) fn live_shape(info: &TableInfo) -> Shape {
-    Shape::of_table(info, info.system_columns())
 }

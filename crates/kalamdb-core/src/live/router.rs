@@ -5,10 +5,9 @@
 //! one whose queue is full is taken out and reads the log from where it stands.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kalamdb_log::{LogIndex, LogReader};
+use kalamdb_log::{LogDirectory, LogIndex, LogReader};
 use kalamdb_sql::{LiveProgress, LiveState};
 use log_format::{ArchivedChangeEvent as Event, Frame, KeyBuilder, Partition, RowReader, Seq, TableId};
 
@@ -17,11 +16,12 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition};
 use crate::live::feed::{After, Feed};
+use crate::live::projection::Projections;
 use crate::live::query::{LiveQuery, Route};
 use crate::table::TableInfo;
 
 /// How many events behind the last one the first subscriber to become live may be: the rest it reads by itself.
-const ATTACH_EVENTS_MAX: u64 = 4096;
+const ATTACH_EVENTS_MAX: u64 = 256;
 
 /// Names a subscription within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,15 +99,16 @@ pub(crate) struct Router {
     routes: Mutex<Routes>,
     feed: Arc<Feed>,
     catalog: Arc<Catalog>,
-    log_dir: PathBuf,
+    log_dir: LogDirectory,
     log_index: Arc<LogIndex>,
+    projections: Projections,
 }
 
 impl Router {
     pub(crate) fn new(
         feed: Arc<Feed>,
         catalog: Arc<Catalog>,
-        log_dir: PathBuf,
+        log_dir: LogDirectory,
         log_index: Arc<LogIndex>,
     ) -> Self {
         let routes = Routes {
@@ -116,11 +117,22 @@ impl Router {
             subscribers: HashMap::new(),
             listeners: HashMap::new(),
         };
-        Self { routes: Mutex::new(routes), feed, catalog, log_dir, log_index }
+        Self {
+            routes: Mutex::new(routes),
+            feed,
+            catalog,
+            log_dir,
+            log_index,
+            projections: Projections::default(),
+        }
     }
 
     pub(crate) const fn feed(&self) -> &Arc<Feed> {
         &self.feed
+    }
+
+    pub(crate) const fn projections(&self) -> &Projections {
+        &self.projections
     }
 
     /// A reader of the log's files.
@@ -136,15 +148,8 @@ impl Router {
     pub(crate) fn run(&self) {
         while self.feed.wait_awaited() {
             let position = self.routes().position;
-            match self.feed.wait_after(position) {
-                After::Frames(frames) => frames.iter().for_each(|frame| self.hand_out(frame)),
-                After::TooFarBack => {
-                    if let Err(error) = self.hand_out_from_log(position) {
-                        tracing::error!(%error, "live queries cannot read the log: they end");
-                        break;
-                    }
-                }
-                After::Closed => break,
+            if !self.hand_out_all(position, self.feed.wait_after(position)) {
+                break;
             }
         }
         let mut routes = self.routes();
@@ -152,6 +157,28 @@ impl Router {
         for (id, subscriber) in routes.subscribers.drain() {
             subscriber.sink.ended(id, Error::ShuttingDown);
         }
+    }
+
+    /// Hands out what is there, without waiting for more.
+    #[cfg(test)]
+    pub(crate) fn turn(&self) {
+        let position = self.routes().position;
+        self.hand_out_all(position, self.feed.after(position));
+    }
+
+    /// Hands out what came after `position`; false where there is no going on.
+    fn hand_out_all(&self, position: Seq, after: After) -> bool {
+        match after {
+            After::Frames(frames) => frames.iter().for_each(|frame| self.hand_out(frame)),
+            After::TooFarBack => {
+                if let Err(error) = self.hand_out_from_log(position) {
+                    tracing::error!(%error, "live queries cannot read the log: they end");
+                    return false;
+                }
+            }
+            After::Closed => return false,
+        }
+        true
     }
 
     /// The router itself fell behind the feed: it reads the log like any slow reader.

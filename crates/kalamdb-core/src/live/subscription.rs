@@ -115,7 +115,7 @@ impl Subscription {
 
     /// What its rows have; `_seq` always.
     pub fn schema(&self) -> &SchemaRef {
-        &self.subscriber.query.schema
+        self.subscriber.query.projection.schema()
     }
 
     /// Where changes begin: every one after this seq comes, none before. The first frame's `prev_seq`.
@@ -224,7 +224,13 @@ pub(crate) async fn subscribe(
     sink: Arc<dyn Sink>,
 ) -> Result<Subscription> {
     let plan = live_plan(engine, session, &request.sql).await?;
-    let query = LiveQuery::compile(&plan.state, &plan.select, plan.info, plan.partition)?;
+    let query = LiveQuery::compile(
+        &plan.state,
+        &plan.select,
+        plan.info,
+        plan.partition,
+        engine.router().projections(),
+    )?;
     let resumed = match request.from {
         None => None,
         Some(from) => match check_resume(engine.router(), from) {

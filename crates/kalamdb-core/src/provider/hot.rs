@@ -27,6 +27,8 @@ use crate::values;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8192;
+/// Rows that a range is expected to have; columns grow beyond.
+const ROWS_EXPECTED: usize = 256;
 /// Keys that are looked up one by one at the most; more are scanned for.
 const POINTS_MAX: usize = 1024;
 
@@ -270,10 +272,14 @@ impl Iterator for HotBatches {
 
 impl HotBatches {
     fn read(&mut self, access: Access) -> Result<RecordBatch> {
-        let mut builder = BatchBuilder::new(&self.info, &self.shape)?;
+        let most = self.room.min(BATCH_ROWS);
+        let rows = match &access {
+            Access::Points(points) => points.len().min(most),
+            Access::Range(_) => most.min(ROWS_EXPECTED),
+        };
+        let mut builder = BatchBuilder::new(&self.info, &self.shape, rows)?;
         let keyspace = self.info.keyspace();
         let with_deleted = self.with_deleted;
-        let most = self.room.min(BATCH_ROWS);
         let mut add = |row: StoredRow<'_>| -> Result<bool> {
             if !row.deleted || with_deleted {
                 let head = RowHead { seq: row.seq, updated: row.updated, deleted: row.deleted };

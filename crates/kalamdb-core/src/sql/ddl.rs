@@ -1,6 +1,6 @@
 //! Namespaces, tables, accounts; and the statements that show them.
 //!
-//! Each change is planned on the sequencer ([`crate::commit::Planning`]): what it checks cannot change before it is
+//! Each change is planned on the sequencer ([`crate::requests::Planning`]): what it checks cannot change before it is
 //! committed.
 
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use log_format::{
 };
 
 use crate::accounts;
-use crate::commit::Planning;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::requests::Planning;
 use crate::session::Session;
 use crate::sql::definition::TableDefinition;
 use crate::sql::execute::StatementResult;

@@ -19,7 +19,8 @@ use log_format::{
 use serde_json::Value as Json;
 
 use crate::clock;
-use crate::commit::{Committed, Expected, RowCommit, RowWrite};
+use crate::requests::{Committed, Expected, RowCommit, RowWrite};
+
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::functions::Niladic;

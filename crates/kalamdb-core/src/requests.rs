@@ -1,0 +1,164 @@
+//! What writers hand in to the sequencer, and the queue it waits in.
+
+use std::sync::Arc;
+
+use kalamdb_log::{CommitReceiver, CommitSender, QueueClosed, commit_queue};
+use kalamdb_sql::SystemTables;
+use kalamdb_store::Keyspace;
+use log_format::{ChangeEvent, EncodedEvent, Partition, SchemaVersion, Seq, TableId};
+use tokio::sync::Semaphore;
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::reply::{self, Reply};
+
+/// Requests that wait at the most.
+const QUEUE_CAPACITY: usize = 8192;
+/// Kibibytes of encoded events that may wait in the queue.
+const QUEUE_KIBIBYTES_MAX: u32 = 128 << 10;
+
+/// What a commit got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The seq of its first event.
+    pub first_seq: Seq,
+    /// The seq of its last event.
+    pub last_seq: Seq,
+    /// When, microseconds since 1970.
+    pub commit_time: i64,
+}
+
+/// What must be true of a row for a commit to go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// No row of this key, or a deleted one.
+    Absent,
+    /// The row that this event wrote.
+    WrittenBy(Seq),
+}
+
+/// One row that a commit writes: which, what it relies on, whether the row is there after.
+#[derive(Debug)]
+pub(crate) struct RowWrite {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) expected: Expected,
+    pub(crate) deletes: bool,
+}
+
+/// A change of rows: the nth write belongs to the nth event. Stream events have no writes.
+#[derive(Debug)]
+pub(crate) struct RowCommit {
+    pub(crate) table: TableId,
+    /// The schema version that the rows were made for; a table altered or dropped since refuses them.
+    pub(crate) version: SchemaVersion,
+    pub(crate) keyspace: Keyspace,
+    pub(crate) events: Vec<EncodedEvent>,
+    pub(crate) writes: Vec<RowWrite>,
+}
+
+/// What a change of the catalog is made from: the state that nobody else can change meanwhile.
+pub(crate) struct Planning<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) system: &'a SystemTables,
+    /// The seq of the first event it will make.
+    pub(crate) next_seq: Seq,
+    /// Microseconds since 1970.
+    pub(crate) now: i64,
+}
+
+/// Makes the events of a change of the catalog, or refuses. Runs on the sequencer.
+pub(crate) type CatalogPlan = Box<dyn FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send>;
+
+pub(crate) enum Change {
+    Rows(RowCommit),
+    Catalog(CatalogPlan),
+}
+
+pub(crate) struct Request {
+    pub(crate) change: Change,
+    pub(crate) reply: Reply,
+}
+
+/// Where writers hand in their commits.
+#[derive(Clone)]
+pub(crate) struct Commits {
+    sender: CommitSender<Request>,
+    room: Arc<Semaphore>,
+}
+
+impl Commits {
+    /// A queue: the way in, and the end that the sequencer takes from.
+    pub(crate) fn new() -> (Self, CommitReceiver<Request>) {
+        let (sender, queue) = commit_queue(QUEUE_CAPACITY);
+        (Self { sender, room: Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize)) }, queue)
+    }
+
+    /// Commits rows and waits until they count as written.
+    pub(crate) async fn rows(&self, commit: RowCommit) -> Result<Committed> {
+        let bytes: usize = commit.events.iter().map(|event| event.as_bytes().len()).sum();
+        let kibibytes = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, QUEUE_KIBIBYTES_MAX);
+        let _room = self.room.acquire_many(kibibytes).await.map_err(|_| Error::ShuttingDown)?;
+        self.submit_and_await(Change::Rows(commit)).await
+    }
+
+    /// Changes the catalog and waits until that counts as written.
+    pub(crate) async fn catalog(
+        &self,
+        plan: impl FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send + 'static,
+    ) -> Result<Committed> {
+        let _room = self.room.acquire().await.map_err(|_| Error::ShuttingDown)?;
+        self.submit_and_await(Change::Catalog(Box::new(plan))).await
+    }
+
+    /// Commits rows from a plain thread.
+    pub(crate) fn rows_blocking(&self, commit: RowCommit) -> Result<Committed> {
+        self.submit_and_block(Change::Rows(commit))
+    }
+
+    /// Changes the catalog from a plain thread.
+    pub(crate) fn catalog_blocking(
+        &self,
+        plan: impl FnOnce(&Planning<'_>) -> Result<Vec<ChangeEvent>> + Send + 'static,
+    ) -> Result<Committed> {
+        self.submit_and_block(Change::Catalog(Box::new(plan)))
+    }
+
+    /// A way to nobody.
+    pub(crate) fn closed() -> Self {
+        Self::new().0
+    }
+
+    async fn submit_and_await(&self, change: Change) -> Result<Committed> {
+        let (reply, answer) = reply::to_task();
+        self.submit(Request { change, reply })?;
+        answer.await.map_err(|_| Error::ShuttingDown)?
+    }
+
+    fn submit_and_block(&self, change: Change) -> Result<Committed> {
+        let (reply, answer) = reply::to_thread();
+        self.submit(Request { change, reply })?;
+        answer.wait()
+    }
+
+    fn submit(&self, request: Request) -> Result<()> {
+        match self.sender.try_send(request) {
+            Ok(()) => Ok(()),
+            Err(QueueClosed::Closed(_)) => Err(Error::ShuttingDown),
+            Err(QueueClosed::Full(_)) => Err(Error::TooLarge {
+                what: "the queue of commits",
+                limit: QUEUE_CAPACITY,
+                hint: "the disk does not keep up; try again later",
+            }),
+        }
+    }
+}
+
+impl Change {
+    pub(crate) fn is_stream(&self) -> bool {
+        match self {
+            Self::Rows(rows) => rows.keyspace == Keyspace::Stream,
+            Self::Catalog(_) => false,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What must hold after every start, told from the log's own bytes.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use kalamdb_log::LogReader;
+use kalamdb_sql::SystemTables;
+use kalamdb_store::{Keyspace, Store, StoreOptions};
+use log_format::{ArchivedChangeEvent as Event, Frame, Partition, Seq, TableId};
+
+use crate::Engine;
+
+/// Every frame of the log.
+pub(super) fn frames(reader: &mut LogReader) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    while let Some(frame) = reader.next().unwrap() {
+        frames.push(frame);
+    }
+    frames
+}
+
+/// What is in the log is a beginning of what was published, to the byte, and goes beyond it only where all of that is
+/// there. At least everything up to `required` is.
+pub(super) fn is_prefix(found: &[Frame], published: &[Frame], required: Seq) {
+    let mut found = found.iter().peekable();
+    for published in published {
+        let Some(frame) = found.peek() else {
+            assert!(published.last_seq() > required, "{} to {required} are lost", published.first_seq());
+            return;
+        };
+        if frame.first_seq() > published.last_seq() {
+            // The log was cut before this one, and went on in a later epoch.
+            assert!(published.last_seq() > required, "{} to {required} are lost", published.first_seq());
+            continue;
+        }
+        assert_eq!(
+            frame.as_bytes(),
+            published.as_bytes(),
+            "the log has another commit at {}",
+            frame.first_seq()
+        );
+        found.next();
+    }
+}
+
+/// By keyspace, table and key: the row's seq, whether it is deleted, its bytes.
+type Rows = BTreeMap<(u8, TableId, Vec<u8>), (Seq, bool, Vec<u8>)>;
+
+fn key(partition: &Partition, key: &[u8]) -> Vec<u8> {
+    let mut full = Vec::new();
+    log_format::escape_bytes(&mut full, partition.user.as_ref().map_or("", |user| user.as_str()).as_bytes());
+    full.extend_from_slice(key);
+    full
+}
+
+/// The rows that the log's events make.
+pub(super) fn rows_of_log(frames: &[Frame]) -> Rows {
+    let mut rows = Rows::new();
+    for frame in frames {
+        for (seq, event) in frame.events() {
+            match event.unwrap() {
+                Event::RowInserted(event) => {
+                    put(&mut rows, &event.partition.to_partition(), &event.key, seq, false, &event.row)
+                }
+                Event::RowUpdated(event) => {
+                    put(&mut rows, &event.partition.to_partition(), &event.key, seq, false, &event.new)
+                }
+                Event::RowDeleted(event) => {
+                    put(&mut rows, &event.partition.to_partition(), &event.key, seq, true, &event.old)
+                }
+                Event::StreamAppended(event) => {
+                    let time = kalamdb_store::stream_key(frame.header().fields.commit_time, seq);
+                    let partition = event.partition.to_partition();
+                    let at = (2, partition.table, key(&partition, &time));
+                    rows.insert(at, (seq, false, event.row.to_vec()));
+                }
+                Event::StreamEvicted(_) => panic!("nothing evicts here"),
+                Event::TableDropped(event) => {
+                    let table = event.table.to_id();
+                    rows.retain(|(_, of, _), _| *of != table);
+                }
+                _ => {}
+            }
+        }
+    }
+    rows
+}
+
+fn put(rows: &mut Rows, partition: &Partition, bytes: &[u8], seq: Seq, deleted: bool, row: &[u8]) {
+    let keyspace = u8::from(partition.user.is_none());
+    rows.insert((keyspace, partition.table, key(partition, bytes)), (seq, deleted, row.to_vec()));
+}
+
+/// The rows that a store has.
+pub(super) fn rows_of_store(engine: &Engine) -> Rows {
+    rows_of(engine.store(), engine.system())
+}
+
+fn rows_of(store: &Store, system: &SystemTables) -> Rows {
+    let mut rows = Rows::new();
+    let cut = store.cut().unwrap();
+    for table in system.scan_all_tables().unwrap() {
+        for (number, keyspace) in (0..).zip([Keyspace::User, Keyspace::Shared, Keyspace::Stream]) {
+            cut.scan_table(keyspace, table.id, |key, row| {
+                rows.insert((number, table.id, key.to_vec()), (row.seq, row.deleted, row.row.to_vec()));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
+    }
+    rows
+}
+
+/// Everything the catalog has, as text.
+fn catalog(system: &SystemTables) -> String {
+    format!(
+        "{:?} {:?} {:?} {:?}",
+        system.scan_all_namespaces().unwrap(),
+        system.scan_all_tables().unwrap(),
+        system.scan_all_table_schemas().unwrap(),
+        system.scan_all_users().unwrap(),
+    )
+}
+
+/// Both projections, built from the log alone, are the live ones.
+pub(super) fn rebuilt_equals_live(engine: &Engine, frames: &[Frame]) {
+    let directory = tempfile::tempdir().unwrap();
+    let system = SystemTables::open(&directory.path().join("catalog")).unwrap();
+    let store = Store::open(&directory.path().join("rows"), &StoreOptions::default()).unwrap();
+    for frames in frames.chunks(64) {
+        system.apply(frames).unwrap();
+        store.apply(frames).unwrap();
+    }
+    assert_eq!(catalog(&system), catalog(engine.system()));
+    assert_eq!(rows_of(&store, &system), rows_of_store(engine));
+}
+
+/// Whether a commit is of a stream: those do not wait for the disk.
+pub(super) fn is_stream(frame: &Frame) -> bool {
+    frame.events().any(|(_, event)| matches!(event, Ok(Event::StreamAppended(_) | Event::StreamEvicted(_))))
+}
+
+/// By tag: how many rows carry it, and in how many commits.
+pub(super) fn tags(frames: &[Frame]) -> BTreeMap<u64, (u64, u64)> {
+    let mut tags: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for frame in frames {
+        let mut of_frame: BTreeMap<u64, u64> = BTreeMap::new();
+        for tag in frame.events().filter_map(|(_, event)| tag_of(event.unwrap())) {
+            *of_frame.entry(tag).or_default() += 1;
+        }
+        for (tag, rows) in of_frame {
+            let (all, frames) = tags.entry(tag).or_default();
+            *all += rows;
+            *frames += 1;
+        }
+    }
+    tags
+}
+
+fn tag_of(event: &Event) -> Option<u64> {
+    // A stream's rows begin with the key that was made for them.
+    let (row, column) = match event {
+        Event::RowInserted(event) => (&event.row[..], 1),
+        Event::RowUpdated(event) => (&event.new[..], 1),
+        Event::StreamAppended(event) => (&event.row[..], 2),
+        _ => return None,
+    };
+    match log_format::RowReader::new(row).unwrap().values().unwrap().get(column)? {
+        log_format::Value::BigInt(tag) => u64::try_from(*tag).ok(),
+        _ => None,
+    }
+}
