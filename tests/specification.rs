@@ -95,6 +95,21 @@ fn frames_segments_rows_and_keys_are_what_the_page_says() {
     }
     assert_eq!(decoder::segment_head(&vector("segment").0), Some(42));
 
+    let footer = decoder::footer(&vector("footer").0).unwrap();
+    let mut partitions =
+        [(0, None), (42, None), (7, Some("ada"))].map(|(table, owner)| decoder::partition_hash(table, owner));
+    partitions.sort_unstable();
+    let time = 1_790_000_000_000_000;
+    let expected = decoder::Footer {
+        last_seq: 46,
+        events: 5,
+        end: 70_064,
+        last_crc: 0x5566_7788,
+        entries: vec![[42, time, 64], [44, time + 500_000, 66_064]],
+        partitions: Some(partitions.to_vec()),
+    };
+    assert_eq!(footer, expected);
+
     let (bytes, text) = vector("row");
     let cells = notes(&text).into_iter().filter_map(|(note, _)| {
         note.strip_prefix("cell ").map(|note| note.split_once(": ").unwrap().1.to_owned())
@@ -130,15 +145,16 @@ fn what_must_be_refused_is() {
             "Frame" => spec.frame(&bytes).is_some(),
             "Segment" => decoder::segment_head(&bytes).is_some(),
             "Row" => decoder::row(&bytes).is_some(),
+            "Footer" => decoder::footer(&bytes).is_some(),
             key => {
-                let kind = key.trim_start_matches("Key(").trim_end_matches(')').to_uppercase();
-                decoder::key(&bytes, &[&kind]).is_some()
+                let kind = key.strip_prefix("Key(").and_then(|key| key.strip_suffix(')')).unwrap();
+                decoder::key(&bytes, &[&kind.to_uppercase()]).is_some()
             }
         };
         assert!(!is_read, "{name} is to be refused");
         refused += 1;
     }
-    assert!(refused >= 24, "{refused}");
+    assert!(refused >= 32, "{refused}");
 }
 
 /// Rows by table id, owner and key.
@@ -157,6 +173,12 @@ fn rebuild(spec: &Spec, dir: &Path) -> (Rows, BTreeMap<String, String>) {
         assert_eq!(path.file_name().unwrap().to_str().unwrap(), format!("{base:020}.klog"));
         let mut at = 64;
         while bytes.get(at..at + 48).is_some_and(|head| head.iter().any(|byte| *byte != 0)) {
+            if bytes[at..].starts_with(b"KALAMFTR") {
+                let footer = decoder::footer(&bytes[at..]).unwrap();
+                let told = (footer.end, footer.last_seq + 1, footer.last_crc);
+                assert_eq!(told, (at as u64, next_seq, u64::from(last_crc)), "{}", path.display());
+                break;
+            }
             let (events, length, [crc, previous_crc, epoch]) =
                 spec.frame(&bytes[at..]).unwrap_or_else(|| panic!("{} at {at}", path.display()));
             assert_eq!(previous_crc, last_crc);

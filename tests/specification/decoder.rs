@@ -213,6 +213,58 @@ pub(crate) fn segment_head(bytes: &[u8]) -> Option<u64> {
     if is_known && is_whole { number::<8>(head, 40) } else { None }
 }
 
+/// What a segment's footer repeats of its frames.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub(crate) last_seq: u64,
+    pub(crate) events: u64,
+    pub(crate) end: u64,
+    pub(crate) last_crc: u64,
+    /// First seq, commit time, offset.
+    pub(crate) entries: Vec<[u64; 3]>,
+    pub(crate) partitions: Option<Vec<u64>>,
+}
+
+/// The footer at the beginning of `bytes`, to their end.
+pub(crate) fn footer(bytes: &[u8]) -> Option<Footer> {
+    let tail = bytes.len().checked_sub(16)?;
+    let is_whole = bytes.starts_with(b"KALAMFTR")
+        && bytes.ends_with(b"KALAMEND")
+        && number::<4>(bytes, tail + 4)? == bytes.len() as u64
+        && number::<4>(bytes, tail)? == u64::from(crc32c(&bytes[..tail]));
+    let (flags, entries, partitions) =
+        (number::<4>(bytes, 8)?, number::<4>(bytes, 80)?, number::<4>(bytes, 84)?);
+    let lists = usize::try_from(96 + entries * 24 + partitions * 8).ok()?.next_multiple_of(16);
+    if !is_whole || flags > 1 || flags == 1 && partitions > 0 || lists != tail {
+        return None;
+    }
+    let entry = |index| {
+        let at = usize::try_from(96 + index * 24).ok()?;
+        Some([number::<8>(bytes, at)?, number::<8>(bytes, at + 8)?, number::<8>(bytes, at + 16)?])
+    };
+    let hash = |index| number::<8>(bytes, usize::try_from(96 + entries * 24 + index * 8).ok()?);
+    let (end, entries) = (number::<8>(bytes, 64)?, (0..entries).map(entry).collect::<Option<Vec<_>>>()?);
+    let hashes = (0..partitions).map(hash).collect::<Option<Vec<_>>>()?;
+    let in_order = entries.is_sorted_by(|one, next| one[0] < next[0] && one[2] < next[2])
+        && entries.last().is_none_or(|last| last[2] < end)
+        && hashes.is_sorted_by(|one, next| one < next);
+    in_order.then_some(Footer {
+        last_seq: number::<8>(bytes, 24)?,
+        events: number::<8>(bytes, 56)?,
+        end,
+        last_crc: number::<4>(bytes, 76)?,
+        entries,
+        partitions: (flags == 0).then_some(hashes),
+    })
+}
+
+/// The hash of a partition in a footer: FNV-1a.
+pub(crate) fn partition_hash(table: u64, owner: Option<&str>) -> u64 {
+    let owner = owner.map_or(vec![0], |owner| [&[1], owner.as_bytes()].concat());
+    let bytes = table.to_le_bytes().into_iter().chain(owner);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// A row's schema version and cells, written as the golden vectors write them.
 pub(crate) fn row(bytes: &[u8]) -> Option<(u64, Vec<String>)> {
     let mut rest = bytes.get(6..)?;
