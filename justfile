@@ -23,6 +23,11 @@ test *ARGS:
 crash rounds="500":
     cargo test --test crash -- --rounds {{rounds}}
 
+# A fuzz target (segment, frame, footer, event, row, key, directory) for so many seconds, from the golden vectors on.
+fuzz target seconds="600":
+    log-format/fuzz/seed.sh
+    cd log-format/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{target}} -- -max_total_time={{seconds}}
+
 # The comparison with plain RocksDB.
 floor:
     cargo bench --workspace --bench floor
@@ -30,3 +35,7 @@ floor:
 # Golden vectors, written anew. Only for a new format version: a released vector never changes.
 vectors:
     KALAMDB_WRITE_VECTORS=1 cargo test -p log-format
+
+# The database of the present format that later releases must read (tests/compatibility.rs). Only for a new format version.
+fixture:
+    KALAMDB_WRITE_FIXTURE=1 cargo test --workspace --test main -- compatibility

@@ -29,6 +29,12 @@ mod crash;
 /// A disk that is full or breaks: reads go on, writes are refused with the reason, space ends it.
 mod disk;
 
+/// log-format/SPEC.md is enough to write a reader: here is one, and what it reads.
+mod specification;
+
+/// Databases that earlier releases wrote: every row is there.
+mod compatibility;
+
 /// The project's rules that a program can check.
 mod tidy;
 

@@ -46,6 +46,16 @@ pub enum DataType {
     Embedding(u32),
 }
 
+impl DataType {
+    /// Digits after the point; 0 where values have none.
+    pub const fn decimal_scale(self) -> u8 {
+        match self {
+            Self::Decimal { scale, .. } => scale,
+            _ => 0,
+        }
+    }
+}
+
 impl fmt::Display for DataType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,7 +1,7 @@
 //! The real binary, as a child process.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use tempfile::TempDir;
@@ -26,9 +26,19 @@ impl Server {
         Self::start_with("").await
     }
 
+    /// A server of the database that `fill` puts into its directory.
+    pub(crate) async fn start_from(fill: impl FnOnce(&Path)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fill(&directory.path().join("data"));
+        Self::start_in(directory, "").await
+    }
+
     /// A server with this configuration file.
     pub(crate) async fn start_with(config: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), config).await
+    }
+
+    async fn start_in(directory: TempDir, config: &str) -> Self {
         let file = directory.path().join("kalamdb.toml");
         std::fs::write(&file, config).unwrap();
         let arguments = vec!["--config".to_owned(), file.display().to_string()];

@@ -1,35 +1,37 @@
 //! `kalamdb tail`: the log, event by event, as it is written.
 //!
-//! It reads the directory alone, with or without a server at work there, takes no lock and changes nothing. Events are
-//! shown once they are in the log's files; whether they are durable yet only the server knows.
+//! Of a directory it reads the files alone, with or without a server at work there, takes no lock and changes nothing.
+//! Events are shown once they are in the log's files; whether they are durable yet only the server knows. Of a server
+//! (`--url`) it shows `system.changes`, which has what is published. The forms and filters are the same.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use anyhow::{Context, bail};
-use kalamdb_core::LOG_DIRECTORY;
-use kalamdb_core::format::{Frame, Seq};
-use kalamdb_core::log::{LogReader, list_segments};
+use kalamdb_core::log::{Error as LogError, list_segments};
+use kalamdb_core::{ChangeRecord, LOG_DIRECTORY};
 
-use self::catalog::Catalog;
+pub(crate) use kalamdb_core::instant;
+
 use self::filter::{Filter, OperationName};
-use self::pretty::Pretty;
-pub(crate) use self::value::instant;
+use self::format::{Format, Formatter};
+use self::start::{From, Since};
 
 pub(crate) mod catalog;
-mod details;
-mod event;
+mod directory;
 mod filter;
-mod json;
+mod format;
 mod pretty;
-mod value;
+mod start;
 
-/// How long a follower waits before it looks again.
-const POLL: Duration = Duration::from_millis(50);
+/// The exit code where the log is damaged.
+const EXIT_DAMAGED: u8 = 3;
+/// The exit code where events that were asked for have been deleted by retention.
+const EXIT_BELOW_FLOOR: u8 = 4;
+/// Bytes that are written at once.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// Show the log's events, and go on as new ones are written.
 #[derive(clap::Args, Debug)]
@@ -40,6 +42,9 @@ pub(crate) struct TailArgs {
     /// The first event to show: a seq, `start` or `end`. [default: end; start with --no-follow]
     #[arg(long, value_name = "SEQ|start|end")]
     from: Option<From>,
+    /// Only what was committed since: a time (RFC 3339) or a duration (90s, 10m, 2h, 1d) before now.
+    #[arg(long, value_name = "TIME", conflicts_with = "from")]
+    since: Option<Since>,
     /// Only events of this table.
     #[arg(long, value_name = "NAMESPACE.TABLE")]
     table: Option<String>,
@@ -49,41 +54,12 @@ pub(crate) struct TailArgs {
     /// Only this kind of event.
     #[arg(long, value_name = "OP")]
     op: Option<OperationName>,
-    /// One line to read, or one JSON object, per event.
+    /// How an event is written.
     #[arg(long, value_enum, default_value = "pretty")]
     format: Format,
     /// Stop at the end of the log.
-    #[arg(long)]
+    #[arg(long, alias = "to-end")]
     no_follow: bool,
-}
-
-/// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum From {
-    Start,
-    End,
-    Seq(Seq),
-}
-
-impl FromStr for From {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "start" => Ok(Self::Start),
-            "end" => Ok(Self::End),
-            number => match number.parse() {
-                Ok(seq) => Ok(Self::Seq(Seq::new(seq))),
-                Err(_) => Err("neither a seq nor `start` nor `end`"),
-            },
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    Pretty,
-    Json,
 }
 
 /// The log's directory within a data directory.
@@ -95,48 +71,43 @@ pub(crate) fn log_directory(data_dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
-/// Runs the command.
+/// Runs the command. Its exit codes are promised in docs/operations.md.
 pub(crate) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
-    let is_coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    match write(args, BufWriter::new(io::stdout().lock()), is_coloured) {
-        Err(error) if !is_broken_pipe(&error) => Err(error),
+    let is_coloured =
+        io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let (sender, stop) = channel();
+    stop_on_signals(sender)?;
+    match write(args, io::stdout().lock(), is_coloured, &stop) {
+        Err(error) if !is_broken_pipe(&error) => {
+            eprintln!("Error: {error:?}");
+            Ok(exit_code(&error))
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
-fn write(args: &TailArgs, out: impl Write, is_coloured: bool) -> anyhow::Result<()> {
-    let dir = log_directory(&args.data_dir)?;
-    let mut reader = LogReader::open(&dir);
-    let default = if args.no_follow { From::Start } else { From::End };
-    let from = match args.from.unwrap_or(default) {
-        From::Start => reader.floor()?,
-        From::End => reader.end()?.next(),
-        From::Seq(seq) => seq,
-    };
-    reader.seek_from(from)?;
-    let mut tail = Tail {
-        from,
-        filter: Filter::new(args.table.as_deref(), args.user.as_deref(), args.op),
-        catalog: Catalog::new(&dir),
-        pretty: Pretty::new(is_coloured),
-        format: args.format,
-        out,
-    };
-    let (sender, stop) = channel();
-    if !args.no_follow {
-        stop_on_interrupt(sender.clone())?;
-    }
-    tail.follow(&mut reader, &stop, args.no_follow)
+fn write(args: &TailArgs, out: impl Write, is_coloured: bool, stop: &Receiver<()>) -> anyhow::Result<()> {
+    let filter = Filter::new(args.table.as_deref(), args.user.as_deref(), args.op);
+    let mut output = Output::new(out, Formatter::new(args.format, is_coloured));
+    directory::Tail::open(args, filter)?.follow(&mut output, stop, args.no_follow)
 }
 
 /// Sends to `stop` once somebody asks this process to end.
-fn stop_on_interrupt(stop: Sender<()>) -> anyhow::Result<()> {
+fn stop_on_signals(stop: Sender<()>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
-        // Where there are no signals to wait for, the process ends the hard way, as it did before this thread.
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-            let _ = stop.send(());
-        }
+    let (mut interrupt, mut terminate) = {
+        let _guard = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        let _ = stop.send(());
     })?;
     Ok(())
 }
@@ -149,56 +120,42 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-struct Tail<W> {
-    from: Seq,
-    filter: Filter,
-    catalog: Catalog,
-    pretty: Pretty,
-    format: Format,
-    out: W,
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let of_log = error.chain().find_map(|cause| cause.downcast_ref::<LogError>());
+    match of_log {
+        Some(LogError::BelowFloor { .. }) => ExitCode::from(EXIT_BELOW_FLOOR),
+        Some(
+            LogError::Rot { .. }
+            | LogError::Head { .. }
+            | LogError::RenamedSegment { .. }
+            | LogError::ForeignSegment { .. },
+        ) => ExitCode::from(EXIT_DAMAGED),
+        _ => ExitCode::FAILURE,
+    }
 }
 
-impl<W: Write> Tail<W> {
-    fn follow(&mut self, reader: &mut LogReader, stop: &Receiver<()>, once: bool) -> anyhow::Result<()> {
-        loop {
-            while let Some(frame) = reader.next()? {
-                self.show(&frame)?;
-                if stop.try_recv().is_ok() {
-                    return Ok(self.out.flush()?);
-                }
-            }
-            self.out.flush()?;
-            if once {
-                return Ok(());
-            }
-            match stop.recv_timeout(POLL) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-        }
+/// Where events go: written in one form, and many at once.
+struct Output<W> {
+    out: W,
+    formatter: Formatter,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Output<W> {
+    fn new(out: W, formatter: Formatter) -> Self {
+        Self { out, formatter, buffer: Vec::with_capacity(2 * WRITE_BYTES) }
     }
 
-    fn show(&mut self, frame: &Frame) -> anyhow::Result<()> {
-        for (seq, archived) in frame.events() {
-            let archived = archived?;
-            self.catalog.note(archived)?;
-            if seq < self.from || !self.filter.may_match(archived) {
-                continue;
-            }
-            let event = event::Shown::new(seq, frame, archived, &mut self.catalog)
-                .with_context(|| format!("the event of seq {seq} cannot be shown"))?;
-            if !self.filter.matches(&event) {
-                continue;
-            }
-            match self.format {
-                Format::Json => {
-                    serde_json::to_writer(&mut self.out, &json::event(&event)).map_err(io::Error::from)?;
-                    self.out.write_all(b"\n")?;
-                }
-                Format::Pretty => self.pretty.line(&mut self.out, &event)?,
-            }
-        }
-        Ok(())
+    fn show(&mut self, record: &ChangeRecord) -> io::Result<()> {
+        self.formatter.line(&mut self.buffer, record);
+        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what has been held back: nothing waits while there is nothing to read.
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.buffer)?;
+        self.buffer.clear();
+        self.out.flush()
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod accounts;
 mod catalog;
+mod changes;
 pub mod clock;
 mod commit;
 mod engine;
@@ -41,6 +42,7 @@ pub use kalamdb_log as log;
 pub use kalamdb_sql as system;
 pub use log_format as format;
 
+pub use crate::changes::{ChangeNames, ChangeRecord, instant};
 pub use crate::engine::{CATALOG_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY};
 pub use crate::error::{Error, ErrorCode, Result};
 pub use crate::functions::role_name;

@@ -1,8 +1,9 @@
 //! Which events are shown.
 
-use kalamdb_core::format::{ArchivedChangeEvent, Operation};
+use kalamdb_core::ChangeRecord;
+use kalamdb_core::format::{ArchivedChangeEvent, Operation, Seq};
 
-use super::event::Shown;
+use super::catalog::Catalog;
 
 /// An operation as the command line names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -35,32 +36,55 @@ impl OperationName {
 }
 
 /// What the command line asked for; everything that is given must hold.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Filter {
     table: Option<String>,
-    user: Option<String>,
+    owner: Option<String>,
     operation: Option<Operation>,
 }
 
 impl Filter {
-    pub(crate) fn new(table: Option<&str>, user: Option<&str>, operation: Option<OperationName>) -> Self {
+    pub(crate) fn new(table: Option<&str>, owner: Option<&str>, operation: Option<OperationName>) -> Self {
         Self {
             table: table.map(str::to_owned),
-            user: user.map(str::to_owned),
+            owner: owner.map(str::to_owned),
             operation: operation.map(OperationName::operation),
         }
     }
 
-    /// What can be said without names, so that most events need not be decoded.
-    pub(crate) fn may_match(&self, event: &ArchivedChangeEvent) -> bool {
-        let partition = event.partition();
-        self.operation.is_none_or(|operation| event.operation() == operation)
-            && self.user.as_deref().is_none_or(|user| partition.is_none_or(|of| of.owner() == Some(user)))
+    /// What can be said before rows are decoded: most events of a narrow tail are not.
+    pub(crate) fn may_match(
+        &self,
+        seq: Seq,
+        event: &ArchivedChangeEvent,
+        names: &mut Catalog,
+    ) -> anyhow::Result<bool> {
+        if self.operation.is_some_and(|operation| event.operation() != operation) {
+            return Ok(false);
+        }
+        let Some(partition) = event.partition() else { return Ok(true) };
+        if self.owner.as_deref().is_some_and(|owner| partition.owner() != Some(owner)) {
+            return Ok(false);
+        }
+        let Some(wanted) = &self.table else { return Ok(true) };
+        let id = partition.table.to_id();
+        Ok(match names.table(id, seq)? {
+            Some(name) => name == wanted,
+            None => *wanted == id.to_string(),
+        })
     }
 
-    pub(crate) fn matches(&self, event: &Shown) -> bool {
-        self.operation.is_none_or(|operation| event.operation == operation)
-            && self.table.as_deref().is_none_or(|table| event.table.as_deref() == Some(table))
-            && self.user.as_deref().is_none_or(|user| event.user.as_deref() == Some(user))
+    pub(crate) fn matches(&self, record: &ChangeRecord) -> bool {
+        self.operation.is_none_or(|operation| record.operation == operation)
+            && self.table.as_deref().is_none_or(|table| is_table(record, table))
+            && self.owner.as_deref().is_none_or(|owner| record.user == owner)
+    }
+}
+
+/// Whether a record is of the table `namespace.table`, or of this id where nothing tells its name.
+fn is_table(record: &ChangeRecord, wanted: &str) -> bool {
+    match wanted.split_once('.') {
+        Some((namespace, table)) => record.namespace == namespace && record.table == table,
+        None => record.namespace.is_empty() && record.table == wanted,
     }
 }

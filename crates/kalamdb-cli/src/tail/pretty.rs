@@ -1,14 +1,14 @@
 //! One line per event, for people: aligned, coloured on a terminal, long values cut.
 //!
-//! Names and values come from users, so they are escaped: none of them moves the cursor or colours the terminal.
+//! Names and values come from users, so they are escaped: none of them moves the cursor or colours the terminal. A value
+//! is quoted where it would be taken for two, for none or for a name.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use kalamdb_core::format::Operation;
+use kalamdb_core::{ChangeRecord, instant};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
-
-use super::event::{Cell, Row, Shown};
-use super::value::{instant, to_json};
 
 /// Characters of one value that are shown.
 const VALUE_CHARS_MAX: usize = 80;
@@ -28,24 +28,29 @@ impl Pretty {
     }
 
     /// Writes an event's line.
-    pub(crate) fn line(&mut self, out: &mut impl Write, shown: &Shown) -> io::Result<()> {
-        let seq = shown.seq.to_string();
-        let table = escape(shown.table.as_deref().unwrap_or("-"));
-        let user = escape(shown.user.as_deref().unwrap_or("-"));
+    pub(crate) fn line(&mut self, out: &mut Vec<u8>, record: &ChangeRecord) {
+        let seq = record.seq.to_string();
+        let table = match (record.namespace.as_str(), record.table.as_str()) {
+            ("", "") => "-".to_owned(),
+            ("", one) | (one, "") => escape(one),
+            (namespace, table) => escape(&format!("{namespace}.{table}")),
+        };
+        let user = if record.user.is_empty() { "-".to_owned() } else { escape(&record.user) };
         self.seq_width = self.seq_width.max(seq.len());
         self.table_width = self.table_width.max(table.chars().count()).min(40);
         self.user_width = self.user_width.max(user.chars().count()).min(24);
-        let (time, operation) = (instant(shown.commit_time), shown.operation.as_str());
-        let (dim, colour, plain) = self.colours(shown.operation);
-        writeln!(
+        let (time, operation) = (instant(record.commit_time), record.operation.as_str());
+        let (dim, colour, plain) = self.colours(record.operation);
+        // A vector takes everything.
+        let _ = writeln!(
             out,
             "{dim}{time}{plain}  {seq:>seq_width$}  {colour}{operation:<7}{plain}  {table:<table_width$}  \
              {user:<user_width$}  {what}",
-            what = what(shown),
+            what = what(record),
             seq_width = self.seq_width,
             table_width = self.table_width,
             user_width = self.user_width,
-        )
+        );
     }
 
     const fn colours(&self, operation: Operation) -> (&'static str, &'static str, &'static str) {
@@ -64,49 +69,69 @@ impl Pretty {
     }
 }
 
-fn what(shown: &Shown) -> String {
-    match (&shown.row, &shown.old) {
-        (Some(new), Some(old)) => changes(&shown.key, old, new),
-        (Some(row), None) | (None, Some(row)) => row.cells.iter().map(named).collect::<Vec<_>>().join("  "),
-        (None, None) => {
-            let details = shown
-                .details
-                .iter()
-                .map(|(name, value)| format!("{name}={}", cut(&escape(&value.to_string()))));
-            std::iter::once(shown.name.to_owned()).chain(details).collect::<Vec<_>>().join("  ")
+/// A JSON object's fields in the order they were written.
+struct Fields(Vec<(String, Json)>);
+
+impl Fields {
+    fn of(json: &[u8]) -> Self {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
         }
+        // Nothing is shown for what is no object: there is none.
+        serde_json::Deserializer::from_slice(json).deserialize_map(Collect).unwrap_or(Self(Vec::new()))
+    }
+
+    fn get(&self, name: &str) -> Option<&Json> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 }
 
-/// The key, then what is different.
-fn changes(key: &[Cell], old: &Row, new: &Row) -> String {
-    let mut parts: Vec<_> = key.iter().map(named).collect();
-    for cell in &new.cells {
-        let before = old.cells.iter().find(|before| before.name == cell.name);
-        if before.is_none_or(|before| before.value != cell.value) {
-            let before = before.map_or_else(|| "-".to_owned(), text);
-            parts.push(format!("{}: {before} → {}", escape(&cell.name), text(cell)));
+fn what(record: &ChangeRecord) -> String {
+    let mut parts = Vec::new();
+    if record.after.is_empty() && record.before.is_empty() {
+        parts.push(record.event.clone());
+        parts.extend(Fields::of(&record.details).0.iter().map(named));
+    } else if record.before.is_empty() || record.after.is_empty() {
+        parts.extend(Fields::of(&record.after).0.iter().map(named));
+        parts.extend(Fields::of(&record.before).0.iter().map(named));
+    } else {
+        // The key, then what is different.
+        let before = Fields::of(&record.before);
+        parts.extend(Fields::of(&record.key).0.iter().map(named));
+        for (name, value) in Fields::of(&record.after).0 {
+            let old = before.get(&name);
+            if old != Some(&value) {
+                let old = old.map_or_else(|| "-".to_owned(), text);
+                parts.push(format!("{}: {old} → {}", escape(&name), text(&value)));
+            }
         }
     }
     parts.join("  ")
 }
 
-fn named(cell: &Cell) -> String {
-    format!("{}={}", escape(&cell.name), text(cell))
+fn named((name, value): &(String, Json)) -> String {
+    format!("{}={}", escape(name), text(value))
 }
 
-fn text(cell: &Cell) -> String {
-    match to_json(&cell.value, cell.scale) {
-        // Numbers and times travel as strings, but read better without quotes.
-        Json::String(text) if !is_text(cell) => text,
-        Json::String(text) => format!("\"{}\"", cut(&escape(&text))),
-        other => cut(&other.to_string()),
-    }
-}
-
-const fn is_text(cell: &Cell) -> bool {
-    use kalamdb_core::format::Value;
-    matches!(cell.value, Value::Text(_) | Value::Json(_) | Value::Bytes(_))
+fn text(value: &Json) -> String {
+    let Json::String(text) = value else { return cut(&escape(&value.to_string())) };
+    let is_plain =
+        |letter: char| !letter.is_whitespace() && !is_unsafe(letter) && !matches!(letter, '"' | '=');
+    let is_word = matches!(text.as_str(), "" | "null" | "true" | "false" | "-" | "→");
+    if !is_word && text.chars().all(is_plain) { cut(text) } else { format!("\"{}\"", cut(&escape(text))) }
 }
 
 fn escape(text: &str) -> String {

@@ -6,6 +6,9 @@ use kalamdb_core::format::{
 };
 use kalamdb_core::log::{LogOptions, LogWriter};
 
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
 use super::*;
 
 pub(crate) const TIME: i64 = 1_790_000_000_123_456;
@@ -127,7 +130,8 @@ fn tail(dir: &tempfile::TempDir, arguments: &str) -> Vec<String> {
         ["tail", "--no-follow", "--data-dir", data_dir].into_iter().chain(arguments.split_whitespace());
     let args = Line::try_parse_from(line).unwrap().args;
     let mut out = Vec::new();
-    write(&args, &mut out, false).unwrap();
+    let (_keep, stop) = channel();
+    write(&args, &mut out, false, &stop).unwrap();
     String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
 }
 
@@ -138,7 +142,7 @@ fn shows_every_event_as_json_with_names() {
     let time = "2026-09-21T14:13:20.123456Z";
     let head = |seq: u64, op: &str, event: &str| {
         format!(
-            r#"{{"seq":{seq},"commit_ts":"{time}","op":"{op}","event":"{event}","table":"shop.orders","user":"ada","schema_version":1,"key":{{"id":"5"}}"#
+            r#"{{"seq":{seq},"commit_time":"{time}","op":"{op}","event":"{event}","namespace":"shop","table":"orders","user":"ada","schema_version":1,"key":{{"id":"5"}}"#
         )
     };
     let old = r#"{"id":"5","price":"-0.05","note":"new"}"#;
@@ -146,9 +150,10 @@ fn shows_every_event_as_json_with_names() {
     assert_eq!(
         lines,
         [
-            head(5, "insert", "RowInserted") + r#","row":{"id":"5","price":"-0.05","note":"new\u001b[2J"}}"#,
-            head(6, "update", "RowUpdated") + &format!(r#","row":{new},"old":{old}}}"#),
-            head(7, "delete", "RowDeleted") + &format!(r#","old":{new}}}"#),
+            head(5, "insert", "RowInserted")
+                + r#","after":{"id":"5","price":"-0.05","note":"new\u001b[2J"}}"#,
+            head(6, "update", "RowUpdated") + &format!(r#","before":{old},"after":{new}}}"#),
+            head(7, "delete", "RowDeleted") + &format!(r#","before":{new}}}"#),
         ]
     );
     for line in tail(&dir, "--format json") {
@@ -194,41 +199,136 @@ fn a_table_nobody_named_is_shown_by_its_id() {
     let appended = StreamAppended { partition: Partition::shared(TableId::new(99)), row: row(1, "x") };
     let dir = data_dir(&[vec![ChangeEvent::StreamAppended(Box::new(appended))]]);
     let lines = tail(&dir, "--format json --op insert");
-    assert!(lines[0].contains(r#""table":"99""#), "{}", lines[0]);
+    assert!(lines[0].contains(r#""event":"StreamAppended","table":"99""#), "{}", lines[0]);
     assert!(lines[0].contains(r#""column_1":"5","column_2":"1","column_3":"x""#), "{}", lines[0]);
 }
 
 #[test]
-fn follows_what_is_written_until_it_is_told_to_stop() {
+fn the_envelope_of_change_data_tools_holds_rows_alone() {
     let dir = data_dir(&[events()]);
-    let (mut writer, _) = LogWriter::open(&dir.path().join("log"), &LogOptions::default(), TIME).unwrap();
-    let mut reader = LogReader::open(&dir.path().join("log"));
-    let from = reader.end().unwrap().next();
-    reader.seek_from(from).unwrap();
-    let (line, lines) = std::sync::mpsc::channel();
-    let (sender, stop) = channel();
-    let log = dir.path().join("log");
-    let follower = std::thread::spawn(move || {
-        let out = Lines { sender: line };
-        let mut tail = Tail {
-            from,
-            filter: Filter::new(None, None, None),
-            catalog: Catalog::new(&log),
-            pretty: Pretty::new(false),
-            format: Format::Pretty,
-            out,
-        };
-        tail.follow(&mut reader, &stop, false).unwrap();
-    });
-    for previous_end in 0..3 {
-        let epoch = ChangeEvent::EpochStarted(Box::new(EpochStarted { previous_end }));
-        writer.stage(&encoded(&[epoch]), TIME).unwrap();
-        writer.write().unwrap();
-        let line = lines.recv_timeout(Duration::from_mins(1)).unwrap();
-        assert!(line.contains(&format!("previous_end={previous_end}")), "{line}");
+    let lines = tail(&dir, "--format debezium --user ada");
+    let read: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let row = |price: &str, note: &str| serde_json::json!({"id": "5", "price": price, "note": note});
+    let (old, new) = (row("-0.05", "new"), row("123.45", "new"));
+    let expected = [
+        (5, "c", serde_json::Value::Null, row("-0.05", "new\u{1b}[2J")),
+        (6, "u", old, new.clone()),
+        (7, "d", new, serde_json::Value::Null),
+    ];
+    assert_eq!(read.len(), expected.len());
+    for (read, (seq, op, before, after)) in read.iter().zip(expected) {
+        let source = serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"), "connector": "kalamdb", "name": "kalamdb",
+            "ts_ms": TIME / 1000, "ts_us": TIME, "snapshot": "false", "db": "shop", "table": "orders",
+            "user": "ada", "seq": seq, "schema_version": 1,
+        });
+        let whole = serde_json::json!({
+            "before": before, "after": after, "source": source, "op": op, "ts_ms": TIME / 1000,
+            "transaction": null,
+        });
+        assert_eq!(*read, whole);
     }
-    sender.send(()).unwrap();
-    follower.join().unwrap();
+}
+
+#[test]
+fn begins_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { segment_bytes: 512, ..LogOptions::default() };
+    let (mut writer, _) = LogWriter::open(&dir.path().join("log"), &options, TIME).unwrap();
+    // One event a second, some to a segment; two commits of the same second in the end.
+    for second in [1, 2, 3, 4, 5, 6, 7, 8, 8_i64] {
+        writer.stage(&encoded(&[epoch(0)]), TIME + second * 1_000_000).unwrap();
+        writer.write().unwrap();
+    }
+    writer.close().unwrap();
+    let seqs = |since: i64| tail(&dir, &format!("--format json --since {}", instant(since))).len();
+    assert_eq!(seqs(TIME - 1), 10);
+    assert_eq!(seqs(TIME + 1), 9);
+    for second in 1..=8 {
+        let left = usize::try_from(9 - second).unwrap() + 1;
+        assert_eq!(seqs(TIME + second * 1_000_000), left, "since second {second}");
+        assert_eq!(seqs(TIME + second * 1_000_000 + 1), if second == 8 { 0 } else { left - 1 });
+    }
+    assert_eq!(tail(&dir, "--since 0s").len(), 0);
+    assert_eq!(tail(&dir, "--since 100000d").len(), 10);
+}
+
+fn epoch(previous_end: u64) -> ChangeEvent {
+    ChangeEvent::EpochStarted(Box::new(EpochStarted { previous_end }))
+}
+
+/// A follower from the log's end on, its lines, and what stops it.
+fn follower(
+    dir: &tempfile::TempDir,
+) -> (Receiver<String>, Sender<()>, std::thread::JoinHandle<anyhow::Result<()>>) {
+    let (sender, lines) = channel();
+    let (stop, stopped) = channel();
+    let data_dir = dir.path().to_str().unwrap();
+    let args = Line::try_parse_from(["tail", "--data-dir", data_dir]).unwrap().args;
+    let tail = directory::Tail::open(&args, Filter::default()).unwrap();
+    let mut output = Output::new(Lines { sender }, Formatter::new(Format::Pretty, false));
+    let thread = std::thread::spawn(move || tail.follow(&mut output, &stopped, false));
+    (lines, stop, thread)
+}
+
+#[test]
+fn follows_through_rotation_and_retention_until_it_is_told_to_stop() {
+    let dir = data_dir(&[events()]);
+    let log = dir.path().join("log");
+    let (lines, stop, thread) = follower(&dir);
+    let options = LogOptions { segment_bytes: 512, ..LogOptions::default() };
+    let (mut writer, _) = LogWriter::open(&log, &options, TIME).unwrap();
+    let mut deleted = 0;
+    for number in 0..30 {
+        writer.stage(&encoded(&[epoch(number)]), TIME).unwrap();
+        writer.write().unwrap();
+        loop {
+            let line = lines.recv_timeout(Duration::from_mins(1)).unwrap();
+            if line.contains(&format!("previous_end={number}\n")) {
+                break;
+            }
+        }
+        // What has been read may go, as it does with retention.
+        let segments = list_segments(&log).unwrap();
+        for segment in segments.iter().rev().skip(1) {
+            std::fs::remove_file(&segment.path).unwrap();
+            deleted += 1;
+        }
+    }
+    assert!(deleted > 5, "{deleted} segments came and went");
+    stop.send(()).unwrap();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn exit_codes_tell_damage_from_retention() {
+    let code = |error: LogError| format!("{:?}", exit_code(&anyhow::Error::new(error).context("reading")));
+    let floor = LogError::BelowFloor { floor: kalamdb_core::format::Seq::new(9) };
+    assert_eq!(code(floor), format!("{:?}", ExitCode::from(EXIT_BELOW_FLOOR)));
+    let source = kalamdb_core::format::Error::Magic { found: [0; 8] };
+    let damaged = LogError::Head { segment: PathBuf::from("x"), source };
+    assert_eq!(code(damaged), format!("{:?}", ExitCode::from(EXIT_DAMAGED)));
+    let missing = anyhow::Error::new(io::Error::from(io::ErrorKind::NotFound));
+    assert_eq!(format!("{:?}", exit_code(&missing)), format!("{:?}", ExitCode::FAILURE));
+}
+
+#[test]
+fn what_retention_took_is_told() {
+    let commits: Vec<_> = events().into_iter().map(|event| vec![event]).collect();
+    let dir = data_dir(&commits);
+    let segments = list_segments(&dir.path().join("log")).unwrap();
+    let floor = segments.last().unwrap().base_seq;
+    for segment in &segments[..segments.len() - 1] {
+        std::fs::remove_file(&segment.path).unwrap();
+    }
+    let arguments = ["tail", "--no-follow", "--from", "2", "--data-dir", dir.path().to_str().unwrap()];
+    let args = Line::try_parse_from(arguments).unwrap().args;
+    let (_keep, stop) = channel();
+    let error = write(&args, Vec::new(), false, &stop).unwrap_err();
+    let told = error.chain().find_map(|cause| cause.downcast_ref::<LogError>());
+    assert!(matches!(told, Some(LogError::BelowFloor { floor: told }) if *told == floor), "{error:?}");
+    assert!(!tail(&dir, "--from start").is_empty());
+    assert!(!tail(&dir, "--since 100000d").is_empty());
 }
 
 /// Sends what is written, piece by piece.

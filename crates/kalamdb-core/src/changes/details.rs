@@ -1,16 +1,29 @@
 //! What there is to say of an event that is not a row: by name, in an order that reads well. Never a password's hash.
 
-use kalamdb_core::format::{
+use log_format::{
     ChangeEvent, Column, ColumnDefault, Job, Namespace, StorageLocation, Table, TableKind, TableSchema,
 };
 use serde_json::{Value as Json, json};
 
-use super::value::instant;
+use crate::changes::json::{instant, write_value};
 
 type Details = Vec<(&'static str, Json)>;
 
-/// What an event of this epoch says.
-pub(super) fn details(event: &ChangeEvent, epoch: u32) -> Details {
+/// What an event of this epoch says, as a JSON object; nothing where it says nothing.
+pub(super) fn write(out: &mut Vec<u8>, event: &ChangeEvent, epoch: u32) {
+    let details = details(event, epoch);
+    for (index, (name, value)) in details.iter().enumerate() {
+        out.push(if index == 0 { b'{' } else { b',' });
+        write_value(out, name);
+        out.push(b':');
+        write_value(out, value);
+    }
+    if !details.is_empty() {
+        out.push(b'}');
+    }
+}
+
+fn details(event: &ChangeEvent, epoch: u32) -> Details {
     match event {
         ChangeEvent::EpochStarted(event) => {
             vec![("epoch", json!(epoch)), ("previous_end", json!(event.previous_end))]

@@ -1,0 +1,16 @@
+//! Events as records with names: what `kalamdb tail` and `system.changes` show.
+//!
+//! - [`ChangeRecord`]: one event, its rows as JSON.
+//! - [`ChangeNames`]: the names of tables and columns, which events only number.
+//! - `json`: cells as JSON, for people and tools. What a number of JSON cannot hold exactly is a string; times are ISO 8601.
+//!
+//! A record never holds a password's hash. This module decides nothing about who may see an event.
+
+mod details;
+mod json;
+mod names;
+mod record;
+
+pub use json::instant;
+pub use names::ChangeNames;
+pub use record::ChangeRecord;
