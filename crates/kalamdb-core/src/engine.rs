@@ -13,7 +13,9 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 use futures_util::FutureExt;
-use kalamdb_log::{Disk, Durability, LogDirectory, LogOptions, LogReader, LogWriter, RealDisk, Recovery};
+use kalamdb_log::{
+    Disk, Durability, LogDirectory, LogOptions, LogReader, LogWriter, RealDisk, Recovery, Retention,
+};
 use kalamdb_sql::{LiveQueries, SystemTables};
 use kalamdb_store::{Store, StoreOptions};
 use log_format::{ChangeEvent, Namespace, NamespaceId, Partition, Role, Seq, User, UserId, Value};
@@ -28,7 +30,9 @@ use crate::fail_points::FailPoints;
 use crate::functions::Snowflakes;
 use crate::health::Health;
 use crate::live::{self, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
+use crate::log_keeper::LogKeeper;
 use crate::provider::CATALOG;
+use crate::replay::{Replayed, replay};
 use crate::requests::{Commits, Committed, Planning};
 use crate::session::{DEFAULT_NAMESPACE, Session};
 use crate::sql::{self, Executed};
@@ -41,9 +45,6 @@ pub const LOG_DIRECTORY: &str = "log";
 pub const ROWS_DIRECTORY: &str = "rows";
 /// The directory of system tables, within a database's.
 pub const CATALOG_DIRECTORY: &str = "catalog";
-
-/// Commits applied at a time in replay.
-const REPLAY_COMMITS: usize = 256;
 
 /// How to open a database.
 #[derive(Clone, Debug)]
@@ -64,6 +65,8 @@ pub struct EngineOptions {
     pub query_bytes_max: usize,
     /// Memory of the hot tier.
     pub store: StoreOptions,
+    /// How much of the log is kept beyond what is needed.
+    pub retention: Retention,
     /// What the log is on: the operating system's files, but for tests.
     pub log_disk: Arc<dyn Disk>,
 }
@@ -80,6 +83,7 @@ impl EngineOptions {
             feed_bytes_max: 32 << 20,
             query_bytes_max: 1 << 30,
             store: StoreOptions::default(),
+            retention: Retention::default(),
             log_disk: Arc::new(RealDisk),
         }
     }
@@ -106,8 +110,8 @@ pub struct Opened {
     pub root_password: Option<String>,
     /// What the log's recovery found.
     pub recovery: Recovery,
-    /// Commits replayed into the projections.
-    pub replayed_commits: u64,
+    /// What was replayed into the projections.
+    pub replayed: Replayed,
 }
 
 struct Shared {
@@ -132,12 +136,13 @@ pub(crate) struct Workers {
     pub(crate) sequencer: Sequencer,
     pub(crate) router: Arc<Router>,
     pub(crate) keeper: StreamKeeper,
+    pub(crate) log_keeper: LogKeeper,
     health: Arc<Health>,
 }
 
 impl Workers {
     fn start(self) -> Result<Vec<JoinHandle<()>>> {
-        let Self { sequencer, router, keeper, health } = self;
+        let Self { sequencer, router, keeper, log_keeper, health } = self;
         Ok(vec![
             spawn("sequencer", move || {
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| sequencer.run())) {
@@ -146,6 +151,7 @@ impl Workers {
             })?,
             spawn("live-router", move || router.run())?,
             spawn("stream-keeper", move || keeper.run())?,
+            spawn("log-keeper", move || log_keeper.run())?,
         ])
     }
 }
@@ -188,13 +194,13 @@ impl Engine {
         let store = Arc::new(Store::open(&options.data_dir.join(ROWS_DIRECTORY), &options.store)?);
         let system = Arc::new(SystemTables::open(&options.data_dir.join(CATALOG_DIRECTORY))?);
         let index = log.index();
-        let replayed_commits =
-            replay(&mut LogReader::with_index(&log_dir, Arc::clone(&index)), &store, &system, log.end())?;
+        let mut reader = LogReader::with_index(&log_dir, Arc::clone(&index));
+        let replayed = replay(&mut reader, &store, &system, log.end())?;
 
         let catalog = Arc::new(Catalog::load(&system)?);
         let feed = Arc::new(Feed::new(log.end(), options.feed_bytes_max));
         let health = Arc::new(Health::default());
-        let router = Arc::new(Router::new(Arc::clone(&feed), Arc::clone(&catalog), log_dir, index));
+        let router = Arc::new(Router::new(Arc::clone(&feed), Arc::clone(&catalog), log_dir.clone(), index));
         let projections = Projections {
             store: Arc::clone(&store),
             system: Arc::clone(&system),
@@ -213,7 +219,20 @@ impl Engine {
             commits: commits.clone(),
             stop: Arc::clone(&stop),
         };
-        let workers = Workers { sequencer, router: Arc::clone(&router), keeper, health: Arc::clone(&health) };
+        let log_keeper = LogKeeper {
+            directory: log_dir,
+            retention: options.retention,
+            store: Arc::clone(&store),
+            system: Arc::clone(&system),
+            stop: Arc::clone(&stop),
+        };
+        let workers = Workers {
+            sequencer,
+            router: Arc::clone(&router),
+            keeper,
+            log_keeper,
+            health: Arc::clone(&health),
+        };
         let shared = Shared {
             data_dir: options.data_dir.clone(),
             store,
@@ -229,11 +248,7 @@ impl Engine {
             commits: RwLock::new(Some(commits)),
             threads: Mutex::new(Vec::new()),
         };
-        Ok((
-            Self { shared: Arc::new(shared) },
-            workers,
-            Opened { root_password: None, recovery, replayed_commits },
-        ))
+        Ok((Self { shared: Arc::new(shared) }, workers, Opened { root_password: None, recovery, replayed }))
     }
 
     /// What every database begins with: the namespace `default` and the user `root`.
@@ -423,42 +438,6 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
         .name(name.to_owned())
         .spawn(run)
         .map_err(|source| Error::File { path: PathBuf::from(name), source })
-}
-
-/// Brings both projections up to the end of the log; each from where it stands.
-fn replay(reader: &mut LogReader, store: &Store, system: &SystemTables, end: Seq) -> Result<u64> {
-    let (rows_at, catalog_at) = (store.applied_seq()?, system.applied_seq()?);
-    for (name, at) in [(ROWS_DIRECTORY, rows_at), (CATALOG_DIRECTORY, catalog_at)] {
-        if at > end {
-            return Err(Error::Inconsistent {
-                reason: format!(
-                    "the directory {name} holds changes up to seq {at}, but the log ends at {end}: part of the log is \
-                     missing. Put it back, or restore a backup; deleting {name} would accept the loss"
-                ),
-            });
-        }
-    }
-    reader.seek(rows_at.min(catalog_at))?;
-    let (mut replayed, mut frames) = (0, Vec::with_capacity(REPLAY_COMMITS));
-    loop {
-        let next = reader.next()?;
-        let is_last = next.is_none();
-        frames.extend(next);
-        if frames.len() == REPLAY_COMMITS || is_last {
-            let after = |at: Seq| frames.iter().position(|frame: &log_format::Frame| frame.last_seq() > at);
-            if let Some(first) = after(rows_at) {
-                store.apply(frames.get(first..).unwrap_or_default())?;
-            }
-            if let Some(first) = after(catalog_at) {
-                system.apply(frames.get(first..).unwrap_or_default())?;
-            }
-            replayed += frames.len() as u64;
-            frames.clear();
-        }
-        if is_last {
-            return Ok(replayed);
-        }
-    }
 }
 
 /// What every session's state is made from.

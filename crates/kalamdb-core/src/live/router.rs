@@ -138,6 +138,11 @@ impl Router {
         &self.projections
     }
 
+    /// Where the log is.
+    pub(crate) const fn log_directory(&self) -> &LogDirectory {
+        &self.log_dir
+    }
+
     /// A reader of the log's files.
     pub(crate) fn log_reader(&self) -> LogReader {
         LogReader::with_index(&self.log_dir, Arc::clone(&self.log_index))

@@ -23,6 +23,7 @@ use crate::commit::Sequencer;
 use crate::engine::{LOG_DIRECTORY, Machine};
 use crate::fail_points::FailPoints;
 use crate::live::{FeedAfter, Router};
+use crate::log_keeper::LogKeeper;
 use crate::testing::{root, session};
 use crate::{Engine, EngineOptions, Error, ErrorCode, Session};
 
@@ -38,6 +39,7 @@ struct Running {
     router: Arc<Router>,
     /// None once it died.
     sequencer: Option<Sequencer>,
+    log_keeper: LogKeeper,
 }
 
 /// What the disk goes through when the engine ends.
@@ -58,6 +60,8 @@ pub(super) struct World {
     /// Whether the disk has little or no space left.
     is_full: bool,
     durability: Durability,
+    /// How much of the log is kept; none for all of it.
+    retention_bytes: Option<u64>,
     running: Option<Running>,
     /// How many more places of the write path are passed before the process dies; 0 for never.
     fuse: Arc<AtomicU64>,
@@ -97,6 +101,7 @@ impl World {
             disk: SimulatedDisk::new(seed),
             breaks_at: None,
             is_full: false,
+            retention_bytes: random.per_mille(300).then_some(60 << 10),
             durability,
             running: None,
             fuse: Arc::new(AtomicU64::new(0)),
@@ -137,7 +142,8 @@ impl World {
                 self.watchers.get_mut(at).into_iter().for_each(Watcher::disconnect);
             }
             85..88 => self.running().router.turn(),
-            88..91 => self.check_watchers(),
+            88..90 => self.check_watchers(),
+            90 => self.running().log_keeper.turn().unwrap(),
             91..93 => self.restart(End::Closed),
             93..95 => self.restart(End::Killed),
             95..97 => self.restart(End::PowerLost),
@@ -251,6 +257,11 @@ impl World {
 
     // ── watching ──
 
+    /// Whether what a subscriber saw, or has yet to see, may be gone.
+    fn may_resync(&self) -> bool {
+        self.durability != Durability::Always || self.retention_bytes.is_some()
+    }
+
     fn look(&mut self) {
         if self.watchers.len() < WATCHERS_MAX && self.random.per_mille(300) {
             let condition =
@@ -260,19 +271,21 @@ impl World {
             self.watchers.push(Watcher::new(work::anybody(&mut self.random), sql));
         }
         let at = self.random.below(self.watchers.len());
+        let may_resync = self.may_resync();
         let Running { engine, .. } = self.running.as_ref().unwrap();
         if let Some(watcher) = self.watchers.get_mut(at) {
-            self.runtime.block_on(watcher.look(engine, self.durability != Durability::Always));
+            self.runtime.block_on(watcher.look(engine, may_resync));
             self.totals.looks += 1;
         }
     }
 
     /// Everybody takes all there is, and then has what their query answers.
     fn check_watchers(&mut self) {
+        let may_resync = self.may_resync();
         let Running { engine, router, .. } = self.running.as_ref().unwrap();
         for watcher in &mut self.watchers {
             let expected = self.runtime.block_on(async {
-                watcher.catch_up(engine, router, self.durability != Durability::Always).await;
+                watcher.catch_up(engine, router, may_resync).await;
                 rows(engine, &watcher.who, &watcher.sql).await
             });
             assert_eq!(watcher.rows, expected, "{} of {:?}", watcher.sql, watcher.who.user());
@@ -345,10 +358,10 @@ impl World {
     fn end(&mut self, end: End) {
         self.observe();
         self.watchers.iter_mut().for_each(Watcher::disconnect);
-        let Some(Running { engine, router, sequencer }) = self.running.take() else { return };
+        let Some(Running { engine, router, sequencer, log_keeper }) = self.running.take() else { return };
         self.fuse.store(0, Ordering::Relaxed);
         self.required = self.published_to();
-        drop((engine, router));
+        drop((engine, router, log_keeper));
         match end {
             End::Closed => {
                 self.totals.closes += 1;
@@ -401,7 +414,12 @@ impl World {
         self.disk.mend();
         self.breaks_at = None;
         drop(workers.keeper);
-        self.running = Some(Running { engine, router: workers.router, sequencer: Some(workers.sequencer) });
+        self.running = Some(Running {
+            engine,
+            router: workers.router,
+            sequencer: Some(workers.sequencer),
+            log_keeper: workers.log_keeper,
+        });
         self.check_start();
     }
 
@@ -413,6 +431,7 @@ impl World {
         options.segment_bytes = 24 << 10;
         options.unflushed_bytes_max = 16 << 10;
         options.feed_bytes_max = 256 << 10;
+        options.retention.bytes = self.retention_bytes;
         options
     }
 
@@ -434,8 +453,13 @@ impl World {
     fn check_start(&mut self) {
         let disk: Arc<SimulatedDisk> = Arc::new(self.disk.clone());
         let directory = LogDirectory::new(disk, self.directory.path().join(LOG_DIRECTORY));
-        let found = check::frames(&mut LogReader::open(directory));
-        check::is_prefix(&found, &self.published, self.required);
+        let kept = check::frames(&mut LogReader::open(directory));
+        let floor = kept.first().map(Frame::first_seq).unwrap_or_default();
+        let (gone, published): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.published).into_iter().partition(|frame| frame.last_seq() < floor);
+        assert!(gone.is_empty() || self.retention_bytes.is_some(), "the log begins at {floor}");
+        check::is_prefix(&kept, &published, self.required);
+        let found: Vec<Frame> = gone.into_iter().chain(kept).collect();
         let rows = check::rows_of_log(&found);
         let of_store = check::rows_of_store(self.engine());
         assert_eq!(rows, of_store, "the rows are not what the log says");
