@@ -15,6 +15,7 @@
 //! It does not know what an event means: the single one it writes itself is `EpochStarted`.
 
 mod active;
+mod clock;
 #[cfg(test)]
 mod corruption_tests;
 mod disk;
