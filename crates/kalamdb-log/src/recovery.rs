@@ -264,7 +264,7 @@ fn scan(
     Ok(())
 }
 
-fn is_torn(expected: Seq, durable: Seq, behind: &Survivors) -> bool {
+pub(crate) fn is_torn(expected: Seq, durable: Seq, behind: &Survivors) -> bool {
     let was_durable = expected <= durable || expected <= behind.durable;
     !was_durable && (behind.frames == 0 || behind.hole)
 }
@@ -283,6 +283,10 @@ pub(crate) fn check_link(
         return if starts { Ok(()) } else { Err(reader.rot(offset, Flaw::Seq { expected, found })) };
     };
     let expected = last.last_seq().next();
+    if reader.header().after_hole && offset == SEGMENT_HEADER_BYTES as u64 {
+        let follows = found >= expected && found == reader.base() && next.fields.epoch >= last.fields.epoch;
+        return if follows { Ok(()) } else { Err(reader.rot(offset, Flaw::Seq { expected, found })) };
+    }
     let skips = found > expected && next.fields.epoch > last.fields.epoch;
     if found != expected && !skips || next.fields.epoch < last.fields.epoch {
         return Err(reader.rot(offset, Flaw::Seq { expected, found }));
