@@ -40,6 +40,7 @@ mod summary;
 mod survivors;
 #[cfg(test)]
 mod testing;
+mod verify;
 mod write_behind;
 mod writer;
 
@@ -55,4 +56,5 @@ pub use crate::recovery::{Cut, Recovery};
 pub use crate::repair::{Mended, repair};
 pub use crate::retention::{Dropped, Retention, drop_segments};
 pub use crate::segment::{SegmentPath, list_segments};
+pub use crate::verify::{FooterState, FramesAlone, Inspector, Problem, Verified, verify};
 pub use crate::writer::LogWriter;

@@ -182,7 +182,9 @@ fn split(
         file.write_all_at(&header.encode(), 0).at("write", &from.path)?;
         file.sync().at("sync", &from.path)?;
     } else {
-        begin_behind(dir, from, &header, resume.offset)?;
+        // A footer that tells of the frames before as well is left behind.
+        let upto = found.reader(dir, from)?.footer()?.map(|footer| footer.end);
+        begin_behind(dir, from, &header, resume.offset, upto)?;
         if from.base_seq != resume.first_seq && !keeps_frames {
             set_aside(dir, from, mended)?;
         }
@@ -201,11 +203,17 @@ fn split(
 }
 
 /// Writes a segment with this head and what stands in `from` behind `offset`; takes the place of one of the same name.
-fn begin_behind(dir: &LogDirectory, from: &SegmentPath, header: &SegmentHeader, offset: u64) -> Result<()> {
+fn begin_behind(
+    dir: &LogDirectory,
+    from: &SegmentPath,
+    header: &SegmentHeader,
+    offset: u64,
+    upto: Option<u64>,
+) -> Result<()> {
     let path = dir.path().join(segment_file_name(header.base_seq));
     let new = path.with_extension("klog.new");
     let mut bytes = header.encode().to_vec();
-    bytes.extend_from_slice(&read_range(dir, &from.path, offset, None)?);
+    bytes.extend_from_slice(&read_range(dir, &from.path, offset, upto)?);
     dir.write(&new, &bytes)?;
     dir.disk().rename(&new, &path).at("rename", &new)?;
     dir.sync()
