@@ -58,7 +58,7 @@ impl ActiveSegment {
         ahead: Ahead,
     ) -> Result<Self> {
         let path = dir.path().join(segment_file_name(base));
-        let header = SegmentHeader { database, epoch, base_seq: base };
+        let header = SegmentHeader { database, epoch, base_seq: base, after_hole: false };
         let file = dir.open(&path, OpenMode::New)?;
         if let Err(error) = file.reserve(0, SEGMENT_HEADER_BYTES as u64).at(RESERVE, &path) {
             dir.remove(&path)?;

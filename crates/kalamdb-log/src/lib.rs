@@ -15,8 +15,10 @@
 //! It does not know what an event means: the single one it writes itself is `EpochStarted`.
 
 mod active;
+mod clock;
 #[cfg(test)]
 mod corruption_tests;
+mod damage;
 mod disk;
 mod error;
 mod index;
@@ -30,6 +32,7 @@ mod poison;
 mod queue;
 mod reader;
 mod recovery;
+mod repair;
 mod retention;
 mod segment;
 pub mod simulation;
@@ -37,6 +40,7 @@ mod summary;
 mod survivors;
 #[cfg(test)]
 mod testing;
+mod verify;
 mod write_behind;
 mod writer;
 
@@ -49,6 +53,8 @@ pub use crate::overview::{SegmentOverview, segment_overviews};
 pub use crate::queue::{CommitReceiver, CommitSender, Group, QueueClosed, commit_queue};
 pub use crate::reader::{LogReader, Place};
 pub use crate::recovery::{Cut, Recovery};
+pub use crate::repair::{Mended, repair};
 pub use crate::retention::{Dropped, Retention, drop_segments};
 pub use crate::segment::{SegmentPath, list_segments};
+pub use crate::verify::{FooterState, FramesAlone, Inspector, Problem, Verified, verify};
 pub use crate::writer::LogWriter;

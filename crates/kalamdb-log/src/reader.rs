@@ -38,6 +38,8 @@ pub struct LogReader {
     last: Option<FrameHeader>,
     /// Where `last` begins; none where it was not given to anybody.
     last_at: Option<u64>,
+    /// Whether holes that a repair left are passed over.
+    over_holes: bool,
     /// Whose segments are read; none for all.
     wanted: Option<Vec<PartitionHash>>,
     /// What [`LogReader::seek`] found and `next` has yet to give.
@@ -60,6 +62,7 @@ impl LogReader {
             current: None,
             last: None,
             last_at: None,
+            over_holes: false,
             wanted: None,
             pending: None,
             note_at: 0,
@@ -72,11 +75,18 @@ impl LogReader {
         self.wanted = Some(partitions.into_iter().collect());
     }
 
+    /// From here on, passes over what a repair gave up instead of failing there with [`Error::BelowFloor`]: for whoever
+    /// wants what is left.
+    pub const fn over_holes(&mut self) {
+        self.over_holes = true;
+    }
+
     /// The next frame; none where there is no other one yet: call again later. Its bytes are a slice of a read of some
     /// 256 KiB, which it keeps alive.
     ///
     /// # Errors
-    /// [`Error::Rot`]; [`Error::BelowFloor`] where retention overtook this reader. The reader stays where it is.
+    /// [`Error::Rot`]; [`Error::BelowFloor`] where retention overtook this reader, or a repair gave up what comes next.
+    /// The reader stays where it is.
     #[expect(clippy::should_implement_trait, reason = "an iterator that ended and goes on would mislead")]
     pub fn next(&mut self) -> Result<Option<Frame>> {
         if let Some(frame) = self.pending.take() {
@@ -187,6 +197,14 @@ impl LogReader {
                 error
             });
         }
+        let is_lossy = current.header().after_hole && offset == SEGMENT_HEADER_BYTES as u64;
+        if is_lossy
+            && !self.over_holes
+            && self.last.is_some_and(|last| last.last_seq() < previous_seq(&frame))
+        {
+            current.go_to(offset);
+            return Err(Error::BelowFloor { floor: header.fields.first_seq });
+        }
         if offset >= self.note_at {
             self.note_at = self.index.note(current.base(), header.fields.first_seq, offset);
         }
@@ -208,6 +226,9 @@ impl LogReader {
     /// Goes to the end of the segment just entered if nothing of it is wanted and another one follows.
     fn leave_out(&mut self) -> Result<()> {
         let (Some(wanted), Some(current)) = (&self.wanted, &mut self.current) else { return Ok(()) };
+        if current.header().after_hole && !self.over_holes {
+            return Ok(());
+        }
         let is_last = self.dir.segments()?.last().is_none_or(|last| last.base_seq <= current.base());
         let Some(footer) = current.footer()?.filter(|footer| !is_last && !footer.may_touch(wanted)) else {
             return Ok(());
@@ -276,7 +297,7 @@ impl LogReader {
             }
             let first = frame.first_seq();
             let previous = previous_seq(&frame);
-            if after < previous {
+            if after < previous && !self.is_behind_hole()? {
                 return Err(Error::BelowFloor { floor: first });
             }
             if after > previous && after < first {
@@ -303,7 +324,7 @@ impl LogReader {
             if frame.last_seq() < from {
                 continue;
             }
-            if from <= previous_seq(&frame) && from > Seq::ZERO {
+            if from <= previous_seq(&frame) && from > Seq::ZERO && !self.is_behind_hole()? {
                 return Err(Error::BelowFloor { floor: frame.first_seq() });
             }
             self.pending = Some(frame);
@@ -357,6 +378,17 @@ impl LogReader {
         };
         let Step::Frame(frame) = reader.step()? else { return Ok(None) };
         Ok(Some(frame.header().fields.commit_time))
+    }
+
+    /// Whether the frame before the position is the first one behind a hole that this reader passes over.
+    fn is_behind_hole(&self) -> Result<bool> {
+        let Some(current) =
+            self.current.as_ref().filter(|current| self.over_holes && current.header().after_hole)
+        else {
+            return Ok(false);
+        };
+        let is_first = self.last_at == Some(SEGMENT_HEADER_BYTES as u64);
+        Ok(is_first && self.floor()? < current.base())
     }
 
     /// Stands nowhere.

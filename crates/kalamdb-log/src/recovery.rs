@@ -11,9 +11,11 @@
 //! Archives are not validated here; whoever reads an event does that.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log_format::{DatabaseId, FRAME_LENGTH_MAX, FrameHeader, SEGMENT_HEADER_BYTES, Seq};
 
+use crate::clock::Stopwatch;
 use crate::disk::{LogDirectory, OpenMode};
 use crate::error::{At, Error, Flaw, Result};
 use crate::index::LogIndex;
@@ -21,6 +23,9 @@ use crate::marker::CleanMarker;
 use crate::segment::{SegmentPath, SegmentReader, Step};
 use crate::summary::Summary;
 use crate::survivors::{self, Survivors};
+
+/// How often a scan looks at the clock.
+const LOOK_EVERY_BYTES: u64 = 4 << 20;
 
 /// What opening a log for writing found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub struct Recovery {
     pub bytes: u64,
     /// The torn tail that was cut off.
     pub cut: Option<Cut>,
+    /// How long opening took.
+    pub elapsed: Duration,
 }
 
 /// A torn tail.
@@ -173,6 +180,7 @@ struct Walk {
 
 /// Reads one segment to its end.
 fn walk(reader: &mut SegmentReader, marker: Option<CleanMarker>, index: &LogIndex) -> Result<Walk> {
+    let (mut stopwatch, mut look_at) = (Stopwatch::start(), LOOK_EVERY_BYTES);
     let mut walk = Walk {
         last: None,
         summary: Summary::new(reader.base()),
@@ -182,6 +190,13 @@ fn walk(reader: &mut SegmentReader, marker: Option<CleanMarker>, index: &LogInde
     let mut note_at = 0;
     loop {
         let offset = reader.position();
+        if offset >= look_at {
+            look_at = offset + LOOK_EVERY_BYTES;
+            if stopwatch.is_line_due() {
+                let (segment, of) = (reader.path().display(), reader.file_bytes()?);
+                tracing::info!(%segment, bytes = offset, of, frames = walk.summary.frames(), "recovering the log");
+            }
+        }
         match reader.step()? {
             Step::Frame(frame) => {
                 let header = *frame.header();
@@ -249,7 +264,7 @@ fn scan(
     Ok(())
 }
 
-fn is_torn(expected: Seq, durable: Seq, behind: &Survivors) -> bool {
+pub(crate) fn is_torn(expected: Seq, durable: Seq, behind: &Survivors) -> bool {
     let was_durable = expected <= durable || expected <= behind.durable;
     !was_durable && (behind.frames == 0 || behind.hole)
 }
@@ -268,6 +283,10 @@ pub(crate) fn check_link(
         return if starts { Ok(()) } else { Err(reader.rot(offset, Flaw::Seq { expected, found })) };
     };
     let expected = last.last_seq().next();
+    if reader.header().after_hole && offset == SEGMENT_HEADER_BYTES as u64 {
+        let follows = found >= expected && found == reader.base() && next.fields.epoch >= last.fields.epoch;
+        return if follows { Ok(()) } else { Err(reader.rot(offset, Flaw::Seq { expected, found })) };
+    }
     let skips = found > expected && next.fields.epoch > last.fields.epoch;
     if found != expected && !skips || next.fields.epoch < last.fields.epoch {
         return Err(reader.rot(offset, Flaw::Seq { expected, found }));

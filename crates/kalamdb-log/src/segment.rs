@@ -91,6 +91,17 @@ impl SegmentReader {
         Ok(Self { file, segment, header, position, buffer: Bytes::new(), buffer_at: position })
     }
 
+    /// Opens a segment whatever its head says.
+    pub(crate) fn open_without_head(
+        dir: &LogDirectory,
+        segment: SegmentPath,
+        header: SegmentHeader,
+    ) -> Result<Self> {
+        let file = dir.open(&segment.path, OpenMode::Read)?;
+        let position = SEGMENT_HEADER_BYTES as u64;
+        Ok(Self { file, segment, header, position, buffer: Bytes::new(), buffer_at: position })
+    }
+
     pub(crate) const fn header(&self) -> &SegmentHeader {
         &self.header
     }

@@ -13,6 +13,7 @@ use log_format::{
 };
 
 use crate::active::{ActiveSegment, Ahead};
+use crate::clock::Stopwatch;
 use crate::disk::LogDirectory;
 use crate::error::{At, Error, Result};
 use crate::index::LogIndex;
@@ -87,7 +88,7 @@ impl LogWriter {
         options: &LogOptions,
         now_micros: i64,
     ) -> Result<(Self, Recovery)> {
-        let dir = &dir.into();
+        let (dir, stopwatch) = (&dir.into(), Stopwatch::start());
         dir.disk().create_dir_all(dir.path()).at("create", dir.path())?;
         let lock = DirectoryLock::take(dir)?;
         let index = Arc::new(LogIndex::new());
@@ -142,6 +143,7 @@ impl LogWriter {
             frames: found.frames,
             bytes: found.bytes,
             cut: found.cut,
+            elapsed: stopwatch.elapsed(),
         };
         report(dir.path(), &recovery);
         Ok((writer, recovery))
@@ -427,13 +429,13 @@ fn random_database() -> Result<DatabaseId> {
 }
 
 fn report(dir: &Path, recovery: &Recovery) {
-    let Recovery { end, previous_end, epoch, gap, frames, bytes, cut } = recovery;
+    let Recovery { end, previous_end, epoch, gap, frames, bytes, cut, elapsed } = recovery;
     let dir = dir.display();
     if let Some(cut) = cut {
         let (segment, kept) = (cut.segment.display(), cut.kept.as_ref().map(|path| path.display()));
         tracing::warn!(%dir, %segment, offset = cut.offset, bytes = cut.bytes, ?kept, "cut off a torn tail");
     }
-    tracing::info!(%dir, %end, %previous_end, epoch, gap, frames, bytes, "opened the log");
+    tracing::info!(%dir, %end, %previous_end, epoch, gap, frames, bytes, ?elapsed, "opened the log");
 }
 
 #[cfg(test)]
