@@ -121,6 +121,16 @@ pub enum Error {
         /// The last seq there is.
         end: Seq,
     },
+    /// No other epoch or no seqs are left: what comes next could not be told from what is there.
+    #[error(
+        "the log ends at seq {end} in epoch {epoch}, and has no other to give; no writer gets there: it is damaged"
+    )]
+    Exhausted {
+        /// The last seq there is.
+        end: Seq,
+        /// The last epoch.
+        epoch: u32,
+    },
     /// The operating system has no random bytes.
     #[error("no random bytes for a database id")]
     Random {

@@ -74,6 +74,9 @@ struct Tip {
     commit_time: i64,
 }
 
+/// Where a log that is opened may begin to write: more seqs are left behind it than are ever written.
+const SEQ_MAX: Seq = Seq::new(i64::MAX.cast_unsigned() - (1 << 48));
+
 impl LogWriter {
     /// Opens the log in `dir`, made if missing, and begins a new epoch in it, durably.
     ///
@@ -81,7 +84,7 @@ impl LogWriter {
     /// so they skip ahead by [`LogOptions::seq_gap`]; the epoch's event says from where.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Rot`], [`Error::Lost`] and what can be wrong with segments' heads; nothing is
+    /// [`Error::Locked`], [`Error::Rot`], [`Error::Lost`], [`Error::Exhausted`] and what can be wrong with segments' heads; nothing is
     /// changed then. [`Error::Full`] and [`Error::Io`] where the disk does not take the epoch's event.
     pub fn open(
         dir: impl Into<LogDirectory>,
@@ -95,7 +98,8 @@ impl LogWriter {
         let mut found = recovery::examine(dir, &index)?;
         let next_seq = if found.clean { found.end.next() } else { found.end.next().plus(options.seq_gap) };
         let database = found.database.map_or_else(random_database, Ok)?;
-        let epoch = found.epoch.saturating_add(1);
+        let exhausted = || Error::Exhausted { end: found.end, epoch: found.epoch };
+        let epoch = found.epoch.checked_add(1).filter(|_| next_seq <= SEQ_MAX).ok_or_else(exhausted)?;
         CleanMarker::remove(dir)?;
         let is_unsynced = options.durability == Durability::Os;
         let ahead = ahead(options);

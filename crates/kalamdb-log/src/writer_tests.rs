@@ -1,5 +1,7 @@
 use std::fs;
 
+use log_format::SegmentHeader;
+
 use super::*;
 use crate::LogReader;
 use crate::segment::list_segments;
@@ -285,4 +287,29 @@ fn a_segment_is_sealed_at_its_limit() {
         assert!(fs::metadata(&segment.path).unwrap().len() <= options.segment_bytes + 256);
     }
     assert_eq!(rest(&mut LogReader::open(dir.path())).len(), 41);
+}
+
+/// Found by fuzzing: an epoch that does not grow would leave a log that no reader reads on.
+#[test]
+fn a_log_without_another_epoch_or_seq_is_refused_and_left_as_it_is() {
+    for (first_seq, epoch) in [(1, u32::MAX), (u64::MAX - 5, 3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let base_seq = seq(first_seq);
+        let head = SegmentHeader { database: DatabaseId::new([7; 16]), epoch, base_seq }.encode();
+        let mut encoder = FrameEncoder::new();
+        let fields = FrameFields {
+            first_seq: base_seq,
+            epoch,
+            previous_crc: 0,
+            commit_time: 5,
+            durable_seq: Seq::ZERO,
+        };
+        encoder.push(&fields, &[event(10)]).unwrap();
+        let bytes = [head.as_slice(), encoder.as_bytes()].concat();
+        let path = dir.path().join(log_format::segment_file_name(base_seq));
+        fs::write(&path, &bytes).unwrap();
+        let refused = LogWriter::open(dir.path(), &options(), 1).unwrap_err();
+        assert!(matches!(refused, Error::Exhausted { end, .. } if end == base_seq), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
 }
