@@ -26,6 +26,9 @@ mod malformed;
 /// SIGKILL at random points, again and again: nothing acknowledged is lost, nothing is seen twice.
 mod crash;
 
+/// A disk that is full or breaks: reads go on, writes are refused with the reason, space ends it.
+mod disk;
+
 /// log-format/SPEC.md is enough to write a reader: here is one, and what it reads.
 mod specification;
 

@@ -230,6 +230,17 @@ impl Frame {
         Ok(frame)
     }
 
+    /// The frame at the beginning of `bytes` whatever its checksum says, as far as its offset table makes sense. Events of
+    /// it may be others than were written: only to tell what was lost.
+    pub fn salvage(bytes: &Bytes) -> Result<Self> {
+        let header = FrameHeader::parse(bytes)?;
+        let length = header.length as usize;
+        slice(WHAT, bytes, 0, length)?;
+        let frame = Self { header, bytes: bytes.slice(..length) };
+        frame.check_table()?;
+        Ok(frame)
+    }
+
     /// Every entry stands behind the one before, aligned, within the frame; at least one.
     fn check_table(&self) -> Result<()> {
         let seq = self.header.fields.first_seq.get();

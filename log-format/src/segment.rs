@@ -12,6 +12,7 @@ pub const SEGMENT_HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"KALAMLOG";
 const WHAT: &str = "segment header";
 const CRC_AT: usize = 60;
+const AFTER_HOLE: u32 = 2;
 
 /// The name of the segment whose first frame begins at `base_seq`.
 pub fn segment_file_name(base_seq: Seq) -> String {
@@ -27,6 +28,8 @@ pub struct SegmentHeader {
     pub epoch: u32,
     /// The seq of its first event; also its file's name.
     pub base_seq: Seq,
+    /// Whether events are missing between the segment before and this one: a repair gave them up.
+    pub after_hole: bool,
 }
 
 impl SegmentHeader {
@@ -41,6 +44,7 @@ impl SegmentHeader {
         put(0, &MAGIC);
         put(8, &FORMAT_VERSION.to_le_bytes());
         put(10, &FORMAT_VERSION.to_le_bytes());
+        put(12, &(if self.after_hole { AFTER_HOLE } else { 0 }).to_le_bytes());
         put(16, self.database.as_bytes());
         put(32, &self.epoch.to_le_bytes());
         put(40, &self.base_seq.get().to_le_bytes());
@@ -72,13 +76,14 @@ impl SegmentHeader {
             return Err(Error::Version { found: version, readable_from, supported: FORMAT_VERSION });
         }
         let flags = u32::from_le_bytes(array(WHAT, bytes, 12)?);
-        if flags != 0 {
+        if flags & !AFTER_HOLE != 0 {
             return Err(Error::Flags { what: WHAT, flags });
         }
         Ok(Self {
             database: DatabaseId::new(array(WHAT, bytes, 16)?),
             epoch: u32::from_le_bytes(array(WHAT, bytes, 32)?),
             base_seq: Seq::new(u64::from_le_bytes(array(WHAT, bytes, 40)?)),
+            after_hole: flags & AFTER_HOLE != 0,
         })
     }
 }

@@ -29,16 +29,24 @@ pub(crate) struct Api {
 impl Api {
     /// Without a token.
     pub(crate) fn anonymous(server: &Server) -> Self {
+        Self::at(server.url())
+    }
+
+    /// Without a token, of a server that this process runs itself.
+    pub(crate) fn at(url: String) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { http, url: server.url(), token: String::new() }
+        Self { http, url, token: String::new() }
     }
 
     pub(crate) async fn login(server: &Server, user: &str, password: &str) -> Self {
-        let anonymous = Self::anonymous(server);
-        let answer =
-            anonymous.post("/v1/api/auth/login", json!({ "user": user, "password": password })).await;
+        Self::anonymous(server).logged_in(user, password).await
+    }
+
+    /// The same, for this user.
+    pub(crate) async fn logged_in(&self, user: &str, password: &str) -> Self {
+        let answer = self.post("/v1/api/auth/login", json!({ "user": user, "password": password })).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        anonymous.with_token(answer.body["access_token"].as_str().unwrap())
+        self.with_token(answer.body["access_token"].as_str().unwrap())
     }
 
     pub(crate) fn with_token(&self, token: &str) -> Self {

@@ -11,8 +11,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use kalamdb_core::log::Durability;
-use kalamdb_core::{Engine, EngineOptions};
+use kalamdb_core::log::{Durability, Retention};
+use kalamdb_core::{Engine, EngineOptions, parse_duration_ms};
 use kalamdb_server::ServerConfig;
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -35,13 +35,20 @@ pub(crate) struct ServeArgs {
     /// Where to listen; port 0 picks a free one [default: 127.0.0.1:2900]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// A TOML file with any of `data_dir`, `listen`, `durability` and a table `[server]` of limits; flags win over it
+    /// A TOML file with any of `data_dir`, `listen`, `durability`, `log_retention_age`,
+    /// `log_retention_size` and a table `[server]` of limits; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// When a write is acknowledged: `always` (the disk has it), `interval` or `interval:MILLISECONDS` (the disk gets it
     /// within that time), `os` (the operating system has it) [default: always]
     #[arg(long, value_name = "MODE")]
     durability: Option<DurabilityMode>,
+    /// Let go of log segments whose last commit is older: `12h`, `7d` [default: keep them]
+    #[arg(long, value_name = "DURATION")]
+    log_retention_age: Option<RetentionAge>,
+    /// Let go of the oldest log segments while all have more bytes: `500MiB`, `20GiB` [default: keep them]
+    #[arg(long, value_name = "SIZE")]
+    log_retention_size: Option<RetentionSize>,
 }
 
 /// A [`Durability`], as people write it.
@@ -76,6 +83,60 @@ impl TryFrom<String> for DurabilityMode {
     }
 }
 
+/// A duration, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct RetentionAge(Duration);
+
+impl FromStr for RetentionAge {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ms =
+            parse_duration_ms(text).filter(|ms| *ms > 0).context("it is a duration: 90s, 30m, 12h or 7d")?;
+        Ok(Self(Duration::from_millis(ms)))
+    }
+}
+
+impl TryFrom<String> for RetentionAge {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// A number of bytes, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct RetentionSize(u64);
+
+impl FromStr for RetentionSize {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit.trim() {
+            "KiB" => Some(10),
+            "MiB" => Some(20),
+            "GiB" => Some(30),
+            "TiB" => Some(40),
+            _ => None,
+        };
+        let bytes = shift.and_then(|shift| number.parse::<u64>().ok()?.checked_mul(1 << shift));
+        Ok(Self(bytes.filter(|bytes| *bytes > 0).context("it is a size: 500MiB, 20GiB or 1TiB")?))
+    }
+}
+
+impl TryFrom<String> for RetentionSize {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 /// The file. A key that is not known is refused: a limit that is misspelt must not be a limit that is not there.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -83,6 +144,8 @@ struct ConfigFile {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     durability: Option<DurabilityMode>,
+    log_retention_age: Option<RetentionAge>,
+    log_retention_size: Option<RetentionSize>,
     server: ServerConfig,
 }
 
@@ -92,6 +155,7 @@ struct Settings {
     data_dir: PathBuf,
     listen: SocketAddr,
     durability: Durability,
+    retention: Retention,
     server: ServerConfig,
 }
 
@@ -101,7 +165,11 @@ impl Settings {
         let durability = args.durability.or(file.durability).map_or(Durability::Always, |mode| mode.0);
         let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let listen = args.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN);
-        Ok(Self { data_dir, listen, durability, server: file.server })
+        let retention = Retention {
+            age: args.log_retention_age.or(file.log_retention_age).map(|age| age.0),
+            bytes: args.log_retention_size.or(file.log_retention_size).map(|size| size.0),
+        };
+        Ok(Self { data_dir, listen, durability, retention, server: file.server })
     }
 }
 
@@ -142,6 +210,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 fn open(settings: &Settings) -> anyhow::Result<Engine> {
     let options = EngineOptions {
         durability: settings.durability,
+        retention: settings.retention,
         root_password: std::env::var(ROOT_PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()),
         ..EngineOptions::new(&settings.data_dir)
     };
@@ -150,7 +219,9 @@ fn open(settings: &Settings) -> anyhow::Result<Engine> {
     tracing::info!(
         data_dir = %settings.data_dir.display(),
         durability = ?settings.durability,
-        replayed_commits = opened.replayed_commits,
+        replayed_commits = opened.replayed.commits,
+        replayed_bytes = opened.replayed.bytes,
+        replay_ms = opened.replayed.took.as_millis(),
         "opened"
     );
     if let Some(password) = opened.root_password {
@@ -199,11 +270,14 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let file = "listen = \"127.0.0.1:1\"\ndurability = \"interval:7\"\n[server]\nsubscriptions_max = 3\n";
+        let file = "listen = \"127.0.0.1:1\"\ndurability = \"interval:7\"\nlog_retention_age = \"36h\"\n\
+                    log_retention_size = \"3GiB\"\n[server]\nsubscriptions_max = 3\n";
         let from_file = settings(file, ServeArgs::default()).unwrap();
         assert_eq!(from_file.listen.port(), 1);
         assert_eq!(from_file.durability, Durability::Interval(Duration::from_millis(7)));
         assert_eq!(from_file.server.subscriptions_max, 3);
+        let kept = Retention { age: Some(Duration::from_hours(36)), bytes: Some(3 << 30) };
+        assert_eq!(from_file.retention, kept);
         let flags = ServeArgs {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             durability: Some("os".parse().unwrap()),
@@ -219,6 +293,8 @@ mod tests {
             ("lissten = \"127.0.0.1:1\"", "lissten"),
             ("[server]\nsubscription_max = 3", "subscription_max"),
             ("durability = \"sometimes\"", "always, interval"),
+            ("log_retention_age = \"soon\"", "7d"),
+            ("log_retention_size = \"10GB\"", "20GiB"),
         ] {
             let error = format!("{:#}", settings(file, ServeArgs::default()).unwrap_err());
             assert!(error.contains(named), "{error}");

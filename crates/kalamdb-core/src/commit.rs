@@ -2,10 +2,11 @@
 //!
 //! One thread owns the log's writer and both projections' write side. It drains a bounded queue, so that writers who wait at
 //! the same time share one append and one sync. After a failed write, sync or apply it commits nothing more: the log then
-//! holds exactly what was acknowledged, and a restart replays it.
+//! holds exactly what was acknowledged, and a restart replays it. Where the disk is full nothing of a group is written, and
+//! it goes on once there is space.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kalamdb_log::{CommitReceiver, Durability, Group, LogWriter};
@@ -17,32 +18,18 @@ use crate::catalog::Catalog;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::fail_points::{FailPoint, FailPoints};
+use crate::health::Health;
 use crate::high_keys::HighKeys;
 use crate::live::Feed;
 use crate::reply::Reply;
 use crate::requests::{Change, Commits, Committed, Expected, Planning, Request, RowCommit, RowWrite};
 use crate::values;
 
+/// How often a full disk is asked for space again while nobody writes.
+const SPACE_RETRY: Duration = Duration::from_millis(250);
+
 /// Requests that one group takes at the most.
 const GROUP_REQUESTS_MAX: usize = 512;
-
-/// Why the engine takes no more writes, once it does not.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    failure: OnceLock<String>,
-}
-
-impl Health {
-    pub(crate) fn failure(&self) -> Option<&str> {
-        self.failure.get().map(String::as_str)
-    }
-
-    fn fail(&self, error: &Error) {
-        let reason = self.failure.get_or_init(|| error.to_string());
-        tracing::error!(%reason, "a write failed: the database is read-only from here on");
-        metrics::gauge!("kalamdb_read_only").set(1.0);
-    }
-}
 
 /// A row that the commits before in this run write.
 struct Pending {
@@ -122,9 +109,13 @@ impl Sequencer {
     /// Commits what waits, or what comes first within the time; syncs when it is due. False once nothing can come.
     pub(crate) fn turn(&mut self, wait_max: Option<Duration>) -> bool {
         let due = self.log.sync_due_in(clock::instant());
-        match self.queue.next_group(GROUP_REQUESTS_MAX, due.into_iter().chain(wait_max).min()) {
+        let retry = self.log.is_full().then_some(SPACE_RETRY);
+        match self.queue.next_group(GROUP_REQUESTS_MAX, due.into_iter().chain(retry).chain(wait_max).min()) {
             Group::Requests(requests) => self.commit_group(requests),
-            Group::Idle => self.sync_if_due(),
+            Group::Idle => {
+                self.sync_if_due();
+                self.take_up_again();
+            }
             Group::Closed => return false,
         }
         true
@@ -174,9 +165,10 @@ impl Sequencer {
         if requests.is_empty() {
             return;
         }
+        self.take_up_again();
         if let Some(reason) = self.health.failure() {
             for request in requests {
-                request.reply.send(Err(Error::ReadOnly { reason: reason.to_owned() }));
+                request.reply.send(Err(Error::ReadOnly { reason: reason.clone() }));
             }
             return;
         }
@@ -353,11 +345,28 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Nothing of what is staged is written, or nobody can tell; nothing more is.
     fn fail(&self, error: &Error, staged: Vec<Staged>) {
-        self.health.fail(error);
+        if self.log.is_full() {
+            self.health.wait_for_space(error);
+        } else {
+            self.health.fail(error);
+        }
         let reason = self.health.failure().unwrap_or_default();
         for staged in staged {
-            staged.reply.send(Err(Error::ReadOnly { reason: reason.to_owned() }));
+            staged.reply.send(Err(Error::ReadOnly { reason: reason.clone() }));
+        }
+    }
+
+    /// Goes on where the disk was full and no longer is: nothing was lost meanwhile.
+    fn take_up_again(&mut self) {
+        if !self.log.is_full() {
+            return;
+        }
+        match self.log.try_recover() {
+            Ok(()) => self.health.go_on(),
+            Err(_) if self.log.is_full() => {}
+            Err(error) => self.health.fail(&error.into()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The engine: opening, replay, and what the server calls.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,7 +13,9 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 use futures_util::FutureExt;
-use kalamdb_log::{Disk, Durability, LogDirectory, LogOptions, LogReader, LogWriter, RealDisk, Recovery};
+use kalamdb_log::{
+    Disk, Durability, LogDirectory, LogOptions, LogReader, LogWriter, RealDisk, Recovery, Retention,
+};
 use kalamdb_sql::{LiveQueries, SystemTables};
 use kalamdb_store::{Store, StoreOptions};
 use log_format::{ChangeEvent, Namespace, NamespaceId, Partition, Role, Seq, User, UserId, Value};
@@ -22,12 +24,15 @@ use serde_json::Value as Json;
 use crate::accounts;
 use crate::catalog::Catalog;
 use crate::clock;
-use crate::commit::{Health, Projections, Sequencer};
+use crate::commit::{Projections, Sequencer};
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoints;
 use crate::functions::Snowflakes;
+use crate::health::Health;
 use crate::live::{self, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
+use crate::log_keeper::LogKeeper;
 use crate::provider::CATALOG;
+use crate::replay::{Replayed, replay};
 use crate::requests::{Commits, Committed, Planning};
 use crate::session::{DEFAULT_NAMESPACE, Session};
 use crate::sql::{self, Executed};
@@ -40,9 +45,6 @@ pub const LOG_DIRECTORY: &str = "log";
 pub const ROWS_DIRECTORY: &str = "rows";
 /// The directory of system tables, within a database's.
 pub const CATALOG_DIRECTORY: &str = "catalog";
-
-/// Commits applied at a time in replay.
-const REPLAY_COMMITS: usize = 256;
 
 /// How to open a database.
 #[derive(Clone, Debug)]
@@ -63,6 +65,10 @@ pub struct EngineOptions {
     pub query_bytes_max: usize,
     /// Memory of the hot tier.
     pub store: StoreOptions,
+    /// How much of the log is kept beyond what is needed.
+    pub retention: Retention,
+    /// What the log is on: the operating system's files, but for tests.
+    pub log_disk: Arc<dyn Disk>,
 }
 
 impl EngineOptions {
@@ -77,6 +83,8 @@ impl EngineOptions {
             feed_bytes_max: 32 << 20,
             query_bytes_max: 1 << 30,
             store: StoreOptions::default(),
+            retention: Retention::default(),
+            log_disk: Arc::new(RealDisk),
         }
     }
 }
@@ -84,8 +92,6 @@ impl EngineOptions {
 /// What a simulation puts in the place of the machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// What the log is on.
-    pub(crate) log_disk: Arc<dyn Disk>,
     /// Whether a thread syncs the log behind the writer in mode `os`.
     pub(crate) write_behind: bool,
     pub(crate) fail_points: FailPoints,
@@ -93,7 +99,7 @@ pub(crate) struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { log_disk: Arc::new(RealDisk), write_behind: true, fail_points: FailPoints::default() }
+        Self { write_behind: true, fail_points: FailPoints::default() }
     }
 }
 
@@ -104,8 +110,8 @@ pub struct Opened {
     pub root_password: Option<String>,
     /// What the log's recovery found.
     pub recovery: Recovery,
-    /// Commits replayed into the projections.
-    pub replayed_commits: u64,
+    /// What was replayed into the projections.
+    pub replayed: Replayed,
 }
 
 struct Shared {
@@ -130,15 +136,22 @@ pub(crate) struct Workers {
     pub(crate) sequencer: Sequencer,
     pub(crate) router: Arc<Router>,
     pub(crate) keeper: StreamKeeper,
+    pub(crate) log_keeper: LogKeeper,
+    health: Arc<Health>,
 }
 
 impl Workers {
     fn start(self) -> Result<Vec<JoinHandle<()>>> {
-        let Self { sequencer, router, keeper } = self;
+        let Self { sequencer, router, keeper, log_keeper, health } = self;
         Ok(vec![
-            spawn("sequencer", move || sequencer.run())?,
+            spawn("sequencer", move || {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| sequencer.run())) {
+                    health.fail(&Error::panicked(panic.as_ref()));
+                }
+            })?,
             spawn("live-router", move || router.run())?,
             spawn("stream-keeper", move || keeper.run())?,
+            spawn("log-keeper", move || log_keeper.run())?,
         ])
     }
 }
@@ -170,7 +183,7 @@ impl Engine {
 
     /// Opens a database whose threads have not begun yet: nothing is committed before they do.
     pub(crate) fn assemble(options: &EngineOptions, machine: Machine) -> Result<(Self, Workers, Opened)> {
-        let log_dir = LogDirectory::new(machine.log_disk, options.data_dir.join(LOG_DIRECTORY));
+        let log_dir = LogDirectory::new(Arc::clone(&options.log_disk), options.data_dir.join(LOG_DIRECTORY));
         let log_options = LogOptions {
             segment_bytes: options.segment_bytes,
             durability: options.durability,
@@ -181,13 +194,13 @@ impl Engine {
         let store = Arc::new(Store::open(&options.data_dir.join(ROWS_DIRECTORY), &options.store)?);
         let system = Arc::new(SystemTables::open(&options.data_dir.join(CATALOG_DIRECTORY))?);
         let index = log.index();
-        let replayed_commits =
-            replay(&mut LogReader::with_index(&log_dir, Arc::clone(&index)), &store, &system, log.end())?;
+        let mut reader = LogReader::with_index(&log_dir, Arc::clone(&index));
+        let replayed = replay(&mut reader, &store, &system, log.end())?;
 
         let catalog = Arc::new(Catalog::load(&system)?);
         let feed = Arc::new(Feed::new(log.end(), options.feed_bytes_max));
         let health = Arc::new(Health::default());
-        let router = Arc::new(Router::new(Arc::clone(&feed), Arc::clone(&catalog), log_dir, index));
+        let router = Arc::new(Router::new(Arc::clone(&feed), Arc::clone(&catalog), log_dir.clone(), index));
         let projections = Projections {
             store: Arc::clone(&store),
             system: Arc::clone(&system),
@@ -206,7 +219,20 @@ impl Engine {
             commits: commits.clone(),
             stop: Arc::clone(&stop),
         };
-        let workers = Workers { sequencer, router: Arc::clone(&router), keeper };
+        let log_keeper = LogKeeper {
+            directory: log_dir,
+            retention: options.retention,
+            store: Arc::clone(&store),
+            system: Arc::clone(&system),
+            stop: Arc::clone(&stop),
+        };
+        let workers = Workers {
+            sequencer,
+            router: Arc::clone(&router),
+            keeper,
+            log_keeper,
+            health: Arc::clone(&health),
+        };
         let shared = Shared {
             data_dir: options.data_dir.clone(),
             store,
@@ -222,11 +248,7 @@ impl Engine {
             commits: RwLock::new(Some(commits)),
             threads: Mutex::new(Vec::new()),
         };
-        Ok((
-            Self { shared: Arc::new(shared) },
-            workers,
-            Opened { root_password: None, recovery, replayed_commits },
-        ))
+        Ok((Self { shared: Arc::new(shared) }, workers, Opened { root_password: None, recovery, replayed }))
     }
 
     /// What every database begins with: the namespace `default` and the user `root`.
@@ -297,7 +319,7 @@ impl Engine {
 
     /// Why the database is read-only, if it is.
     pub fn failure(&self) -> Option<String> {
-        self.shared.health.failure().map(ToOwned::to_owned)
+        self.shared.health.failure()
     }
 
     /// Runs the statements of a request in order, up to the first that fails. Each is a commit of its own.
@@ -358,6 +380,11 @@ impl Engine {
         &self.shared.catalog
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared_catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.shared.catalog)
+    }
+
     pub(crate) fn live_queries(&self) -> &Arc<LiveQueries> {
         &self.shared.live_queries
     }
@@ -411,42 +438,6 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
         .name(name.to_owned())
         .spawn(run)
         .map_err(|source| Error::File { path: PathBuf::from(name), source })
-}
-
-/// Brings both projections up to the end of the log; each from where it stands.
-fn replay(reader: &mut LogReader, store: &Store, system: &SystemTables, end: Seq) -> Result<u64> {
-    let (rows_at, catalog_at) = (store.applied_seq()?, system.applied_seq()?);
-    for (name, at) in [(ROWS_DIRECTORY, rows_at), (CATALOG_DIRECTORY, catalog_at)] {
-        if at > end {
-            return Err(Error::Inconsistent {
-                reason: format!(
-                    "the directory {name} holds changes up to seq {at}, but the log ends at {end}: part of the log is \
-                     missing. Put it back, or restore a backup; deleting {name} would accept the loss"
-                ),
-            });
-        }
-    }
-    reader.seek(rows_at.min(catalog_at))?;
-    let (mut replayed, mut frames) = (0, Vec::with_capacity(REPLAY_COMMITS));
-    loop {
-        let next = reader.next()?;
-        let is_last = next.is_none();
-        frames.extend(next);
-        if frames.len() == REPLAY_COMMITS || is_last {
-            let after = |at: Seq| frames.iter().position(|frame: &log_format::Frame| frame.last_seq() > at);
-            if let Some(first) = after(rows_at) {
-                store.apply(frames.get(first..).unwrap_or_default())?;
-            }
-            if let Some(first) = after(catalog_at) {
-                system.apply(frames.get(first..).unwrap_or_default())?;
-            }
-            replayed += frames.len() as u64;
-            frames.clear();
-        }
-        if is_last {
-            return Ok(replayed);
-        }
-    }
 }
 
 /// What every session's state is made from.

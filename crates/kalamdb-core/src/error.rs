@@ -227,9 +227,9 @@ pub enum Error {
         hint: &'static str,
     },
     /// The engine takes no more writes.
-    #[error("the database is read-only: {reason}; restart it when the cause is mended")]
+    #[error("the database is read-only: {reason}")]
     ReadOnly {
-        /// What failed.
+        /// What failed, and what ends it.
         reason: String,
     },
     /// The engine is closing.

@@ -13,13 +13,18 @@ mod catalog;
 mod changes;
 pub mod clock;
 mod commit;
+#[cfg(test)]
+mod corruption_tests;
 mod engine;
 mod error;
 mod fail_points;
 mod functions;
+mod health;
 mod high_keys;
 mod live;
+mod log_keeper;
 mod provider;
+mod replay;
 mod reply;
 mod requests;
 mod rows;
@@ -49,7 +54,9 @@ pub use crate::live::{
     CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, Sink, Snapshot, SubscribeRequest, Subscription,
     SubscriptionId,
 };
+pub use crate::replay::Replayed;
 pub use crate::requests::Committed;
 pub use crate::session::{DEFAULT_NAMESPACE, Session};
+pub use crate::sql::parse_duration_ms;
 pub use crate::sql::{Executed, StatementResult};
 pub use crate::table::{SystemColumn, TYPE_METADATA, sql_type};

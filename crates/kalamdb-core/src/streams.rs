@@ -35,7 +35,7 @@ pub(crate) struct StreamKeeper {
     pub(crate) stop: Arc<Stop>,
 }
 
-/// Tells the keeper to stop.
+/// Tells the keepers to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     stopped: AtomicBool,
@@ -50,11 +50,11 @@ impl Stop {
         self.bell.notify_all();
     }
 
-    /// Whether to stop, after waiting for a tick.
-    fn waited(&self) -> bool {
+    /// Whether to stop, after waiting that long.
+    pub(crate) fn waited(&self, period: Duration) -> bool {
         let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.stopped.load(Ordering::Acquire) {
-            drop(self.bell.wait_timeout(held, TICK).unwrap_or_else(PoisonError::into_inner));
+            drop(self.bell.wait_timeout(held, period).unwrap_or_else(PoisonError::into_inner));
         }
         self.stopped.load(Ordering::Acquire)
     }
@@ -72,7 +72,7 @@ impl StreamKeeper {
             tracing::error!(%error, "stream rows cannot be counted: they stay until the next start");
             return;
         }
-        while !self.stop.waited() {
+        while !self.stop.waited(TICK) {
             if let Err(error) = self.read_along(&mut position, &mut held).and_then(|()| self.evict(&mut held))
             {
                 // The engine is closing or read-only: rows stay, reads hide those past their time.

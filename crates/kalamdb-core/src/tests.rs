@@ -11,7 +11,7 @@ use log_format::{Role, Value};
 use serde_json::{Value as Json, json};
 
 use crate::testing::{Kept, arrived, materialise, root, session, take_over};
-use crate::{Engine, EngineOptions, ErrorCode, Session, SubscribeRequest};
+use crate::{Engine, EngineOptions, ErrorCode, OnGap, Session, SubscribeRequest};
 
 pub(crate) fn open(directory: &Path) -> Engine {
     let mut options = EngineOptions::new(directory);
@@ -290,4 +290,61 @@ async fn rising_keys_are_new_and_others_are_still_looked_up() {
     let ids: i64 = [5, 10, 11, 12, 13, 14, 20, 21, 30].iter().sum();
     assert!(found.contains(&format!("| 9    | {ids} |")), "{found}");
     engine.close();
+}
+
+#[tokio::test]
+async fn retention_lets_go_of_what_the_files_have_and_tells_who_comes_too_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = |retention_bytes| {
+        let mut options = EngineOptions::new(directory.path());
+        options.root_password = Some("root".to_owned());
+        options.segment_bytes = 16 << 10;
+        options.retention.bytes = retention_bytes;
+        options
+    };
+    let engine = Engine::open(options(None)).unwrap().0;
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), MESSAGES, &[]).await;
+    let begun = engine.published();
+    for id in 0..100_i64 {
+        let row = vec![Value::BigInt(id), Value::Text("x".repeat(1000)), Value::Int(0)];
+        engine.insert_rows(&ann, "chat.messages", &[row]).await.unwrap();
+    }
+    let segments = "SELECT count(*) AS n, min(base_seq) AS floor FROM system.log_segments";
+    let all = ok(&engine, &root(), segments, &[]).await;
+    assert!(all.contains("| 1     |"), "{all}");
+    let (code, _) = refused(&engine, &ann, segments).await;
+    assert_eq!(code, ErrorCode::PermissionDenied);
+    engine.close();
+
+    // What was in memory only was kept until now; closing put it into the files.
+    let engine = Engine::open(options(Some(40 << 10))).unwrap().0;
+    let some_went = tokio::time::timeout(Duration::from_mins(1), async {
+        while ok(&engine, &root(), segments, &[]).await == all {
+            tokio::task::yield_now().await;
+        }
+    });
+    some_went.await.unwrap();
+    let rows = ok(&engine, &ann, "SELECT count(*) AS n FROM chat.messages", &[]).await;
+    assert!(rows.contains("| 100 |"), "{rows}");
+    let request = SubscribeRequest {
+        sql: "SELECT id FROM chat.messages".to_owned(),
+        from: Some(begun),
+        ..SubscribeRequest::default()
+    };
+    let late = engine.subscribe(&ann, request.clone(), Kept::with_room(1) as _).await.unwrap_err();
+    assert_eq!(late.code(), ErrorCode::ResyncRequired, "{late}");
+    let snapshot = SubscribeRequest { on_gap: OnGap::Snapshot, ..request };
+    let mut subscription = engine.subscribe(&ann, snapshot, Kept::with_room(1) as _).await.unwrap();
+    let mut rows = BTreeMap::new();
+    materialise(&mut subscription, &mut rows).await;
+    assert_eq!(rows.len(), 100);
+    drop(subscription);
+    engine.close();
+
+    let again = Engine::open(options(None)).unwrap().0;
+    again.close();
+    std::fs::remove_dir_all(directory.path().join(crate::ROWS_DIRECTORY)).unwrap();
+    let error = Engine::open(options(None)).unwrap_err();
+    assert!(error.to_string().contains("Put rows back"), "{error}");
 }

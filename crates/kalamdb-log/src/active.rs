@@ -58,7 +58,7 @@ impl ActiveSegment {
         ahead: Ahead,
     ) -> Result<Self> {
         let path = dir.path().join(segment_file_name(base));
-        let header = SegmentHeader { database, epoch, base_seq: base };
+        let header = SegmentHeader { database, epoch, base_seq: base, after_hole: false };
         let file = dir.open(&path, OpenMode::New)?;
         if let Err(error) = file.reserve(0, SEGMENT_HEADER_BYTES as u64).at(RESERVE, &path) {
             dir.remove(&path)?;
@@ -87,18 +87,14 @@ impl ActiveSegment {
         let file = dir.open(path, OpenMode::Write)?;
         file.truncate(end).at("truncate", path)?;
         let mut at = unsure_from;
-        let mut buffer = vec![0; REWRITE_BYTES];
         while at < end {
             let count = usize::try_from(end - at).map_or(REWRITE_BYTES, |left| left.min(REWRITE_BYTES));
-            buffer.truncate(count);
-            let filled = file.read_full_at(&mut buffer, at).at("read", path)?;
-            buffer.truncate(filled);
-            if filled == 0 {
+            let mut buffer = vec![0; count];
+            if file.read_full_at(&mut buffer, at).at("read", path)? < count {
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)).at("read", path);
             }
             file.write_all_at(&buffer, at).at("write", path)?;
-            at += filled as u64;
-            buffer.resize(REWRITE_BYTES, 0);
+            at += count as u64;
         }
         file.sync().at("sync", path)?;
         Ok(Self::over(file, segment, end, ahead))
@@ -183,16 +179,31 @@ impl ActiveSegment {
         Ok(())
     }
 
+    fn put_footer(&self, footer: &[u8]) -> Result<()> {
+        match self.file.reserve(self.end, footer.len() as u64).at(RESERVE, &self.path) {
+            Ok(()) => self.file.write_all_at(footer, self.end).at("write", &self.path),
+            Err(error) if error.is_no_space() => {
+                // A part of the room may have been made: a segment without a footer ends with its frames.
+                tracing::warn!(%error, "sealed a segment without a footer");
+                self.file.truncate(self.end).at("truncate", &self.path)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes what was appended durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync().at("sync", &self.path)
     }
 
-    /// Cuts the zeros off and makes everything durable.
-    pub(crate) fn seal(&mut self) -> Result<()> {
+    /// Cuts the zeros off, puts the footer there if there is space for it, and makes everything durable.
+    pub(crate) fn seal(&mut self, footer: &[u8]) -> Result<()> {
         if self.file.length().at("inspect", &self.path)? > self.end {
             self.file.truncate(self.end).at("truncate", &self.path)?;
             self.allocated = self.end;
+        }
+        if !footer.is_empty() {
+            self.put_footer(footer)?;
         }
         self.sync()?;
         self.is_sealed = true;

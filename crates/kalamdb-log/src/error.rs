@@ -35,8 +35,8 @@ pub enum Error {
     },
     /// Bytes that were durable are not what was written.
     #[error(
-        "{} is damaged at byte {offset}: {flaw}. Nothing was changed: move the directory aside and restore from a \
-         backup, or report it",
+        "{} is damaged at byte {offset}: {flaw}. Nothing was changed: copy the directory, then restore from a backup, or \
+         keep what is whole with `kalamdb log repair`",
         segment.display()
     )]
     Rot {
@@ -50,8 +50,8 @@ pub enum Error {
     },
     /// The log is shorter than it once was.
     #[error(
-        "the log in {} ends at seq {end}, but was durable up to seq {durable}: segments are missing. Move the \
-         directory aside and restore from a backup, or report it",
+        "the log in {} ends at seq {end}, but was durable up to seq {durable}: segments are missing. Put them back, \
+         restore from a backup, or accept the loss with `kalamdb log repair`",
         dir.display()
     )]
     Lost {

@@ -15,6 +15,10 @@
 //! It does not know what an event means: the single one it writes itself is `EpochStarted`.
 
 mod active;
+mod clock;
+#[cfg(test)]
+mod corruption_tests;
+mod damage;
 mod disk;
 mod error;
 mod index;
@@ -23,15 +27,20 @@ mod marker;
 #[cfg(test)]
 mod model_tests;
 mod options;
+mod overview;
 mod poison;
 mod queue;
 mod reader;
 mod recovery;
+mod repair;
+mod retention;
 mod segment;
 pub mod simulation;
+mod summary;
 mod survivors;
 #[cfg(test)]
 mod testing;
+mod verify;
 mod write_behind;
 mod writer;
 
@@ -40,8 +49,12 @@ pub use crate::error::{Error, Flaw, Result};
 pub use crate::index::LogIndex;
 pub use crate::marker::closed_at;
 pub use crate::options::{Durability, LogOptions};
+pub use crate::overview::{SegmentOverview, segment_overviews};
 pub use crate::queue::{CommitReceiver, CommitSender, Group, QueueClosed, commit_queue};
 pub use crate::reader::{LogReader, Place};
 pub use crate::recovery::{Cut, Recovery};
+pub use crate::repair::{Mended, repair};
+pub use crate::retention::{Dropped, Retention, drop_segments};
 pub use crate::segment::{SegmentPath, list_segments};
+pub use crate::verify::{FooterState, FramesAlone, Inspector, Problem, Verified, verify};
 pub use crate::writer::LogWriter;

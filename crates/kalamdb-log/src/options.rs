@@ -17,7 +17,7 @@ pub enum Durability {
 /// How a log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Bytes after which the next segment begins.
+    /// Bytes after which the next segment begins; a footer comes on top.
     pub segment_bytes: u64,
     /// When a write counts as done.
     pub durability: Durability,

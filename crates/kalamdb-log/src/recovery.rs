@@ -11,15 +11,21 @@
 //! Archives are not validated here; whoever reads an event does that.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log_format::{DatabaseId, FRAME_LENGTH_MAX, FrameHeader, SEGMENT_HEADER_BYTES, Seq};
 
+use crate::clock::Stopwatch;
 use crate::disk::{LogDirectory, OpenMode};
 use crate::error::{At, Error, Flaw, Result};
 use crate::index::LogIndex;
 use crate::marker::CleanMarker;
 use crate::segment::{SegmentPath, SegmentReader, Step};
+use crate::summary::Summary;
 use crate::survivors::{self, Survivors};
+
+/// How often a scan looks at the clock.
+const LOOK_EVERY_BYTES: u64 = 4 << 20;
 
 /// What opening a log for writing found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +44,8 @@ pub struct Recovery {
     pub bytes: u64,
     /// The torn tail that was cut off.
     pub cut: Option<Cut>,
+    /// How long opening took.
+    pub elapsed: Duration,
 }
 
 /// A torn tail.
@@ -84,6 +92,8 @@ pub(crate) struct FoundSegment {
     pub(crate) unsure_from: u64,
     /// Where its frames end.
     pub(crate) end: u64,
+    /// What its footer would say.
+    pub(crate) summary: Summary,
 }
 
 /// Reads what is there.
@@ -158,7 +168,62 @@ pub(crate) fn has_torn_head(dir: &LogDirectory, path: &Path) -> Result<bool> {
     Ok(head.is_err() && behind.iter().all(|byte| *byte == 0))
 }
 
-/// Reads one segment to its end and adds what it holds to `found`.
+/// The frames of one segment.
+struct Walk {
+    last: Option<FrameHeader>,
+    summary: Summary,
+    /// The last seq that a frame, or the clean mark, says was durable.
+    durable: Seq,
+    /// What is wrong where they end.
+    bad: Option<log_format::Error>,
+}
+
+/// Reads one segment to its end.
+fn walk(reader: &mut SegmentReader, marker: Option<CleanMarker>, index: &LogIndex) -> Result<Walk> {
+    let (mut stopwatch, mut look_at) = (Stopwatch::start(), LOOK_EVERY_BYTES);
+    let mut walk = Walk {
+        last: None,
+        summary: Summary::new(reader.base()),
+        durable: marker.map_or(Seq::ZERO, |marker| marker.end),
+        bad: None,
+    };
+    let mut note_at = 0;
+    loop {
+        let offset = reader.position();
+        if offset >= look_at {
+            look_at = offset + LOOK_EVERY_BYTES;
+            if stopwatch.is_line_due() {
+                let (segment, of) = (reader.path().display(), reader.file_bytes()?);
+                tracing::info!(%segment, bytes = offset, of, frames = walk.summary.frames(), "recovering the log");
+            }
+        }
+        match reader.step()? {
+            Step::Frame(frame) => {
+                let header = *frame.header();
+                check_link(reader, offset, walk.last.as_ref(), &header)?;
+                if offset >= note_at {
+                    note_at = index.note(reader.base(), header.fields.first_seq, offset);
+                }
+                walk.durable = walk.durable.max(header.fields.durable_seq);
+                walk.summary.add_frame(&frame);
+                walk.last = Some(header);
+            }
+            Step::Footer => return Ok(walk),
+            Step::End if reader.only_zeros_behind()? => return Ok(walk),
+            Step::End => {
+                let max = FRAME_LENGTH_MAX as u64;
+                walk.bad = Some(log_format::Error::Length { what: "frame", length: 0, min: 64, max });
+                return Ok(walk);
+            }
+            Step::Bad(error) => {
+                walk.bad = Some(error);
+                return Ok(walk);
+            }
+        }
+    }
+}
+
+/// Reads one segment and adds what it holds to `found`.
 fn scan(
     dir: &LogDirectory,
     segment: SegmentPath,
@@ -166,43 +231,25 @@ fn scan(
     index: &LogIndex,
     found: &mut Found,
 ) -> Result<()> {
-    let sealed = !found.empty.is_empty();
     let mut reader = SegmentReader::open(dir, segment.clone())?;
-    let mut durable = marker.map_or(Seq::ZERO, |marker| marker.end);
-    let mut last: Option<FrameHeader> = None;
-    let mut note_at = 0;
-    let bad = loop {
-        let offset = reader.position();
-        match reader.step()? {
-            Step::Frame(frame) => {
-                let header = *frame.header();
-                check_link(&reader, offset, last.as_ref(), &header)?;
-                if offset >= note_at {
-                    note_at = index.note(reader.base(), header.fields.first_seq, offset);
-                }
-                durable = durable.max(header.fields.durable_seq);
-                found.frames += 1;
-                last = Some(header);
-            }
-            Step::End if reader.only_zeros_behind()? => break None,
-            Step::End => {
-                let max = FRAME_LENGTH_MAX as u64;
-                break Some(log_format::Error::Length { what: "frame", length: 0, min: 64, max });
-            }
-            Step::Bad(error) => break Some(error),
-        }
-    };
+    let Walk { last, summary, durable, bad } = walk(&mut reader, marker, index)?;
     let end = reader.position();
     found.bytes += end - SEGMENT_HEADER_BYTES as u64;
+    found.frames += summary.frames();
     if let Some(flaw) = bad {
         let expected = last.map_or(reader.base(), |last| last.last_seq().next());
         let behind = survivors::find(&mut reader, end, expected)?;
-        if sealed || !is_torn(expected, durable, &behind) {
+        // The footer of a segment, where the next one was begun right behind its last frame.
+        let was_sealed = found.empty.last().is_some_and(|next| last.is_some() && next.base_seq == expected);
+        let is_footer = was_sealed && behind.frames == 0;
+        if !is_footer && (!found.empty.is_empty() || !is_torn(expected, durable, &behind)) {
             return Err(reader.rot(end, flaw));
         }
-        let bytes = reader.file_bytes()?.saturating_sub(end);
-        found.cut = Some(Cut { segment: segment.path.clone(), offset: end, bytes, kept: None });
-        found.keep = behind.frames > 0;
+        if !is_footer {
+            let bytes = reader.file_bytes()?.saturating_sub(end);
+            found.cut = Some(Cut { segment: segment.path.clone(), offset: end, bytes, kept: None });
+            found.keep = behind.frames > 0;
+        }
     }
     if let Some(last) = last {
         found.epoch = found.epoch.max(last.fields.epoch);
@@ -210,14 +257,14 @@ fn scan(
         found.last = Some(last);
         let is_sure = marker.is_some_and(|marker| marker.end >= found.end);
         let unsure_from = if is_sure { end } else { index.offset(reader.base(), durable.next()).min(end) };
-        found.active = Some(FoundSegment { segment, unsure_from, end });
+        found.active = Some(FoundSegment { segment, unsure_from, end, summary });
     } else {
         found.empty.push(segment);
     }
     Ok(())
 }
 
-fn is_torn(expected: Seq, durable: Seq, behind: &Survivors) -> bool {
+pub(crate) fn is_torn(expected: Seq, durable: Seq, behind: &Survivors) -> bool {
     let was_durable = expected <= durable || expected <= behind.durable;
     !was_durable && (behind.frames == 0 || behind.hole)
 }
@@ -236,6 +283,10 @@ pub(crate) fn check_link(
         return if starts { Ok(()) } else { Err(reader.rot(offset, Flaw::Seq { expected, found })) };
     };
     let expected = last.last_seq().next();
+    if reader.header().after_hole && offset == SEGMENT_HEADER_BYTES as u64 {
+        let follows = found >= expected && found == reader.base() && next.fields.epoch >= last.fields.epoch;
+        return if follows { Ok(()) } else { Err(reader.rot(offset, Flaw::Seq { expected, found })) };
+    }
     let skips = found > expected && next.fields.epoch > last.fields.epoch;
     if found != expected && !skips || next.fields.epoch < last.fields.epoch {
         return Err(reader.rot(offset, Flaw::Seq { expected, found }));

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log_format::{
-    Bytes, FRAME_HEADER_BYTES, Frame, FrameBuffer, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Seq,
+    Bytes, FOOTER_TAIL_BYTES, FRAME_HEADER_BYTES, Frame, FrameBuffer, FrameHeader, SEGMENT_HEADER_BYTES,
+    SegmentFooter, SegmentHeader, Seq,
 };
 
 use crate::disk::{DiskFile, LogDirectory, OpenMode};
@@ -59,6 +60,8 @@ pub(crate) enum Step {
     Frame(Frame),
     /// Zeros, or the end of the file.
     End,
+    /// What begins as a footer does.
+    Footer,
     /// Neither.
     Bad(log_format::Error),
 }
@@ -84,6 +87,17 @@ impl SegmentReader {
         if header.base_seq != segment.base_seq {
             return Err(Error::RenamedSegment { segment: segment.path, base_seq: header.base_seq });
         }
+        let position = SEGMENT_HEADER_BYTES as u64;
+        Ok(Self { file, segment, header, position, buffer: Bytes::new(), buffer_at: position })
+    }
+
+    /// Opens a segment whatever its head says.
+    pub(crate) fn open_without_head(
+        dir: &LogDirectory,
+        segment: SegmentPath,
+        header: SegmentHeader,
+    ) -> Result<Self> {
+        let file = dir.open(&segment.path, OpenMode::Read)?;
         let position = SEGMENT_HEADER_BYTES as u64;
         Ok(Self { file, segment, header, position, buffer: Bytes::new(), buffer_at: position })
     }
@@ -150,18 +164,35 @@ impl SegmentReader {
         if head.iter().all(|byte| *byte == 0) {
             return Ok(Step::End);
         }
+        if SegmentFooter::begins(&head) {
+            return Ok(Step::Footer);
+        }
         let length = match FrameHeader::parse(&head) {
             Ok(header) => header.length as usize,
             Err(error) => return Ok(Step::Bad(error)),
         };
-        let bytes = read_at(&*self.file, self.position, length.max(READ_BYTES)).at("read", self.path())?;
+        let bytes = self.bytes_at(self.position, length.max(READ_BYTES))?;
         self.buffer = Bytes::from_owner(bytes);
         self.buffer_at = self.position;
         Ok(Frame::parse(&self.buffer).map_or_else(Step::Bad, Step::Frame))
     }
 
+    /// The segment's footer; none where there is none that is whole.
+    pub(crate) fn footer(&self) -> Result<Option<SegmentFooter>> {
+        let bytes = self.file_bytes()?;
+        let tail_at = bytes.saturating_sub(FOOTER_TAIL_BYTES as u64);
+        let tail = self.bytes_at(tail_at, FOOTER_TAIL_BYTES)?;
+        let Some(length) = SegmentFooter::length(&tail) else { return Ok(None) };
+        let Some(start) = bytes.checked_sub(length as u64) else { return Ok(None) };
+        let footer = SegmentFooter::parse(&self.bytes_at(start, length)?).ok();
+        Ok(footer.filter(|footer| footer.base_seq == self.base() && footer.end == start))
+    }
+
     /// Up to `count` bytes at `offset`; fewer only at the end of the file.
     pub(crate) fn bytes_at(&self, offset: u64, count: usize) -> Result<FrameBuffer> {
+        // Where the file ends sooner, the rest of a large buffer would be filled for nothing.
+        let left = self.file_bytes()?.saturating_sub(offset);
+        let count = usize::try_from(left).map_or(count, |left| left.min(count));
         read_at(&*self.file, offset, count).at("read", self.path())
     }
 

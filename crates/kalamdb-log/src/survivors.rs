@@ -43,6 +43,19 @@ pub(crate) fn find(segment: &mut SegmentReader, bad_at: u64, expected: Seq) -> R
     Ok(found)
 }
 
+/// Where the next whole frame begins, at `from` or behind it, whose first seq is `least` or above.
+pub(crate) fn next_frame(segment: &mut SegmentReader, from: u64, least: Seq) -> Result<Option<u64>> {
+    let mut from = from.next_multiple_of(STEP_BYTES as u64);
+    while let Some(at) = next_candidate(segment, from, least.previous())? {
+        segment.go_to(at);
+        if matches!(segment.step()?, Step::Frame(_)) {
+            return Ok(Some(at));
+        }
+        from = at + STEP_BYTES as u64;
+    }
+    Ok(None)
+}
+
 /// The next place at which a frame's head could stand, judged by the head alone.
 fn next_candidate(segment: &SegmentReader, from: u64, expected: Seq) -> Result<Option<u64>> {
     let end = segment.file_bytes()?;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log_format::{
-    ChangeEvent, DatabaseId, EncodedEvent, EpochStarted, Frame, FrameEncoder, FrameFields, FrameHeader, Seq,
+    ChangeEvent, DatabaseId, EncodedEvent, EpochStarted, Frame, FrameEncoder, FrameFields, FrameHeader,
+    PartitionHash, Seq,
 };
 
 use crate::active::{ActiveSegment, Ahead};
+use crate::clock::Stopwatch;
 use crate::disk::LogDirectory;
 use crate::error::{At, Error, Result};
 use crate::index::LogIndex;
@@ -20,6 +22,7 @@ use crate::marker::CleanMarker;
 use crate::options::{Durability, LogOptions};
 use crate::poison::Poison;
 use crate::recovery::{self, Found, FoundSegment, Recovery};
+use crate::summary::Summary;
 use crate::write_behind::WriteBehind;
 
 /// How much room is reserved at once where nobody waits for syncs.
@@ -34,6 +37,10 @@ pub struct LogWriter {
     epoch: u32,
     active: ActiveSegment,
     encoder: FrameEncoder,
+    /// The partitions of the events in the encoder.
+    touched: Vec<PartitionHash>,
+    /// What the active segment's footer will say.
+    summary: Summary,
     index: Arc<LogIndex>,
     /// The offset in the active segment from which on the index wants another entry.
     note_at: u64,
@@ -84,7 +91,7 @@ impl LogWriter {
         options: &LogOptions,
         now_micros: i64,
     ) -> Result<(Self, Recovery)> {
-        let dir = &dir.into();
+        let (dir, stopwatch) = (&dir.into(), Stopwatch::start());
         dir.disk().create_dir_all(dir.path()).at("create", dir.path())?;
         let lock = DirectoryLock::take(dir)?;
         let index = Arc::new(LogIndex::new());
@@ -98,11 +105,11 @@ impl LogWriter {
         let ahead = ahead(options);
         let write_behind = (is_unsynced && options.write_behind).then(WriteBehind::start).transpose();
         let write_behind = write_behind.at("start a thread for", dir.path())?;
-        let active = match prepare(dir, &mut found)? {
-            Some(FoundSegment { segment, unsure_from, end }) => {
-                ActiveSegment::reopen(dir, segment, unsure_from, end, ahead)?
+        let (active, summary) = match prepare(dir, &mut found)? {
+            Some(FoundSegment { segment, unsure_from, end, summary }) => {
+                (ActiveSegment::reopen(dir, segment, unsure_from, end, ahead)?, summary)
             }
-            None => ActiveSegment::create(dir, database, epoch, next_seq, ahead)?,
+            None => (ActiveSegment::create(dir, database, epoch, next_seq, ahead)?, Summary::new(next_seq)),
         };
         let tip = Tip {
             next_seq,
@@ -116,6 +123,8 @@ impl LogWriter {
             epoch,
             active,
             encoder: FrameEncoder::new(),
+            touched: Vec::new(),
+            summary,
             index,
             note_at: 0,
             poison: Poison::default(),
@@ -138,6 +147,7 @@ impl LogWriter {
             frames: found.frames,
             bytes: found.bytes,
             cut: found.cut,
+            elapsed: stopwatch.elapsed(),
         };
         report(dir.path(), &recovery);
         Ok((writer, recovery))
@@ -167,6 +177,7 @@ impl LogWriter {
             durable_seq: self.durable,
         };
         let header = self.encoder.push(&fields, events)?;
+        self.touched.extend(events.iter().map(EncodedEvent::partition));
         self.staged =
             Tip { next_seq: header.last_seq().next(), crc: header.crc, commit_time: fields.commit_time };
         Ok(header)
@@ -191,6 +202,7 @@ impl LogWriter {
         }
         if let Err(error) = self.make_room() {
             drop(self.encoder.take());
+            self.touched.clear();
             self.staged = self.written;
             return Err(self.refused(error));
         }
@@ -244,7 +256,8 @@ impl LogWriter {
         if is_over || self.active.is_sealed() {
             if !self.active.is_sealed() {
                 self.settle()?;
-                self.active.seal()?;
+                let footer = self.summary.footer().map(|footer| footer.encode()).transpose()?;
+                self.active.seal(&footer.unwrap_or_default())?;
                 self.durable = self.end;
             }
             self.begin_segment(FrameHeader::parse(self.encoder.as_bytes())?.fields.first_seq)?;
@@ -265,8 +278,10 @@ impl LogWriter {
                 self.note_at = self.index.note(self.active.base(), frame.first_seq(), offset);
             }
             offset += u64::from(frame.header().length);
+            self.summary.add(frame.header());
             self.end = frame.last_seq();
         }
+        self.touched.drain(..).for_each(|partition| self.summary.touch(partition));
         Ok(frames)
     }
 
@@ -278,6 +293,7 @@ impl LogWriter {
             write_behind.begin_segment();
         }
         self.note_at = 0;
+        self.summary = Summary::new(base);
         tracing::debug!(base_seq = %base, "began a segment");
         Ok(())
     }
@@ -332,7 +348,7 @@ impl LogWriter {
         if !self.is_full() {
             self.write()?;
         }
-        let sealed = self.settle().and_then(|()| self.active.seal());
+        let sealed = self.settle().and_then(|()| self.active.seal(&[]));
         self.poison.guard(sealed)?;
         CleanMarker { end: self.end, crc: self.written.crc }.write(&self.dir)
     }
@@ -417,13 +433,13 @@ fn random_database() -> Result<DatabaseId> {
 }
 
 fn report(dir: &Path, recovery: &Recovery) {
-    let Recovery { end, previous_end, epoch, gap, frames, bytes, cut } = recovery;
+    let Recovery { end, previous_end, epoch, gap, frames, bytes, cut, elapsed } = recovery;
     let dir = dir.display();
     if let Some(cut) = cut {
         let (segment, kept) = (cut.segment.display(), cut.kept.as_ref().map(|path| path.display()));
         tracing::warn!(%dir, %segment, offset = cut.offset, bytes = cut.bytes, ?kept, "cut off a torn tail");
     }
-    tracing::info!(%dir, %end, %previous_end, epoch, gap, frames, bytes, "opened the log");
+    tracing::info!(%dir, %end, %previous_end, epoch, gap, frames, bytes, ?elapsed, "opened the log");
 }
 
 #[cfg(test)]

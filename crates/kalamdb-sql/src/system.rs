@@ -9,7 +9,7 @@ use log_format::{
 };
 use rocksdb::{
     BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, Direction, FlushOptions, IteratorMode,
-    MultiThreaded, Options, ReadOptions, WriteOptions,
+    MultiThreaded, Options, ReadOptions, ReadTier, WriteOptions,
 };
 
 use crate::batch::{Batch, unreadable};
@@ -105,14 +105,28 @@ impl SystemTables {
         Ok(Self { database: opened, path: path.to_owned() })
     }
 
+    /// The last event whose effect is in the files: what a crash leaves.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn persisted_seq(&self) -> Result<Seq> {
+        let mut files_only = ReadOptions::default();
+        files_only.set_read_tier(ReadTier::Persisted);
+        self.read_applied_seq(&files_only)
+    }
+
     /// The last event whose effect the tables hold. Replay begins behind it.
     ///
     /// # Errors
     /// Where RocksDB cannot read.
     pub fn applied_seq(&self) -> Result<Seq> {
+        self.read_applied_seq(&ReadOptions::default())
+    }
+
+    fn read_applied_seq(&self, options: &ReadOptions) -> Result<Seq> {
         let found = self
             .database
-            .get(APPLIED_SEQ_KEY)
+            .get_opt(APPLIED_SEQ_KEY, options)
             .map_err(|source| Error::Engine { action: "read applied_seq", source })?;
         found.map_or(Ok(Seq::ZERO), |bytes| {
             let bytes =

@@ -135,6 +135,7 @@ fn closing_alone_puts_nothing_onto_disk() {
     let before = (contents(&system), system.applied_seq().unwrap());
     system.flush(true).unwrap();
     system.apply(&history[2..]).unwrap();
+    assert_eq!((system.persisted_seq().unwrap(), system.applied_seq().unwrap()), (before.1, seq(20)));
     drop(system);
     let again = open(dir.path());
     assert_eq!((contents(&again), again.applied_seq().unwrap()), before);

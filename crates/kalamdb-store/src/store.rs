@@ -6,7 +6,7 @@ use std::sync::Arc;
 use log_format::{Frame, Partition, Seq};
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions,
-    MultiThreaded, Options, ReadOptions, WriteOptions,
+    MultiThreaded, Options, ReadOptions, ReadTier, WriteOptions,
 };
 
 use crate::batch::{Batch, readable};
@@ -95,6 +95,16 @@ impl Store {
         let opened = Database::open_cf_descriptors(&database, path, families)
             .map_err(|source| Error::Open { path: path.to_owned(), source })?;
         Ok(Self { shared: Arc::new(Shared { database: opened }), path: path.to_owned() })
+    }
+
+    /// The last event whose effect is in the files: what a crash leaves.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn persisted_seq(&self) -> Result<Seq> {
+        let mut files_only = ReadOptions::default();
+        files_only.set_read_tier(ReadTier::Persisted);
+        read_applied_seq(|key| self.shared.database.get_opt(key, &files_only))
     }
 
     /// The last event whose effect the store holds. Replay begins behind it.

@@ -43,6 +43,7 @@ fn closing_alone_puts_nothing_onto_disk() {
     store.flush(true).unwrap();
     let flushed = contents(&store);
     store.apply(rest).unwrap();
+    assert_eq!((store.persisted_seq().unwrap(), store.applied_seq().unwrap()), (seq(3), seq(8)));
     drop(store);
     let again = open(dir.path());
     assert_eq!((contents(&again), again.applied_seq().unwrap()), (flushed, seq(3)));

@@ -133,7 +133,7 @@ impl Annotations {
         self.add(0, 8, "magic: KALAMLOG");
         self.add(8, 2, "written in version 1");
         self.add(10, 2, "readable from version 1 on");
-        self.add(12, 4, "flags: none");
+        self.add(12, 4, if u32_at(bytes, 12) == 0 { "flags: none" } else { "flags: follows a hole" });
         self.add(16, 16, "database id");
         self.add(32, 4, format!("epoch = {}", u32_at(bytes, 32)));
         self.add(40, 8, format!("base_seq = {}", u64_at(bytes, 40)));

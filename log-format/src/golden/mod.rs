@@ -91,6 +91,12 @@ fn of_structures() -> Vec<Vector> {
         };
     annotated("segment", "The head of a segment.", rejections::segment(), &Annotations::segment);
     annotated(
+        "segment-after-hole",
+        "The head of a segment that follows a hole.",
+        rejections::segment_after_hole(),
+        &Annotations::segment,
+    );
+    annotated(
         "footer",
         "The footer of a segment of two frames, with events of the catalog, of table 42 and of ada's rows in table 7.",
         rejections::footer().encode().unwrap(),
@@ -173,6 +179,8 @@ fn the_other_vectors_are_read_as_what_they_are() {
     assert_eq!((header.epoch, header.base_seq.get()), (3, 42));
     assert_eq!(header.database.to_string(), "0123456789abcdeffedcba9876543210");
     assert_eq!(header.encode(), *stored("segment"));
+
+    assert!(!header.after_hole && SegmentHeader::parse(&stored("segment-after-hole")).unwrap().after_hole);
 
     let footer = stored("footer");
     assert_eq!(SegmentFooter::parse(&footer).unwrap(), rejections::footer());

@@ -51,8 +51,14 @@ pub(super) fn segment() -> Vec<u8> {
         database: DatabaseId::new(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10"),
         epoch: 3,
         base_seq: Seq::new(42),
+        after_hole: false,
     };
     header.encode().to_vec()
+}
+
+pub(super) fn segment_after_hole() -> Vec<u8> {
+    let header = SegmentHeader::parse(&segment()).unwrap();
+    SegmentHeader { after_hole: true, ..header }.encode().to_vec()
 }
 
 pub(super) fn footer() -> SegmentFooter {

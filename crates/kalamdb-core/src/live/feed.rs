@@ -3,9 +3,10 @@
 //! Bounded: who is further behind than it reaches reads the log files instead. The sequencer never waits for a reader.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use log_format::{Frame, Seq};
+
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
 struct Recent {

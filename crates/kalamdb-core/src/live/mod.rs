@@ -11,8 +11,15 @@
 //! question of speed: both go through the same matching code. So a subscriber that is new, resumed or too slow is one thing,
 //! a reader that has not caught up yet, and there is no window in which a commit could be missed or seen twice.
 
+/// What feed and router meet at.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+}
+
 mod change;
 mod feed;
+#[cfg(test)]
+mod interleaving;
 mod projection;
 mod query;
 mod router;

@@ -9,6 +9,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result as QueryResult};
+use kalamdb_log::segment_overviews;
 use log_format::{Access, JobStatus, Role, StreamScope, TableKind, TableSchema};
 use serde_json::json;
 
@@ -25,7 +26,7 @@ pub(crate) struct SystemNamespace {
 }
 
 /// By name, with the least role that may read it.
-const TABLES: [(&str, Role); 9] = [
+const TABLES: [(&str, Role); 10] = [
     ("namespaces", Role::User),
     ("tables", Role::User),
     ("table_schemas", Role::User),
@@ -35,6 +36,7 @@ const TABLES: [(&str, Role); 9] = [
     ("live_queries", Role::User),
     ("live", Role::User),
     (CHANGES_NAME, Role::Dba),
+    ("log_segments", Role::Service),
 ];
 
 #[async_trait]
@@ -60,6 +62,7 @@ impl SchemaProvider for SystemNamespace {
             "storage_locations" => self.storage_locations(),
             "jobs" => self.jobs(),
             "live_queries" | "live" => self.live_queries(),
+            "log_segments" => self.log_segments(),
             _ => return Ok(None),
         };
         let batch = batch.map_err(external)?;
@@ -216,6 +219,27 @@ impl SystemNamespace {
             .time("created_at", |it| Some(it.created_at))
             .time("started_at", |it| it.started_at)
             .time("finished_at", |it| it.finished_at)
+            .finish()
+    }
+
+    fn log_segments(&self) -> Result<RecordBatch> {
+        self.scope.session.require(Role::Service, "read system.log_segments")?;
+        let records = segment_overviews(self.scope.engine.router().log_directory())?;
+        Columns::of(&records)
+            .text("file", |it| it.path.file_name().map(|name| name.to_string_lossy().into_owned()))
+            .integer("base_seq", |it| Some(it.base_seq.get()))
+            .integer("last_seq", |it| it.content.as_ref().map(|content| content.last_seq.get()))
+            .integer("commits", |it| it.content.as_ref().map(|content| content.frames))
+            .integer("events", |it| it.content.as_ref().map(|content| content.events))
+            .integer("bytes", |it| Some(it.bytes))
+            .time("first_commit_at", |it| it.content.as_ref().map(|content| content.first_time))
+            .time("last_commit_at", |it| it.content.as_ref().map(|content| content.last_time))
+            .integer("partitions", |it| {
+                let listed = it.content.as_ref().and_then(|content| content.partitions.as_ref());
+                listed.map(|partitions| partitions.len() as u64)
+            })
+            .text("state", |it| Some(if it.is_sealed { "sealed" } else { "active" }.to_owned()))
+            .text("indexed", |it| Some(if it.has_footer { "footer" } else { "scan" }.to_owned()))
             .finish()
     }
 

@@ -13,6 +13,7 @@ pub(super) struct Totals {
     pub(super) power_losses: u64,
     pub(super) deaths: u64,
     pub(super) disk_faults: u64,
+    pub(super) full_disks: u64,
     pub(super) looks: u64,
     pub(super) rows_checked: u64,
 }
@@ -28,6 +29,7 @@ impl Totals {
             (&mut self.power_losses, other.power_losses),
             (&mut self.deaths, other.deaths),
             (&mut self.disk_faults, other.disk_faults),
+            (&mut self.full_disks, other.full_disks),
             (&mut self.looks, other.looks),
             (&mut self.rows_checked, other.rows_checked),
         ];
@@ -44,12 +46,12 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { steps, commits, refused, closes, kills, power_losses, .. } = self;
-        let Self { deaths, disk_faults, looks, rows_checked, .. } = self;
+        let Self { deaths, disk_faults, full_disks, looks, rows_checked, .. } = self;
         write!(
             f,
             "{steps} steps, {commits} commits, {refused} refused; ends: {closes} closed, {kills} killed, {power_losses} \
              without power, {deaths} of them within the write path; {disk_faults} disk faults, \
-             {looks} looks of subscribers, {rows_checked} rows compared"
+             {full_disks} full disks, {looks} looks of subscribers, {rows_checked} rows compared"
         )
     }
 }

@@ -58,13 +58,13 @@ impl Watcher {
 
     /// Takes all there is, however often the router and the sink take turns.
     pub(super) async fn catch_up(&mut self, engine: &Engine, router: &Router, may_resync: bool) {
-        loop {
+        let mut idle = 0;
+        // One look may make it live, and only then does the router have something for it.
+        while idle < 2 {
             let before = (self.last, self.subscription.is_some());
             router.turn();
             self.look(engine, may_resync).await;
-            if before == (self.last, true) {
-                return;
-            }
+            idle = if before == (self.last, true) { idle + 1 } else { 0 };
         }
     }
 

@@ -23,6 +23,7 @@ use crate::commit::Sequencer;
 use crate::engine::{LOG_DIRECTORY, Machine};
 use crate::fail_points::FailPoints;
 use crate::live::{FeedAfter, Router};
+use crate::log_keeper::LogKeeper;
 use crate::testing::{root, session};
 use crate::{Engine, EngineOptions, Error, ErrorCode, Session};
 
@@ -38,6 +39,7 @@ struct Running {
     router: Arc<Router>,
     /// None once it died.
     sequencer: Option<Sequencer>,
+    log_keeper: LogKeeper,
 }
 
 /// What the disk goes through when the engine ends.
@@ -55,7 +57,11 @@ pub(super) struct World {
     disk: SimulatedDisk,
     /// The call at which the disk breaks next, if it was told to.
     breaks_at: Option<u64>,
+    /// Whether the disk has little or no space left.
+    is_full: bool,
     durability: Durability,
+    /// How much of the log is kept; none for all of it.
+    retention_bytes: Option<u64>,
     running: Option<Running>,
     /// How many more places of the write path are passed before the process dies; 0 for never.
     fuse: Arc<AtomicU64>,
@@ -94,6 +100,8 @@ impl World {
             directory: tempfile::tempdir().unwrap(),
             disk: SimulatedDisk::new(seed),
             breaks_at: None,
+            is_full: false,
+            retention_bytes: random.per_mille(300).then_some(60 << 10),
             durability,
             running: None,
             fuse: Arc::new(AtomicU64::new(0)),
@@ -109,6 +117,8 @@ impl World {
         };
         world.start();
         world.execute(&[Work { who: root(), sql: SCHEMA.to_owned(), tag: None }]);
+        // So that no loss of power takes it back.
+        world.restart(End::Closed);
         for _ in 0..steps {
             world.step();
         }
@@ -132,11 +142,13 @@ impl World {
                 self.watchers.get_mut(at).into_iter().for_each(Watcher::disconnect);
             }
             85..88 => self.running().router.turn(),
-            88..91 => self.check_watchers(),
+            88..90 => self.check_watchers(),
+            90 => self.running().log_keeper.turn().unwrap(),
             91..93 => self.restart(End::Closed),
             93..95 => self.restart(End::Killed),
             95..97 => self.restart(End::PowerLost),
-            97..98 => self.fuse.store(1 + self.random.below(40) as u64, Ordering::Relaxed),
+            97 => self.fill_disk(),
+            98 => self.fuse.store(1 + self.random.below(40) as u64, Ordering::Relaxed),
             _ => {
                 self.break_disk(40);
                 let works: Vec<Work> = (0..3).map(|_| self.any_work()).collect();
@@ -209,7 +221,8 @@ impl World {
 
     /// Whether the engine has a reason to take no more writes.
     fn is_broken(&self) -> bool {
-        self.running.as_ref().is_none_or(|running| running.sequencer.is_none()) || self.has_disk_broken()
+        let has_died = self.running.as_ref().is_none_or(|running| running.sequencer.is_none());
+        has_died || self.has_disk_broken() || self.is_full
     }
 
     fn has_disk_broken(&self) -> bool {
@@ -244,6 +257,11 @@ impl World {
 
     // ── watching ──
 
+    /// Whether what a subscriber saw, or has yet to see, may be gone.
+    fn may_resync(&self) -> bool {
+        self.durability != Durability::Always || self.retention_bytes.is_some()
+    }
+
     fn look(&mut self) {
         if self.watchers.len() < WATCHERS_MAX && self.random.per_mille(300) {
             let condition =
@@ -253,19 +271,21 @@ impl World {
             self.watchers.push(Watcher::new(work::anybody(&mut self.random), sql));
         }
         let at = self.random.below(self.watchers.len());
+        let may_resync = self.may_resync();
         let Running { engine, .. } = self.running.as_ref().unwrap();
         if let Some(watcher) = self.watchers.get_mut(at) {
-            self.runtime.block_on(watcher.look(engine, self.durability != Durability::Always));
+            self.runtime.block_on(watcher.look(engine, may_resync));
             self.totals.looks += 1;
         }
     }
 
     /// Everybody takes all there is, and then has what their query answers.
     fn check_watchers(&mut self) {
+        let may_resync = self.may_resync();
         let Running { engine, router, .. } = self.running.as_ref().unwrap();
         for watcher in &mut self.watchers {
             let expected = self.runtime.block_on(async {
-                watcher.catch_up(engine, router, self.durability != Durability::Always).await;
+                watcher.catch_up(engine, router, may_resync).await;
                 rows(engine, &watcher.who, &watcher.sql).await
             });
             assert_eq!(watcher.rows, expected, "{} of {:?}", watcher.sql, watcher.who.user());
@@ -280,6 +300,34 @@ impl World {
         let call = self.disk.calls() + self.random.below(calls) as u64;
         self.disk.fail_at(call, fault);
         self.breaks_at = Some(self.breaks_at.map_or(call, |earlier| earlier.min(call)));
+    }
+
+    /// A full disk refuses writes, answers reads, loses nothing, and is forgotten once it has space.
+    fn fill_disk(&mut self) {
+        self.disk.set_capacity(Some(self.disk.used() + self.random.below(4096)));
+        self.is_full = true;
+        for _ in 0..6 {
+            let work = self.any_work();
+            self.execute(&[work]);
+        }
+        // One that died between applying and publishing shows rows that nobody was told of.
+        if self.running().sequencer.is_some() {
+            self.check_watchers();
+        }
+        self.disk.set_capacity(None);
+        self.is_full = false;
+        let tag = self.fates.len() as u64 + 1;
+        self.fates.insert(tag, Fate::Unknown);
+        let sql = format!("INSERT INTO sim.stream VALUES (1, {tag}, '')");
+        self.execute(&[Work { who: session("ann", Role::User), sql, tag: Some(tag) }]);
+        let fate = self.fates.get(&tag);
+        // The process may be about to die of something else.
+        let is_well = matches!(fate, Some(Fate::Acknowledged(1, _)));
+        assert!(
+            is_well || self.running.as_ref().unwrap().sequencer.is_none(),
+            "there is space again: {fate:?}"
+        );
+        self.totals.full_disks += 1;
     }
 
     /// Starts again where the process has died or takes no more writes; before that it still answers.
@@ -310,10 +358,10 @@ impl World {
     fn end(&mut self, end: End) {
         self.observe();
         self.watchers.iter_mut().for_each(Watcher::disconnect);
-        let Some(Running { engine, router, sequencer }) = self.running.take() else { return };
+        let Some(Running { engine, router, sequencer, log_keeper }) = self.running.take() else { return };
         self.fuse.store(0, Ordering::Relaxed);
         self.required = self.published_to();
-        drop((engine, router));
+        drop((engine, router, log_keeper));
         match end {
             End::Closed => {
                 self.totals.closes += 1;
@@ -366,17 +414,24 @@ impl World {
         self.disk.mend();
         self.breaks_at = None;
         drop(workers.keeper);
-        self.running = Some(Running { engine, router: workers.router, sequencer: Some(workers.sequencer) });
+        self.running = Some(Running {
+            engine,
+            router: workers.router,
+            sequencer: Some(workers.sequencer),
+            log_keeper: workers.log_keeper,
+        });
         self.check_start();
     }
 
     fn options(&self) -> EngineOptions {
         let mut options = EngineOptions::new(self.directory.path());
         options.durability = self.durability;
+        options.log_disk = Arc::new(self.disk.clone());
         // Small, so that segments rotate and projections are flushed all the time.
         options.segment_bytes = 24 << 10;
         options.unflushed_bytes_max = 16 << 10;
         options.feed_bytes_max = 256 << 10;
+        options.retention.bytes = self.retention_bytes;
         options
     }
 
@@ -387,7 +442,7 @@ impl World {
                 resume_unwind(Box::new(Died));
             }
         });
-        Machine { log_disk: Arc::new(self.disk.clone()), write_behind: false, fail_points }
+        Machine { write_behind: false, fail_points }
     }
 
     fn published_to(&self) -> Seq {
@@ -398,8 +453,13 @@ impl World {
     fn check_start(&mut self) {
         let disk: Arc<SimulatedDisk> = Arc::new(self.disk.clone());
         let directory = LogDirectory::new(disk, self.directory.path().join(LOG_DIRECTORY));
-        let found = check::frames(&mut LogReader::open(directory));
-        check::is_prefix(&found, &self.published, self.required);
+        let kept = check::frames(&mut LogReader::open(directory));
+        let floor = kept.first().map(Frame::first_seq).unwrap_or_default();
+        let (gone, published): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.published).into_iter().partition(|frame| frame.last_seq() < floor);
+        assert!(gone.is_empty() || self.retention_bytes.is_some(), "the log begins at {floor}");
+        check::is_prefix(&kept, &published, self.required);
+        let found: Vec<Frame> = gone.into_iter().chain(kept).collect();
         let rows = check::rows_of_log(&found);
         let of_store = check::rows_of_store(self.engine());
         assert_eq!(rows, of_store, "the rows are not what the log says");

@@ -173,8 +173,14 @@ fn flush_policy(text: &str) -> Result<FlushPolicy> {
     Ok(policy)
 }
 
-/// `500ms`, `10s`, `5m`, `1h`, `7d`; a bare number is seconds.
 fn duration_ms(option: &str, text: &str) -> Result<u64> {
+    parse_duration_ms(text).ok_or_else(|| {
+        Error::definition(format!("{option}: {text:?} is no duration; write 500ms, 10s, 5m, 1h or 7d"))
+    })
+}
+
+/// The milliseconds of `500ms`, `10s`, `5m`, `1h`, `7d`; a bare number is seconds.
+pub fn parse_duration_ms(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -189,9 +195,6 @@ fn duration_ms(option: &str, text: &str) -> Result<u64> {
     factor
         .and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor))
         .filter(|ms| i64::try_from(*ms).is_ok_and(|ms| ms < i64::MAX / 1000))
-        .ok_or_else(|| {
-            Error::definition(format!("{option}: {text:?} is no duration; write 500ms, 10s, 5m, 1h or 7d"))
-        })
 }
 
 fn table_kind(keyword: Option<&str>, options: &mut Options) -> Result<TableKind> {

@@ -18,6 +18,7 @@ mod select;
 pub use execute::{Executed, StatementResult};
 
 pub(crate) use ddl::namespace_of;
+pub use definition::parse_duration_ms;
 pub(crate) use dml::insert_rows;
 pub(crate) use execute::{execute, require_read};
 pub(crate) use parse::TableName;
