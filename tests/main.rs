@@ -35,6 +35,9 @@ mod specification;
 /// Databases that earlier releases wrote: every row is there.
 mod compatibility;
 
+/// `kalamdb tail` as a process: of a directory, and of a server over the network.
+mod tailing;
+
 /// The project's rules that a program can check.
 mod tidy;
 

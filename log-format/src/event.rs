@@ -151,6 +151,12 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// The operation that this word names.
+    pub fn from_name(word: &str) -> Option<Self> {
+        let all = [Self::Insert, Self::Update, Self::Delete, Self::Evict, Self::Catalog, Self::Epoch];
+        all.into_iter().find(|operation| operation.as_str() == word)
+    }
+
     /// The word.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -24,6 +24,7 @@ mod directory;
 mod filter;
 mod format;
 mod pretty;
+mod server;
 mod start;
 
 /// The exit code where the log is damaged.
@@ -39,6 +40,16 @@ pub(crate) struct TailArgs {
     /// The server's data directory.
     #[arg(long, value_name = "DIR", default_value = "./kalamdb-data")]
     data_dir: PathBuf,
+    /// Show the log of the server that listens here instead; it takes the role dba.
+    #[arg(long, conflicts_with = "data_dir")]
+    url: Option<String>,
+    /// With --url, the password; other users of this machine can see it, so rather use --password-env or the variable
+    /// `KALAMDB_PASSWORD`.
+    #[arg(long, requires = "url", conflicts_with = "password_env")]
+    password: Option<String>,
+    /// With --url, the environment variable that holds the password.
+    #[arg(long, requires = "url", value_name = "VARIABLE")]
+    password_env: Option<String>,
     /// The first event to show: a seq, `start` or `end`. [default: end; start with --no-follow]
     #[arg(long, value_name = "SEQ|start|end")]
     from: Option<From>,
@@ -48,9 +59,13 @@ pub(crate) struct TailArgs {
     /// Only events of this table.
     #[arg(long, value_name = "NAMESPACE.TABLE")]
     table: Option<String>,
-    /// Only rows of this user, and events about the account.
+    /// Only rows of this user, and events about the account. With --url, who logs in: then it is --owner that filters.
+    /// [default with --url: root]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Only rows of this user, and events about the account.
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
     /// Only this kind of event.
     #[arg(long, value_name = "OP")]
     op: Option<OperationName>,
@@ -77,7 +92,7 @@ pub(crate) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
         io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (sender, stop) = channel();
     stop_on_signals(sender)?;
-    match write(args, io::stdout().lock(), is_coloured, &stop) {
+    match write(args, io::stdout().lock(), is_coloured, stop) {
         Err(error) if !is_broken_pipe(&error) => {
             eprintln!("Error: {error:?}");
             Ok(exit_code(&error))
@@ -86,10 +101,18 @@ pub(crate) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn write(args: &TailArgs, out: impl Write, is_coloured: bool, stop: &Receiver<()>) -> anyhow::Result<()> {
-    let filter = Filter::new(args.table.as_deref(), args.user.as_deref(), args.op);
+fn write(args: &TailArgs, out: impl Write, is_coloured: bool, stop: Receiver<()>) -> anyhow::Result<()> {
     let mut output = Output::new(out, Formatter::new(args.format, is_coloured));
-    directory::Tail::open(args, filter)?.follow(&mut output, stop, args.no_follow)
+    let Some(url) = args.url.as_deref() else {
+        let owner = args.owner.as_deref().or(args.user.as_deref());
+        let filter = Filter::new(args.table.as_deref(), owner, args.op);
+        return directory::Tail::open(args, filter)?.follow(&mut output, &stop, args.no_follow);
+    };
+    let user = args.user.as_deref().unwrap_or("root");
+    let password = crate::sql::password(user, args.password.as_deref(), args.password_env.as_deref())?;
+    let filter = Filter::new(args.table.as_deref(), args.owner.as_deref(), args.op);
+    let server = server::Server { url, user, password: &password };
+    server::follow(&server, args, &filter, &mut output, stop)
 }
 
 /// Sends to `stop` once somebody asks this process to end.
@@ -130,7 +153,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             | LogError::RenamedSegment { .. }
             | LogError::ForeignSegment { .. },
         ) => ExitCode::from(EXIT_DAMAGED),
-        _ => ExitCode::FAILURE,
+        _ => {
+            let refused = error.downcast_ref::<server::Refused>();
+            let is_below_floor = refused.is_some_and(|refused| refused.code == "RESYNC_REQUIRED");
+            if is_below_floor { ExitCode::from(EXIT_BELOW_FLOOR) } else { ExitCode::FAILURE }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use kalamdb_sql::SystemTables;
 use log_format::{ChangeEvent, NamespaceId, Table, TableId, TableSchema};
 
+use crate::changes::changes_table;
 use crate::error::{Error, Result};
 use crate::table::TableInfo;
 
@@ -20,16 +21,17 @@ struct Names {
 }
 
 /// Namespaces and tables, by name and by id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Catalog {
     // Read by every statement, written by the sequencer alone; held for lookups only.
     names: RwLock<Names>,
+    changes: Arc<TableInfo>,
 }
 
 impl Catalog {
     /// Reads everything from the stored catalog.
     pub(crate) fn load(stored: &SystemTables) -> Result<Self> {
-        let catalog = Self::default();
+        let catalog = Self { names: RwLock::default(), changes: Arc::new(changes_table()?) };
         let mut schemas: HashMap<TableId, Vec<TableSchema>> = HashMap::new();
         for schema in stored.scan_all_table_schemas()? {
             schemas.entry(schema.table).or_default().push(schema);
@@ -94,6 +96,11 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// The table that shows the log, `system.changes`.
+    pub(crate) const fn changes(&self) -> &Arc<TableInfo> {
+        &self.changes
     }
 
     /// Whether a namespace of this name is there.

@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use crate::testing::{Kept, arrived, materialise, root, session, take_over};
 use crate::{Engine, EngineOptions, ErrorCode, OnGap, Session, SubscribeRequest};
 
-fn open(directory: &Path) -> Engine {
+pub(crate) fn open(directory: &Path) -> Engine {
     let mut options = EngineOptions::new(directory);
     options.durability = Durability::Os;
     options.root_password = Some("root".to_owned());
@@ -21,7 +21,7 @@ fn open(directory: &Path) -> Engine {
 }
 
 /// Runs statements that must go through; the last one's rows as a table of text.
-async fn ok(engine: &Engine, session: &Session, sql: &str, params: &[Json]) -> String {
+pub(crate) async fn ok(engine: &Engine, session: &Session, sql: &str, params: &[Json]) -> String {
     let mut executed = engine.execute(&mut session.clone(), sql, params).await;
     if let Some(error) = executed.error {
         panic!("{sql}: {error}");
@@ -35,7 +35,7 @@ async fn ok(engine: &Engine, session: &Session, sql: &str, params: &[Json]) -> S
 }
 
 /// Runs a statement that must be refused.
-async fn refused(engine: &Engine, session: &Session, sql: &str) -> (ErrorCode, String) {
+pub(crate) async fn refused(engine: &Engine, session: &Session, sql: &str) -> (ErrorCode, String) {
     let executed = engine.execute(&mut session.clone(), sql, &[]).await;
     let error = executed.error.unwrap_or_else(|| panic!("{sql}: went through"));
     (error.code(), error.to_string())

@@ -51,7 +51,7 @@ pub(crate) struct SqlArgs {
 
 /// Runs the command until its input ends.
 pub(crate) fn run(args: &SqlArgs) -> anyhow::Result<ExitCode> {
-    let password = password(args)?;
+    let password = password(&args.user, args.password.as_deref(), args.password_env.as_deref())?;
     // Connections are kept alive by a thread of their own while the prompt waits for its user.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let session = match runtime.block_on(Session::open(&args.url, &args.user, &password)) {
@@ -94,18 +94,19 @@ async fn run_scripts(runner: &mut Runner, args: &SqlArgs) -> anyhow::Result<Step
     Ok(Step::Done)
 }
 
-fn password(args: &SqlArgs) -> anyhow::Result<String> {
-    if let Some(password) = &args.password {
-        return Ok(password.clone());
+/// A user's password: as given, of the variable that is named or of the usual one, or asked for at a terminal.
+pub(crate) fn password(user: &str, password: Option<&str>, variable: Option<&str>) -> anyhow::Result<String> {
+    if let Some(password) = password {
+        return Ok(password.to_owned());
     }
-    if let Some(variable) = &args.password_env {
+    if let Some(variable) = variable {
         return std::env::var(variable).with_context(|| format!("environment variable {variable}"));
     }
     if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
         return Ok(password);
     }
     if io::stdin().is_terminal() {
-        return rpassword::prompt_password(format!("Password of {}: ", args.user))
+        return rpassword::prompt_password(format!("Password of {user}: "))
             .context("can't read the password");
     }
     anyhow::bail!("no password: set {PASSWORD_VARIABLE}, or name a variable with --password-env")

@@ -4,6 +4,7 @@ use kalamdb_core::ChangeRecord;
 use kalamdb_core::format::{ArchivedChangeEvent, Operation, Seq};
 
 use super::catalog::Catalog;
+use crate::client::quote_literal;
 
 /// An operation as the command line names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -78,6 +79,19 @@ impl Filter {
         self.operation.is_none_or(|operation| record.operation == operation)
             && self.table.as_deref().is_none_or(|table| is_table(record, table))
             && self.owner.as_deref().is_none_or(|owner| record.user == owner)
+    }
+
+    /// The same as a condition on `system.changes`, as far as it can be said there.
+    pub(crate) fn condition(&self) -> String {
+        let mut conditions = Vec::new();
+        if let Some((namespace, table)) = self.table.as_deref().and_then(|table| table.split_once('.')) {
+            conditions.push(format!("namespace_id = {}", quote_literal(namespace)));
+            conditions.push(format!("table_name = {}", quote_literal(table)));
+        }
+        conditions.extend(self.owner.as_deref().map(|owner| format!("user_id = {}", quote_literal(owner))));
+        conditions
+            .extend(self.operation.map(|operation| format!("op = {}", quote_literal(operation.as_str()))));
+        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
     }
 }
 

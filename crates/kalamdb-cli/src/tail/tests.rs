@@ -131,7 +131,7 @@ fn tail(dir: &tempfile::TempDir, arguments: &str) -> Vec<String> {
     let args = Line::try_parse_from(line).unwrap().args;
     let mut out = Vec::new();
     let (_keep, stop) = channel();
-    write(&args, &mut out, false, &stop).unwrap();
+    write(&args, &mut out, false, stop).unwrap();
     String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
 }
 
@@ -324,7 +324,7 @@ fn what_retention_took_is_told() {
     let arguments = ["tail", "--no-follow", "--from", "2", "--data-dir", dir.path().to_str().unwrap()];
     let args = Line::try_parse_from(arguments).unwrap().args;
     let (_keep, stop) = channel();
-    let error = write(&args, Vec::new(), false, &stop).unwrap_err();
+    let error = write(&args, Vec::new(), false, stop).unwrap_err();
     let told = error.chain().find_map(|cause| cause.downcast_ref::<LogError>());
     assert!(matches!(told, Some(LogError::BelowFloor { floor: told }) if *told == floor), "{error:?}");
     assert!(!tail(&dir, "--from start").is_empty());

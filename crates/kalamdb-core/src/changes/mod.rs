@@ -4,13 +4,19 @@
 //! - [`ChangeNames`]: the names of tables and columns, which events only number.
 //! - `json`: cells as JSON, for people and tools. What a number of JSON cannot hold exactly is a string; times are ISO 8601.
 //!
+//! - `table`: `system.changes`, a table whose rows are the log's events.
+//!
 //! A record never holds a password's hash. This module decides nothing about who may see an event.
 
 mod details;
 mod json;
 mod names;
 mod record;
+mod table;
+#[cfg(test)]
+mod tests;
 
 pub use json::instant;
 pub use names::ChangeNames;
 pub use record::ChangeRecord;
+pub(crate) use table::{CHANGES, CHANGES_NAME, ChangeRows, changes_partition, changes_table};

@@ -4,14 +4,16 @@
 //! one, and at last the log before, read once. What retention has deleted stays without names.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use kalamdb_log::LogReader;
+use kalamdb_log::{LogDirectory, LogReader};
 use log_format::{
     ArchivedChangeEvent, ChangeEvent, DataType, KeyReader, Operation, RowReader, SchemaVersion, Seq, Table,
     TableId, TableSchema,
 };
 
+use crate::catalog::Catalog;
 use crate::changes::json::{write_cell, write_value};
 use crate::error::Result;
 
@@ -19,7 +21,8 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct ChangeNames {
     tables: HashMap<TableId, TableNames>,
-    log: Option<PathBuf>,
+    catalog: Option<Arc<Catalog>>,
+    log: Option<LogDirectory>,
     is_loaded: bool,
 }
 
@@ -51,7 +54,17 @@ struct ColumnName {
 impl ChangeNames {
     /// Knows nothing yet; what does not pass by is looked for in the log in `dir`.
     pub fn new(dir: &Path) -> Self {
-        Self { tables: HashMap::new(), log: Some(dir.to_owned()), is_loaded: false }
+        Self { tables: HashMap::new(), catalog: None, log: Some(dir.into()), is_loaded: false }
+    }
+
+    /// Asks the engine's catalog first, and the log, if one is given, for tables that were dropped since.
+    pub(crate) fn of_engine(catalog: &Arc<Catalog>, log: Option<&LogDirectory>) -> Self {
+        Self {
+            tables: HashMap::new(),
+            catalog: Some(Arc::clone(catalog)),
+            log: log.cloned(),
+            is_loaded: false,
+        }
     }
 
     /// Learns from an event that passes by, if it is one of the catalog's.
@@ -107,7 +120,10 @@ impl ChangeNames {
         seq: Seq,
     ) -> Result<Option<&TableNames>> {
         if !self.knows(table, version) {
-            self.load(seq)?;
+            self.ask_catalog(table);
+            if !self.knows(table, version) {
+                self.load(seq)?;
+            }
         }
         Ok(self.tables.get(&table))
     }
@@ -118,10 +134,17 @@ impl ChangeNames {
         })
     }
 
+    fn ask_catalog(&mut self, table: TableId) {
+        if let Some(info) = self.catalog.as_ref().and_then(|catalog| catalog.by_id(table)) {
+            self.learn_table(info.record());
+            info.versions().iter().for_each(|schema| self.learn_schema(schema));
+        }
+    }
+
     /// Reads the log from its beginning to `upto`.
     fn load(&mut self, upto: Seq) -> Result<()> {
-        let Some(dir) = self.log.as_deref().filter(|_| !self.is_loaded) else { return Ok(()) };
-        let mut before = Self { is_loaded: true, ..Self::new(dir) };
+        let Some(dir) = self.log.as_ref().filter(|_| !self.is_loaded) else { return Ok(()) };
+        let mut before = Self { tables: HashMap::new(), catalog: None, log: None, is_loaded: true };
         let mut reader = LogReader::open(dir);
         while let Some(frame) = reader.next()? {
             for (_, archived) in frame.events() {

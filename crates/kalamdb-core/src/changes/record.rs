@@ -38,7 +38,7 @@ pub struct ChangeRecord {
     /// What there is to say of an event that is not a row's.
     pub details: Vec<u8>,
     /// Whether everything had a name.
-    pub(crate) is_named: bool,
+    pub is_named: bool,
 }
 
 impl Default for ChangeRecord {

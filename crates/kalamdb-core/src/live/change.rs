@@ -135,6 +135,12 @@ fn same_partition(left: &ArchivedPartition, right: &ArchivedPartition) -> bool {
 }
 
 impl<'f> PartitionChanges<'f> {
+    /// Rows that came to be with these seqs.
+    pub(crate) fn of_rows(commit_time: i64, rows: &'f [(Seq, Vec<u8>)]) -> Self {
+        let change = |(seq, row): &'f (Seq, Vec<u8>)| RowChange { seq: *seq, old: None, new: Some(row) };
+        Self { commit_time, changes: rows.iter().map(change).collect() }
+    }
+
     /// Every row before or after a change.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &'f [u8]> + '_ {
         self.changes.iter().flat_map(|change| [change.old, change.new].into_iter().flatten())

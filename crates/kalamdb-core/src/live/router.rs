@@ -12,6 +12,7 @@ use kalamdb_sql::{LiveProgress, LiveState};
 use log_format::{ArchivedChangeEvent as Event, Frame, KeyBuilder, Partition, RowReader, Seq, TableId};
 
 use crate::catalog::Catalog;
+use crate::changes::{ChangeRows, changes_partition};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::table::TableInfo;
@@ -88,6 +89,8 @@ struct PartitionRoutes {
 }
 
 struct Routes {
+    /// What listeners to `system.changes` get.
+    change_rows: ChangeRows,
     /// Every commit up to here has been handed out, or concerned nobody.
     position: Seq,
     partitions: HashMap<Partition, PartitionRoutes>,
@@ -115,6 +118,7 @@ impl Router {
         log_index: Arc<LogIndex>,
     ) -> Self {
         let routes = Routes {
+            change_rows: ChangeRows::new(&catalog, None),
             position: feed.published(),
             partitions: HashMap::new(),
             subscribers: HashMap::new(),
@@ -146,6 +150,11 @@ impl Router {
     /// A reader of the log's files.
     pub(crate) fn log_reader(&self) -> LogReader {
         LogReader::with_index(&self.log_dir, Arc::clone(&self.log_index))
+    }
+
+    /// What makes rows of `system.changes`, for one who may wait for the log's files.
+    pub(crate) fn change_rows(&self) -> ChangeRows {
+        ChangeRows::new(&self.catalog, Some(&self.log_dir))
     }
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
@@ -354,18 +363,42 @@ impl Routes {
             }
         }
         for (partition, changes) in changes_by_partition(frame, |it| self.partitions.contains_key(it))? {
-            let Some(info) = catalog.by_id(partition.table) else { continue };
-            let Some(routes) = self.partitions.get(&partition) else { continue };
-            let candidates = routes.candidates(&info, &changes)?;
-            if candidates.is_empty() {
-                continue;
-            }
-            let mut batches = ChangeBatches::new(&info, &changes)?;
-            for id in candidates {
-                self.give(id, frame, &mut batches)?;
+            if let Some(info) = catalog.by_id(partition.table) {
+                self.hand_out_to(&partition, &info, &changes, frame)?;
             }
         }
-        Ok(())
+        self.hand_out_log(frame, catalog.changes())
+    }
+
+    /// Gives a commit to those who listen to the log itself.
+    fn hand_out_log(&mut self, frame: &Frame, info: &TableInfo) -> Result<()> {
+        let partition = changes_partition();
+        if !self.partitions.contains_key(&partition) {
+            return Ok(());
+        }
+        let Some(rows) = self.change_rows.of_commit(frame, Seq::ZERO)? else {
+            // A table was dropped before its rows came by: the log knows its name, and is not read under the lock.
+            self.set_aside_all_of(&partition);
+            return Ok(());
+        };
+        let changes = PartitionChanges::of_rows(frame.header().fields.commit_time, &rows);
+        self.hand_out_to(&partition, info, &changes, frame)
+    }
+
+    fn hand_out_to(
+        &mut self,
+        partition: &Partition,
+        info: &TableInfo,
+        changes: &PartitionChanges<'_>,
+        frame: &Frame,
+    ) -> Result<()> {
+        let Some(routes) = self.partitions.get(partition) else { return Ok(()) };
+        let candidates = routes.candidates(info, changes)?;
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let mut batches = ChangeBatches::new(info, changes)?;
+        candidates.into_iter().try_for_each(|id| self.give(id, frame, &mut batches))
     }
 
     fn give(&mut self, id: SubscriptionId, frame: &Frame, batches: &mut ChangeBatches) -> Result<()> {
@@ -401,6 +434,14 @@ impl Routes {
         if let Some(subscriber) = self.remove(id) {
             subscriber.progress.enter(LiveState::CatchingUp, clock::now_micros());
             subscriber.sink.lagging(id);
+        }
+    }
+
+    fn set_aside_all_of(&mut self, partition: &Partition) {
+        let of_partition = self.subscribers.values().filter(|it| it.query.partition == *partition);
+        let ids: Vec<SubscriptionId> = of_partition.map(|subscriber| subscriber.id).collect();
+        for id in ids {
+            self.set_aside(id);
         }
     }
 

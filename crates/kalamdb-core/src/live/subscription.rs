@@ -10,10 +10,11 @@ use kalamdb_log::LogReader;
 use kalamdb_sql::{LiveProgress, LiveQueries, LiveQuery as LiveQueryRecord, LiveState};
 use log_format::{Frame, Seq};
 
+use crate::changes::{CHANGES, ChangeRows};
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::live::change::{ChangeBatches, ChangeFrame, changes_by_partition};
+use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition};
 use crate::live::feed::After;
 use crate::live::query::LiveQuery;
 use crate::live::router::{Position, Router, Sink, Subscriber, SubscriptionId};
@@ -92,6 +93,8 @@ pub struct Subscription {
     reader: Option<LogReader>,
     /// Commits read and not yet matched.
     unread: VecDeque<Frame>,
+    /// What makes rows of the log's events, if it listens to those.
+    change_rows: Option<ChangeRows>,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -145,6 +148,7 @@ impl Subscription {
             }
             if self.router.attach(&self.subscriber) {
                 self.reader = None;
+                self.change_rows = None;
                 return Ok(CaughtUp { frames, live: true });
             }
             self.read_on()?;
@@ -191,8 +195,21 @@ impl Subscription {
     fn match_commit(&mut self, commit: &Frame, out: &mut Vec<ChangeFrame>) -> Result<()> {
         let Subscriber { query, progress, .. } = &self.subscriber;
         let mut position = self.subscriber.position();
-        for (_, changes) in changes_by_partition(commit, |partition| *partition == query.partition)? {
-            let changes = changes.after(position.cursor);
+        let of_log = match query.partition.table {
+            CHANGES => {
+                let rows = self.change_rows.get_or_insert_with(|| self.router.change_rows());
+                rows.of_commit(commit, position.cursor)?
+            }
+            _ => None,
+        };
+        let found = match &of_log {
+            Some(rows) => vec![PartitionChanges::of_rows(commit.header().fields.commit_time, rows)],
+            None => {
+                let found = changes_by_partition(commit, |partition| *partition == query.partition)?;
+                found.into_iter().map(|(_, changes)| changes.after(position.cursor)).collect()
+            }
+        };
+        for changes in found {
             let frames = ChangeBatches::new(&query.info, &changes)?.frames(query, position.prev_seq)?;
             if let Some(last) = frames.last() {
                 position.prev_seq = last.payload.seq;
@@ -239,11 +256,14 @@ pub(crate) async fn subscribe(
             Err(error) => return Err(error),
         },
     };
+    // The log has no state to begin with: who wants what is in it says from where, or how much of it.
+    let of_log = query.partition.table == CHANGES;
+    let last_rows = request.last_rows.or(of_log.then_some(0));
     let snapshot = match resumed {
         Some(_) => None,
         None => {
-            let query = plan.snapshot.rows(request.last_rows)?;
-            let total_rows = count(plan.snapshot.count(request.last_rows)?.execute_stream().await?).await?;
+            let query = plan.snapshot.rows(last_rows)?;
+            let total_rows = count(plan.snapshot.count(last_rows)?.execute_stream().await?).await?;
             let stream = query.execute_stream().await?;
             Some(Snapshot { seq: plan.cut_seq, total_rows, stream })
         }
@@ -286,6 +306,7 @@ pub(crate) async fn subscribe(
         snapshot,
         reader: None,
         unread: VecDeque::new(),
+        change_rows: None,
     })
 }
 

@@ -3,6 +3,7 @@
 //! The session is in the provider: whatever SQL a user writes, the only rows of a USER table it can reach are those whose
 //! keys begin with that user.
 
+mod changes;
 mod hot;
 mod system;
 

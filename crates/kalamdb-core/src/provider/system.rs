@@ -13,9 +13,11 @@ use kalamdb_log::segment_overviews;
 use log_format::{Access, JobStatus, Role, StreamScope, TableKind, TableSchema};
 use serde_json::json;
 
-use crate::error::Result;
+use crate::changes::CHANGES_NAME;
+use crate::error::{Error, Result};
 use crate::functions::role_name;
 use crate::provider::Scope;
+use crate::provider::changes::ChangesTable;
 
 /// The namespace `system`.
 #[derive(Debug)]
@@ -23,26 +25,36 @@ pub(crate) struct SystemNamespace {
     pub(crate) scope: Arc<Scope>,
 }
 
-const TABLES: [&str; 9] = [
-    "namespaces",
-    "tables",
-    "table_schemas",
-    "users",
-    "storage_locations",
-    "jobs",
-    "live_queries",
-    "live",
-    "log_segments",
+/// By name, with the least role that may read it.
+const TABLES: [(&str, Role); 10] = [
+    ("namespaces", Role::User),
+    ("tables", Role::User),
+    ("table_schemas", Role::User),
+    ("users", Role::User),
+    ("storage_locations", Role::Service),
+    ("jobs", Role::Service),
+    ("live_queries", Role::User),
+    ("live", Role::User),
+    (CHANGES_NAME, Role::Dba),
+    ("log_segments", Role::Service),
 ];
 
 #[async_trait]
 impl SchemaProvider for SystemNamespace {
     fn table_names(&self) -> Vec<String> {
-        TABLES.map(ToOwned::to_owned).to_vec()
+        // What the session may not read is not listed: `information_schema` looks up every name that is.
+        let role = self.scope.session.role();
+        TABLES.iter().filter(|(_, least)| role >= *least).map(|(name, _)| (*name).to_owned()).collect()
     }
 
     async fn table(&self, name: &str) -> QueryResult<Option<Arc<dyn TableProvider>>> {
+        let external = |error: Error| DataFusionError::External(Box::new(error));
         let batch = match name {
+            CHANGES_NAME => {
+                self.scope.session.require(Role::Dba, "read system.changes").map_err(external)?;
+                let info = Arc::clone(self.scope.engine.catalog().changes());
+                return Ok(Some(Arc::new(ChangesTable::new(Arc::clone(&self.scope), info))));
+            }
             "namespaces" => self.namespaces(),
             "tables" => self.tables(),
             "table_schemas" => self.table_schemas(),
@@ -53,12 +65,12 @@ impl SchemaProvider for SystemNamespace {
             "log_segments" => self.log_segments(),
             _ => return Ok(None),
         };
-        let batch = batch.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let batch = batch.map_err(external)?;
         Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        TABLES.contains(&name)
+        TABLES.iter().any(|(known, _)| *known == name)
     }
 }
 

@@ -17,9 +17,10 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut, visit_expressions,
 };
 use futures_util::TryStreamExt;
-use log_format::{Partition, Seq};
+use log_format::{Partition, Role, Seq};
 use serde_json::Value as Json;
 
+use crate::changes::CHANGES_NAME;
 use crate::engine::Engine;
 use crate::error::{Error, Result, from_query};
 use crate::provider::{Scope, session_state};
@@ -235,5 +236,10 @@ fn one_table(engine: &Engine, session: &Session, statement: &mut ast::Statement)
     if !from.joins.is_empty() {
         return Err(refused());
     }
-    engine.resolve(session, &table_name(name)?)
+    let name = table_name(name)?;
+    if name.name == CHANGES_NAME && crate::sql::namespace_of(session, &name).as_str() == "system" {
+        session.require(Role::Dba, "read system.changes")?;
+        return Ok(Arc::clone(engine.catalog().changes()));
+    }
+    engine.resolve(session, &name)
 }

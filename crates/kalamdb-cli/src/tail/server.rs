@@ -1,0 +1,234 @@
+//! The log of a server: a subscription to `system.changes`, over a WebSocket.
+//!
+//! It shows what is published, from the seq that is asked for, each event once and in order: the subscription resumes by
+//! seq, and each frame names the one before it, which is checked. It ends with an error when the connection does; the
+//! message names the seq to go on from.
+
+use std::io::Write;
+use std::sync::mpsc::Receiver;
+
+use anyhow::{Context, bail, ensure};
+use futures_util::{SinkExt, StreamExt};
+use kalamdb_core::ChangeRecord;
+use kalamdb_core::format::{Operation, Seq};
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+
+use super::filter::Filter;
+use super::start::{From, Since};
+use super::{Output, TailArgs, instant};
+use crate::client::{Client, Statement, Token, quote_literal};
+
+/// A refusal by the server.
+#[derive(Debug, thiserror::Error)]
+#[error("{code}: {message}")]
+pub(super) struct Refused {
+    /// Of the protocol.
+    pub(super) code: String,
+    message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ServerMessage {
+    SubscriptionAck {
+        #[serde(default)]
+        snapshot_seq: Option<Json>,
+    },
+    Change {
+        prev_seq: u64,
+        seq: u64,
+        #[serde(default)]
+        rows: Vec<Row>,
+    },
+    AuthError {
+        message: String,
+    },
+    Error {
+        code: String,
+        message: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+/// A row of `system.changes`. 64-bit integers travel as strings.
+#[derive(Deserialize)]
+struct Row {
+    seq: String,
+    commit_time: String,
+    namespace_id: Option<String>,
+    table_name: Option<String>,
+    user_id: Option<String>,
+    op: String,
+    event: String,
+    schema_version: Option<String>,
+    key: Option<String>,
+    before: Option<String>,
+    after: Option<String>,
+    details: Option<String>,
+}
+
+impl Row {
+    fn into_record(self) -> anyhow::Result<ChangeRecord> {
+        let bytes = |json: Option<String>| json.unwrap_or_default().into_bytes();
+        Ok(ChangeRecord {
+            seq: Seq::new(self.seq.parse()?),
+            commit_time: self.commit_time.parse()?,
+            operation: Operation::from_name(&self.op)
+                .with_context(|| format!("the server tells of an operation {}", self.op))?,
+            event: self.event,
+            namespace: self.namespace_id.unwrap_or_default(),
+            table: self.table_name.unwrap_or_default(),
+            user: self.user_id.unwrap_or_default(),
+            schema_version: self.schema_version.map_or(Ok(0), |version| version.parse())?,
+            key: bytes(self.key),
+            before: bytes(self.before),
+            after: bytes(self.after),
+            details: bytes(self.details),
+            ..ChangeRecord::default()
+        })
+    }
+}
+
+/// A server, and who asks it.
+pub(super) struct Server<'a> {
+    pub(super) url: &'a str,
+    pub(super) user: &'a str,
+    pub(super) password: &'a str,
+}
+
+/// Shows a server's events until it is told to stop; with `--no-follow`, those there are.
+pub(super) fn follow<W: Write>(
+    server: &Server<'_>,
+    args: &TailArgs,
+    filter: &Filter,
+    out: &mut Output<W>,
+    stop: Receiver<()>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let done = runtime.block_on(async {
+        let stopped = tokio::task::spawn_blocking(move || stop.recv());
+        tokio::select! {
+            done = converse(server, args, filter, out) => done,
+            _ = stopped => Ok(()),
+        }
+    });
+    // Whoever waits for a signal that did not come must not keep the process.
+    runtime.shutdown_background();
+    out.flush()?;
+    done
+}
+
+async fn converse<W: Write>(
+    server: &Server<'_>,
+    args: &TailArgs,
+    filter: &Filter,
+    out: &mut Output<W>,
+) -> anyhow::Result<()> {
+    let client = Client::new(server.url, None)?;
+    let token = client.login(server.user, server.password).await?;
+    let from = find_start(&client, &token, args).await?;
+    let socket =
+        format!("{}/v1/ws?compress=false", server.url.trim_end_matches('/').replacen("http", "ws", 1));
+    let mut request = socket.into_client_request().context("not the URL of a server")?;
+    request.headers_mut().insert(AUTHORIZATION, token.header_value().parse()?);
+    let (mut socket, _) = connect_async(request).await.context("no connection to the server")?;
+    // To end at the end, every event has to be seen: the last one may not match.
+    let condition = if args.no_follow { String::new() } else { filter.condition() };
+    let subscribe = |id: &str, from: Option<u64>| {
+        let sql = format!("SELECT * FROM system.changes{condition}");
+        let options = from.map_or_else(|| json!({}), |from| json!({ "from": from }));
+        let subscription = json!({"id": id, "sql": sql, "options": options});
+        Message::text(json!({"type": "subscribe", "subscription": subscription}).to_string())
+    };
+    let mut last = from;
+    let mut end = None;
+    if args.no_follow {
+        // Where it stands now: a subscription without `from` begins there.
+        socket.send(subscribe("end", None)).await?;
+    } else {
+        socket.send(subscribe("tail", from)).await?;
+    }
+    loop {
+        let message = match futures_util::FutureExt::now_or_never(socket.next()) {
+            Some(message) => message,
+            None => {
+                out.flush()?;
+                socket.next().await
+            }
+        };
+        let text = match message {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Close(_))) | None => bail!("the server closed the connection{}", go_on(last)),
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => {
+                return Err(error).with_context(|| format!("the connection was lost{}", go_on(last)));
+            }
+        };
+        match serde_json::from_str(&text).context("not a message of this protocol")? {
+            ServerMessage::SubscriptionAck { snapshot_seq } if args.no_follow && end.is_none() => {
+                let seq =
+                    snapshot_seq.as_ref().and_then(number).context("the server does not tell its seq")?;
+                end = Some(seq);
+                if from.is_none_or(|from| from >= seq) {
+                    return Ok(());
+                }
+                let unsubscribe = json!({"type": "unsubscribe", "subscription_id": "end"});
+                socket.send(Message::text(unsubscribe.to_string())).await?;
+                socket.send(subscribe("tail", from)).await?;
+            }
+            ServerMessage::SubscriptionAck { snapshot_seq } => {
+                last = last.or(snapshot_seq.as_ref().and_then(number));
+            }
+            ServerMessage::Change { prev_seq, seq, rows } => {
+                ensure!(last.is_none_or(|last| last == prev_seq), "events are missing{}", go_on(last));
+                for row in rows {
+                    let record = row.into_record()?;
+                    if end.is_none_or(|end| record.seq.get() <= end) && filter.matches(&record) {
+                        out.show(&record)?;
+                    }
+                }
+                last = Some(seq);
+                if end.is_some_and(|end| seq >= end) {
+                    return Ok(());
+                }
+            }
+            ServerMessage::AuthError { message } => bail!("the server refused the token: {message}"),
+            ServerMessage::Error { code, message } => return Err(Refused { code, message }.into()),
+            ServerMessage::Other => {}
+        }
+    }
+}
+
+fn go_on(last: Option<u64>) -> String {
+    last.map(|last| format!("; go on with --from {}", last.saturating_add(1))).unwrap_or_default()
+}
+
+/// The seq after which to begin; none for the end.
+async fn find_start(client: &Client, token: &Token, args: &TailArgs) -> anyhow::Result<Option<u64>> {
+    let default = if args.no_follow { From::Start } else { From::End };
+    let condition = match (args.since.map(Since::micros), args.from.unwrap_or(default)) {
+        (Some(micros), _) => format!("WHERE commit_time >= {} ORDER BY seq", quote_literal(&instant(micros))),
+        (None, From::Start) => String::new(),
+        (None, From::End) => return Ok(None),
+        (None, From::Seq(seq)) => return Ok(Some(seq.previous().get())),
+    };
+    let sql = format!("SELECT seq, details FROM system.changes {condition} LIMIT 1");
+    let answer = client.sql(token, Statement::text(&sql)).await?;
+    let first = answer.results.into_iter().next().and_then(|result| result.rows?.into_iter().next());
+    let Some([seq, details]) = first.as_deref() else { return Ok(None) };
+    // Before the first event of an epoch there may be a gap: what comes after it comes after the seq before the gap.
+    let details = details.as_str().and_then(|details| serde_json::from_str::<Json>(details).ok());
+    let previous_end = details.as_ref().and_then(|details| details.get("previous_end")).and_then(number);
+    let seq = number(seq).context("the server does not tell the first seq")?;
+    Ok(Some(previous_end.unwrap_or_else(|| seq.saturating_sub(1))))
+}
+
+fn number(json: &Json) -> Option<u64> {
+    json.as_u64().or_else(|| json.as_str()?.parse().ok())
+}
