@@ -295,7 +295,8 @@ fn a_log_without_another_epoch_or_seq_is_refused_and_left_as_it_is() {
     for (first_seq, epoch) in [(1, u32::MAX), (u64::MAX - 5, 3)] {
         let dir = tempfile::tempdir().unwrap();
         let base_seq = seq(first_seq);
-        let head = SegmentHeader { database: DatabaseId::new([7; 16]), epoch, base_seq }.encode();
+        let head =
+            SegmentHeader { database: DatabaseId::new([7; 16]), epoch, base_seq, after_hole: false }.encode();
         let mut encoder = FrameEncoder::new();
         let fields = FrameFields {
             first_seq: base_seq,
