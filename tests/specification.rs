@@ -93,7 +93,9 @@ fn frames_segments_rows_and_keys_are_what_the_page_says() {
     for event in &events {
         assert_eq!(found_fields(event), told_fields(&text, &event.name));
     }
-    assert_eq!(decoder::segment_head(&vector("segment").0), Some(42));
+    assert_eq!(decoder::segment_head(&vector("segment").0), Some((42, false)));
+    let after_hole = decoder::segment_head(&vector("segment-after-hole").0);
+    assert!(after_hole.is_some_and(|(_, after_hole)| after_hole));
 
     let footer = decoder::footer(&vector("footer").0).unwrap();
     let mut partitions =
@@ -169,7 +171,7 @@ fn rebuild(spec: &Spec, dir: &Path) -> (Rows, BTreeMap<String, String>) {
         (Rows::new(), BTreeMap::new(), 1, 0, 0);
     for path in segments {
         let bytes = fs::read(&path).unwrap();
-        let base = decoder::segment_head(&bytes).unwrap();
+        let (base, _) = decoder::segment_head(&bytes).unwrap();
         assert_eq!(path.file_name().unwrap().to_str().unwrap(), format!("{base:020}.klog"));
         let mut at = 64;
         while bytes.get(at..at + 48).is_some_and(|head| head.iter().any(|byte| *byte != 0)) {

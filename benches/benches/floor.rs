@@ -1,7 +1,7 @@
 //! The floor: KalamDB beside plain RocksDB, and beside itself, in one run on one machine.
 //!
 //! Subjects take turns, round after round, and each figure is the median of its rounds, so that a machine that is busy
-//! for a while is busy for all of them. `cargo bench --workspace --bench floor -- [commit] [sync] [notify]
+//! for a while is busy for all of them. `cargo bench --workspace --bench floor -- [commit] [sync] [notify] [log]
 //! [recover]`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
@@ -12,6 +12,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use kalamdb_benches::change_log::{append, check, checksum, read_records, write_plainly};
 use kalamdb_benches::{Database, Listened, ROW_BYTES, directory, replay};
 use kalamdb_core::clock;
 use kalamdb_core::log::Durability;
@@ -21,6 +22,8 @@ use tempfile::TempDir;
 const WRITERS: usize = 32;
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(1500);
+const LOG_BYTES: usize = 384 << 20;
+const LOG_MEBIBYTES: f64 = 384.0;
 const NOTIFY_SAMPLES: usize = 300;
 const NOTIFY_COMMITS: usize = 20_000;
 const RECOVERIES: usize = 3;
@@ -37,6 +40,9 @@ fn main() {
     }
     if is_wanted("notify") {
         point_subscriptions(&mut report);
+    }
+    if is_wanted("log") {
+        change_log(&mut report);
     }
     if is_wanted("recover") {
         recovery(&mut report);
@@ -116,6 +122,27 @@ fn recovery(report: &mut Report) {
     report.add("recovery: log to replay", &mebibytes, |value| format!("{value:.1} MiB"), String::new());
     let holds = verdict(median(&seconds) < 2.0);
     report.add("recovery: replay", &seconds, |value| format!("{value:.2} s"), format!("{holds}, under 2 s"));
+
+/// The log's files, beside plain ones.
+fn change_log(report: &mut Report) {
+    let mebibytes = |took: Duration| LOG_MEBIBYTES / took.as_secs_f64();
+    let [mut appended, mut written, mut checked, mut summed, mut records] = [const { Vec::new() }; 5];
+    for _ in 0..ROUNDS {
+        let (log, took) = append(LOG_BYTES);
+        appended.push(mebibytes(took));
+        written.push(mebibytes(write_plainly(LOG_BYTES)));
+        summed.push(mebibytes(checksum(log.path())));
+        checked.push(mebibytes(check(log.path(), 2)));
+        let (events, took) = read_records(log.path());
+        records.push(f64::from(u32::try_from(events).expect("a log is short")) / took.as_secs_f64());
+    }
+    report.throughput("log: append, 64 KiB a commit, os", &appended);
+    report.throughput("log: plain write, 64 KiB", &written);
+    report.ratio("log: append / plain write", &appended, &written, 0.5..f64::INFINITY);
+    report.throughput("log: verify, 2 threads", &checked);
+    report.throughput("log: crc32c of the files, 1 thread", &summed);
+    report.ratio("log: verify / crc32c", &checked, &summed, 0.7..f64::INFINITY);
+    report.rate("log: events as records with JSON, 1 thread", &records);
 }
 
 /// Runs `work` on that many threads, again and again, for a round: how often a second.
@@ -214,6 +241,10 @@ struct Report {
 impl Report {
     fn rate(&mut self, what: &str, rounds: &[f64]) {
         self.add(what, rounds, |value| format!("{value:.0}/s"), String::new());
+    }
+
+    fn throughput(&mut self, what: &str, rounds: &[f64]) {
+        self.add(what, rounds, |value| format!("{value:.0} MiB/s"), String::new());
     }
 
     fn micros(&mut self, what: &str, rounds: &[f64]) {

@@ -6,6 +6,8 @@
     reason = "a bench that cannot be set up has nothing to measure"
 )]
 
+pub mod change_log;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock};

@@ -204,13 +204,13 @@ fn variant_fields(cell: &str) -> Vec<Field> {
     fields.collect()
 }
 
-/// The base seq that a segment's head names.
-pub(crate) fn segment_head(bytes: &[u8]) -> Option<u64> {
+/// The base seq that a segment's head names, and whether events are missing before it.
+pub(crate) fn segment_head(bytes: &[u8]) -> Option<(u64, bool)> {
     let head = bytes.get(..64)?;
-    let is_known =
-        head.starts_with(b"KALAMLOG") && number::<2>(head, 10)? <= 1 && number::<4>(head, 12)? == 0;
+    let flags = number::<4>(head, 12)?;
+    let is_known = head.starts_with(b"KALAMLOG") && number::<2>(head, 10)? <= 1 && flags & !2 == 0;
     let is_whole = u64::from(crc32c(&head[..60])) == number::<4>(head, 60)?;
-    if is_known && is_whole { number::<8>(head, 40) } else { None }
+    if is_known && is_whole { Some((number::<8>(head, 40)?, flags == 2)) } else { None }
 }
 
 /// What a segment's footer repeats of its frames.

@@ -171,7 +171,10 @@ impl SegmentReader {
             Ok(header) => header.length as usize,
             Err(error) => return Ok(Step::Bad(error)),
         };
-        let bytes = self.bytes_at(self.position, length.max(READ_BYTES))?;
+        // A head may claim 64 MiB where there are a few bytes: no more memory is taken than the file can fill.
+        let there = self.file_bytes()?.saturating_sub(self.position);
+        let there = usize::try_from(there).unwrap_or(usize::MAX);
+        let bytes = self.bytes_at(self.position, length.max(READ_BYTES).min(there))?;
         self.buffer = Bytes::from_owner(bytes);
         self.buffer_at = self.position;
         Ok(Frame::parse(&self.buffer).map_or_else(Step::Bad, Step::Frame))

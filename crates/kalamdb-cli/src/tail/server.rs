@@ -8,20 +8,23 @@ use std::io::Write;
 use std::sync::mpsc::Receiver;
 
 use anyhow::{Context, bail, ensure};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use kalamdb_core::ChangeRecord;
 use kalamdb_core::format::{Operation, Seq};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use tokio_tungstenite::connect_async;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::filter::Filter;
 use super::start::{From, Since};
 use super::{Output, TailArgs, instant};
 use crate::client::{Client, Statement, Token, quote_literal};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A refusal by the server.
 #[derive(Debug, thiserror::Error)]
@@ -133,75 +136,117 @@ async fn converse<W: Write>(
     let client = Client::new(server.url, None)?;
     let token = client.login(server.user, server.password).await?;
     let from = find_start(&client, &token, args).await?;
-    let socket =
-        format!("{}/v1/ws?compress=false", server.url.trim_end_matches('/').replacen("http", "ws", 1));
-    let mut request = socket.into_client_request().context("not the URL of a server")?;
-    request.headers_mut().insert(AUTHORIZATION, token.header_value().parse()?);
-    let (mut socket, _) = connect_async(request).await.context("no connection to the server")?;
-    // To end at the end, every event has to be seen: the last one may not match.
-    let condition = if args.no_follow { String::new() } else { filter.condition() };
-    let subscribe = |id: &str, from: Option<u64>| {
-        let sql = format!("SELECT * FROM system.changes{condition}");
-        let options = from.map_or_else(|| json!({}), |from| json!({ "from": from }));
-        let subscription = json!({"id": id, "sql": sql, "options": options});
-        Message::text(json!({"type": "subscribe", "subscription": subscription}).to_string())
-    };
-    let mut last = from;
-    let mut end = None;
-    if args.no_follow {
-        // Where it stands now: a subscription without `from` begins there.
-        socket.send(subscribe("end", None)).await?;
-    } else {
-        socket.send(subscribe("tail", from)).await?;
+    let mut socket = connect(server, &token).await?;
+    if !args.no_follow {
+        socket.send(subscribe("tail", &filter.condition(), from)).await?;
+        return Tail { filter, out, last: from, end: None }.read(&mut socket).await;
     }
-    loop {
-        let message = match futures_util::FutureExt::now_or_never(socket.next()) {
-            Some(message) => message,
-            None => {
-                out.flush()?;
-                socket.next().await
+    // Where it stands now: a subscription without `from` begins there.
+    socket.send(subscribe("end", "", None)).await?;
+    let end = loop {
+        match receive(socket.next().await, from)? {
+            Some(ServerMessage::SubscriptionAck { snapshot_seq }) => {
+                break snapshot_seq.as_ref().and_then(number).context("the server does not tell its seq")?;
             }
-        };
-        let text = match message {
-            Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Close(_))) | None => bail!("the server closed the connection{}", go_on(last)),
-            Some(Ok(_)) => continue,
-            Some(Err(error)) => {
-                return Err(error).with_context(|| format!("the connection was lost{}", go_on(last)));
-            }
-        };
-        match serde_json::from_str(&text).context("not a message of this protocol")? {
-            ServerMessage::SubscriptionAck { snapshot_seq } if args.no_follow && end.is_none() => {
-                let seq =
-                    snapshot_seq.as_ref().and_then(number).context("the server does not tell its seq")?;
-                end = Some(seq);
-                if from.is_none_or(|from| from >= seq) {
-                    return Ok(());
+            Some(ServerMessage::Error { code, message }) => return Err(Refused { code, message }.into()),
+            _ => {}
+        }
+    };
+    if from.is_none_or(|from| from >= end) {
+        return Ok(());
+    }
+    let unsubscribe = json!({"type": "unsubscribe", "subscription_id": "end"});
+    socket.send(Message::text(unsubscribe.to_string())).await?;
+    // To end at the end, every event has to be seen: the last one may not match.
+    socket.send(subscribe("tail", "", from)).await?;
+    Tail { filter, out, last: from, end: Some(end) }.read(&mut socket).await
+}
+
+async fn connect(server: &Server<'_>, token: &Token) -> anyhow::Result<Socket> {
+    let base = server.url.trim_end_matches('/').replacen("http", "ws", 1);
+    let url = format!("{base}/v1/ws?compress=false");
+    let mut request = url.into_client_request().context("not the URL of a server")?;
+    request.headers_mut().insert(AUTHORIZATION, token.header_value().parse()?);
+    let (socket, _) = connect_async(request).await.context("no connection to the server")?;
+    Ok(socket)
+}
+
+fn subscribe(id: &str, condition: &str, from: Option<u64>) -> Message {
+    let sql = format!("SELECT * FROM system.changes{condition}");
+    let options = from.map_or_else(|| json!({}), |from| json!({ "from": from }));
+    let subscription = json!({"id": id, "sql": sql, "options": options});
+    Message::text(json!({"type": "subscribe", "subscription": subscription}).to_string())
+}
+
+/// What came, if it is a message; `last` is the last seq that was shown.
+fn receive(
+    frame: Option<Result<Message, SocketError>>,
+    last: Option<u64>,
+) -> anyhow::Result<Option<ServerMessage>> {
+    match frame {
+        Some(Ok(Message::Text(text))) => {
+            Ok(Some(serde_json::from_str(&text).context("not a message of this protocol")?))
+        }
+        Some(Ok(Message::Close(_))) | None => bail!("the server closed the connection{}", go_on(last)),
+        Some(Ok(_)) => Ok(None),
+        Some(Err(error)) => Err(error).with_context(|| format!("the connection was lost{}", go_on(last))),
+    }
+}
+
+/// A subscription that is being read.
+struct Tail<'a, W> {
+    filter: &'a Filter,
+    out: &'a mut Output<W>,
+    /// The seq of the last frame, or where it began.
+    last: Option<u64>,
+    /// Where to stop.
+    end: Option<u64>,
+}
+
+impl<W: Write> Tail<'_, W> {
+    async fn read(mut self, socket: &mut Socket) -> anyhow::Result<()> {
+        loop {
+            let frame = match socket.next().now_or_never() {
+                Some(frame) => frame,
+                // Nothing waits while there is nothing to read.
+                None => {
+                    self.out.flush()?;
+                    socket.next().await
                 }
-                let unsubscribe = json!({"type": "unsubscribe", "subscription_id": "end"});
-                socket.send(Message::text(unsubscribe.to_string())).await?;
-                socket.send(subscribe("tail", from)).await?;
+            };
+            let Some(message) = receive(frame, self.last)? else { continue };
+            self.take(message)?;
+            if self.end.is_some_and(|end| self.last.is_some_and(|last| last >= end)) {
+                return Ok(());
             }
+        }
+    }
+
+    fn take(&mut self, message: ServerMessage) -> anyhow::Result<()> {
+        match message {
             ServerMessage::SubscriptionAck { snapshot_seq } => {
-                last = last.or(snapshot_seq.as_ref().and_then(number));
+                self.last = self.last.or(snapshot_seq.as_ref().and_then(number));
             }
             ServerMessage::Change { prev_seq, seq, rows } => {
-                ensure!(last.is_none_or(|last| last == prev_seq), "events are missing{}", go_on(last));
+                ensure!(
+                    self.last.is_none_or(|last| last == prev_seq),
+                    "events are missing{}",
+                    go_on(self.last)
+                );
                 for row in rows {
                     let record = row.into_record()?;
-                    if end.is_none_or(|end| record.seq.get() <= end) && filter.matches(&record) {
-                        out.show(&record)?;
+                    let is_wanted = self.end.is_none_or(|end| record.seq.get() <= end);
+                    if is_wanted && self.filter.matches(&record) {
+                        self.out.show(&record)?;
                     }
                 }
-                last = Some(seq);
-                if end.is_some_and(|end| seq >= end) {
-                    return Ok(());
-                }
+                self.last = Some(seq);
             }
             ServerMessage::AuthError { message } => bail!("the server refused the token: {message}"),
             ServerMessage::Error { code, message } => return Err(Refused { code, message }.into()),
             ServerMessage::Other => {}
         }
+        Ok(())
     }
 }
 
