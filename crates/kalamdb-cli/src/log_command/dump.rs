@@ -90,7 +90,7 @@ impl Explained<'_> {
                 let table = partition.table.to_id();
                 let name =
                     catalog.table(table, seq).ok().flatten().map(|name| name.escape_debug().to_string());
-                let owner = partition.owner().map(|owner| format!(" of {:?}", owner)).unwrap_or_default();
+                let owner = partition.owner().map(|owner| format!(" of {owner:?}")).unwrap_or_default();
                 format!(" in {}{owner}", name.unwrap_or_else(|| format!("table {table}")))
             }
             None => String::new(),

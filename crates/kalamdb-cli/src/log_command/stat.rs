@@ -71,7 +71,9 @@ pub(super) fn stat(dir: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode>
             add(operations.entry(event.operation().as_str().to_owned()).or_default(), mean);
             if let Some(partition) = event.partition() {
                 let table = partition.table.to_id();
-                let name = catalog.table(table, seq)?.map_or_else(|| table.to_string(), str::to_owned);
+                // What named it may be in a hole.
+                let name = catalog.table(table, seq).ok().flatten();
+                let name = name.map_or_else(|| table.to_string(), str::to_owned);
                 add(tables.entry(name).or_default(), mean);
             }
         }
