@@ -172,13 +172,24 @@ impl SegmentReader {
         Ok(step)
     }
 
-    /// As [`SegmentReader::step`], for whoever wants no more of a frame than its head: it costs less.
-    pub(crate) fn step_over(&mut self) -> Result<Result<FrameHeader, Step>> {
-        let mut header = self.check_scratch();
-        if header.is_none() {
-            self.fill_scratch(READ_BYTES)?;
-            header = self.check_scratch();
+    /// The head of the frame at the position, and on behind it, for whoever wants no more of it: that costs less than
+    /// [`SegmentReader::step`], which says what stands there where it is no frame.
+    #[inline]
+    pub(crate) fn step_over(&mut self) -> Result<Option<FrameHeader>> {
+        let header = match self.check_scratch() {
+            Some(header) => Some(header),
+            None => self.check_next_scratch()?,
+        };
+        if let Some(header) = &header {
+            self.position += u64::from(header.length);
         }
+        Ok(header)
+    }
+
+    #[cold]
+    fn check_next_scratch(&mut self) -> Result<Option<FrameHeader>> {
+        self.fill_scratch(READ_BYTES)?;
+        let mut header = self.check_scratch();
         if header.is_none()
             && let Ok(found) = FrameHeader::parse(&self.scratch)
             && found.length as usize > self.scratch.len()
@@ -186,16 +197,10 @@ impl SegmentReader {
             self.fill_scratch(found.length as usize)?;
             header = self.check_scratch();
         }
-        if let Some(header) = header {
-            self.position += u64::from(header.length);
-            return Ok(Ok(header));
-        }
-        Ok(match self.step()? {
-            Step::Frame(frame) => Ok(*frame.header()),
-            other => Err(other),
-        })
+        Ok(header)
     }
 
+    #[inline]
     fn check_scratch(&self) -> Option<FrameHeader> {
         let start = usize::try_from(self.position.checked_sub(self.scratch_at)?).ok()?;
         Frame::check(self.scratch.get(start..)?).ok()

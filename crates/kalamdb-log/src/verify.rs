@@ -201,16 +201,21 @@ fn read_frames(
     summary: &mut Summary,
     inspector: &impl Inspector,
 ) -> Result<Option<Step>> {
-    let mut told = 0;
+    let (mut told, reads_events) = (0, inspector.reads_events());
     loop {
         let offset = reader.position();
-        let (header, frame) = match next_frame(reader, inspector.reads_events())? {
-            Ok(next) => next,
-            Err(end) => {
-                inspector.advanced(offset - told);
-                return Ok(Some(end));
-            }
+        let alone = if reads_events { None } else { reader.step_over()? };
+        let (header, frame) = match alone {
+            Some(header) => (header, None),
+            None => match reader.step()? {
+                Step::Frame(frame) => (*frame.header(), Some(frame)),
+                end => {
+                    inspector.advanced(offset - told);
+                    return Ok(Some(end));
+                }
+            },
         };
+        let frame = frame.filter(|_| reads_events);
         if offset - told >= TELL_EVERY_BYTES {
             inspector.advanced(offset - told);
             told = offset;
@@ -235,20 +240,6 @@ fn read_frames(
         checked.frames += 1;
         checked.events += u64::from(header.count);
     }
-}
-
-/// The next frame's head, and the frame itself where it is wanted; or what stands there instead.
-fn next_frame(
-    reader: &mut SegmentReader,
-    with_events: bool,
-) -> Result<Result<(FrameHeader, Option<Frame>), Step>> {
-    if !with_events {
-        return Ok(reader.step_over()?.map(|header| (header, None)));
-    }
-    Ok(match reader.step()? {
-        Step::Frame(frame) => Ok((*frame.header(), Some(frame))),
-        other => Err(other),
-    })
 }
 
 /// What a reader of the log takes for granted in a frame that follows another.
