@@ -300,12 +300,6 @@ impl From<&PathBuf> for LogDirectory {
     }
 }
 
-impl From<PathBuf> for LogDirectory {
-    fn from(path: PathBuf) -> Self {
-        Self::from(path.as_path())
-    }
-}
-
 impl From<&Self> for LogDirectory {
     fn from(directory: &Self) -> Self {
         directory.clone()
