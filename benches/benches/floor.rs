@@ -122,6 +122,7 @@ fn recovery(report: &mut Report) {
     report.add("recovery: log to replay", &mebibytes, |value| format!("{value:.1} MiB"), String::new());
     let holds = verdict(median(&seconds) < 2.0);
     report.add("recovery: replay", &seconds, |value| format!("{value:.2} s"), format!("{holds}, under 2 s"));
+}
 
 /// The log's files, beside plain ones.
 fn change_log(report: &mut Report) {

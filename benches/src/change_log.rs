@@ -136,7 +136,7 @@ impl Inspector for Everything {
         Ok(())
     }
 
-    fn checks_partitions(&self) -> bool {
+    fn reads_events(&self) -> bool {
         true
     }
 }

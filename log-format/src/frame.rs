@@ -218,48 +218,29 @@ impl Frame {
     /// # Errors
     /// Everything that can be wrong with a frame's bytes, except the archives themselves: see [`Frame::event`].
     pub fn parse(bytes: &Bytes) -> Result<Self> {
+        let header = Self::check(bytes)?;
+        Ok(Self { header, bytes: bytes.slice(..header.length as usize) })
+    }
+
+    /// What [`Frame::parse`] checks, for whoever wants no more of the frame than its head.
+    pub fn check(bytes: &[u8]) -> Result<FrameHeader> {
         let header = FrameHeader::parse(bytes)?;
-        let length = header.length as usize;
-        let whole = slice(WHAT, bytes, 0, length)?;
+        let whole = slice(WHAT, bytes, 0, header.length as usize)?;
         let computed = crc32c::crc32c(whole.get(4..).unwrap_or_default());
         if computed != header.crc {
             return Err(Error::Checksum { what: WHAT, stored: header.crc, computed });
         }
-        let frame = Self { header, bytes: bytes.slice(..length) };
-        frame.check_table()?;
-        Ok(frame)
+        check_table(&header, whole)?;
+        Ok(header)
     }
 
     /// The frame at the beginning of `bytes` whatever its checksum says, as far as its offset table makes sense. Events of
     /// it may be others than were written: only to tell what was lost.
     pub fn salvage(bytes: &Bytes) -> Result<Self> {
         let header = FrameHeader::parse(bytes)?;
-        let length = header.length as usize;
-        slice(WHAT, bytes, 0, length)?;
-        let frame = Self { header, bytes: bytes.slice(..length) };
-        frame.check_table()?;
-        Ok(frame)
-    }
-
-    /// Every entry stands behind the one before, aligned, within the frame; at least one.
-    fn check_table(&self) -> Result<()> {
-        let seq = self.header.fields.first_seq.get();
-        let count = self.header.count as usize;
-        let table_end = count
-            .checked_mul(TABLE_ENTRY_BYTES)
-            .and_then(|bytes| bytes.checked_add(FRAME_HEADER_BYTES))
-            .filter(|end| count > 0 && *end <= self.bytes.len())
-            .ok_or(Error::OffsetTable { seq, index: 0 })?;
-        let mut free_from = align(table_end);
-        for index in 0..count {
-            let (at, length) = self.entry(index)?;
-            let end = at.saturating_add(length);
-            if at < free_from || !at.is_multiple_of(ALIGNMENT) || end > self.bytes.len() {
-                return Err(Error::OffsetTable { seq, index });
-            }
-            free_from = align(end);
-        }
-        Ok(())
+        let whole = slice(WHAT, bytes, 0, header.length as usize)?;
+        check_table(&header, whole)?;
+        Ok(Self { header, bytes: bytes.slice(..whole.len()) })
     }
 
     fn entry(&self, index: usize) -> Result<(usize, usize)> {
@@ -311,6 +292,27 @@ impl Frame {
     pub fn events(&self) -> impl Iterator<Item = (Seq, Result<&ArchivedChangeEvent>)> {
         (0..self.count()).map(|index| (self.first_seq().plus(index as u64), self.event(index)))
     }
+}
+
+/// Every entry stands behind the one before, aligned, within the frame; at least one.
+fn check_table(header: &FrameHeader, whole: &[u8]) -> Result<()> {
+    let seq = header.fields.first_seq.get();
+    let count = header.count as usize;
+    let table = count
+        .checked_mul(TABLE_ENTRY_BYTES)
+        .filter(|bytes| *bytes > 0)
+        .and_then(|bytes| whole.get(FRAME_HEADER_BYTES..)?.get(..bytes))
+        .ok_or(Error::OffsetTable { seq, index: 0 })?;
+    let mut free_from = align(FRAME_HEADER_BYTES + table.len());
+    for (index, entry) in table.chunks_exact(TABLE_ENTRY_BYTES).enumerate() {
+        let at = u32::from_le_bytes(array(WHAT, entry, 0)?) as usize;
+        let end = at.saturating_add(u32::from_le_bytes(array(WHAT, entry, 4)?) as usize);
+        if at < free_from || !at.is_multiple_of(ALIGNMENT) || end > whole.len() {
+            return Err(Error::OffsetTable { seq, index });
+        }
+        free_from = align(end);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

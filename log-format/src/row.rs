@@ -148,6 +148,19 @@ pub enum CellRef<'a> {
 }
 
 impl CellRef<'_> {
+    /// Bytes it takes in a row, its tag among them.
+    pub const fn encoded_bytes(&self) -> usize {
+        match self {
+            Self::Null | Self::Boolean(_) => 1,
+            Self::SmallInt(_) => 3,
+            Self::Int(_) | Self::Float(_) | Self::Date(_) => 5,
+            Self::BigInt(_) | Self::Double(_) | Self::Timestamp(_) | Self::DateTime(_) | Self::Time(_) => 9,
+            Self::Decimal(_) | Self::Uuid(_) => 17,
+            Self::Text(text) | Self::Json(text) => 5 + text.len(),
+            Self::Bytes(bytes) | Self::Embedding(bytes) => 5 + bytes.len(),
+        }
+    }
+
     /// The cell as a value of its own.
     pub fn to_value(&self) -> Value {
         match *self {

@@ -38,6 +38,8 @@ proptest! {
         let bytes = encode(version, &values);
         let row = RowReader::new(&bytes).unwrap();
         prop_assert_eq!(row.version().get(), version);
+        let cells: usize = row.cells().map(|cell| cell.unwrap().encoded_bytes()).sum();
+        prop_assert_eq!(HEADER_BYTES + cells, bytes.len());
         prop_assert_eq!(row.count(), values.len());
         prop_assert_eq!(row.values().unwrap(), values);
         // What was read writes the same bytes: rows can be copied cell by cell.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use log_format::{ArchivedChangeEvent, ChangeEvent, EncodedEvent, Frame, Partition, RowInserted, TableId};
 
 use crate::simulation::{Fault, Random, SimulatedDisk};
-use crate::{Disk, Durability, Error, LogDirectory, LogOptions, LogReader, LogWriter};
+use crate::{Disk, Durability, Error, FramesAlone, LogDirectory, LogOptions, LogReader, LogWriter, verify};
 
 const STEPS: usize = 150;
 const FAULTS: [Fault; 4] = [Fault::Short, Fault::InputOutput, Fault::NoSpace, Fault::Halt];
@@ -290,6 +290,8 @@ impl Simulation {
         assert!(found.len() >= self.acknowledged, "{} of {} are left", found.len(), self.acknowledged);
         assert!(found.len() >= self.written, "a killed process loses nothing that was written");
         assert_eq!(found, self.history[..found.len()]);
+        let verified = verify(self.directory(), 1, &FramesAlone).unwrap();
+        assert_eq!(verified.problems, []);
         self.history.truncate(found.len());
         (self.acknowledged, self.written) = (found.len(), found.len());
     }

@@ -7,7 +7,6 @@ use log_format::{SegmentFooter, Seq};
 
 use crate::disk::LogDirectory;
 use crate::error::{Error, Result};
-use crate::recovery::has_torn_head;
 use crate::segment::{SegmentPath, SegmentReader, Step};
 use crate::summary::Summary;
 
@@ -40,7 +39,7 @@ pub fn segment_overviews(dir: impl Into<LogDirectory>) -> Result<Vec<SegmentOver
     let mut overviews = Vec::with_capacity(segments.len());
     for segment in segments {
         let is_sealed = Some(segment.base_seq) != last;
-        match overview(&dir, segment, is_sealed) {
+        match overview(&dir, &segment, is_sealed) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             told => overviews.push(told?),
         }
@@ -48,13 +47,10 @@ pub fn segment_overviews(dir: impl Into<LogDirectory>) -> Result<Vec<SegmentOver
     Ok(overviews)
 }
 
-fn overview(dir: &LogDirectory, segment: SegmentPath, is_sealed: bool) -> Result<SegmentOverview> {
+fn overview(dir: &LogDirectory, segment: &SegmentPath, is_sealed: bool) -> Result<SegmentOverview> {
     let SegmentPath { base_seq, path } = segment.clone();
     let empty = SegmentOverview { path, base_seq, bytes: 0, is_sealed, has_footer: false, content: None };
-    let mut reader = match SegmentReader::open(dir, segment) {
-        Err(Error::Head { .. }) if has_torn_head(dir, &empty.path)? => return Ok(empty),
-        reader => reader?,
-    };
+    let Some(mut reader) = SegmentReader::open_if_made(dir, segment)? else { return Ok(empty) };
     let bytes = reader.file_bytes()?;
     let footer = reader.footer()?;
     let has_footer = footer.is_some();

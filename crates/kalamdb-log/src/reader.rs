@@ -15,7 +15,7 @@ use log_format::{
 use crate::disk::LogDirectory;
 use crate::error::{Error, Flaw, Result};
 use crate::index::LogIndex;
-use crate::recovery::{check_link, has_torn_head};
+use crate::recovery::check_link;
 use crate::segment::{SegmentPath, SegmentReader, Step};
 use crate::survivors;
 
@@ -95,7 +95,7 @@ impl LogReader {
         loop {
             let Some(current) = &mut self.current else {
                 let Some(first) = self.dir.segments()?.into_iter().next() else { return Ok(None) };
-                if self.enter(first)? {
+                if self.enter(&first)? {
                     self.leave_out()?;
                     continue;
                 }
@@ -133,7 +133,7 @@ impl LogReader {
                         let Some(current) = &self.current else { return Ok(None) };
                         return Err(current.rot(current.position(), flaw));
                     }
-                    if !self.enter(next)? {
+                    if !self.enter(&next)? {
                         return Ok(None);
                     }
                     self.leave_out()?;
@@ -158,14 +158,13 @@ impl LogReader {
     }
 
     /// Goes to the beginning of a segment. False where it has no head yet, or was deleted meanwhile.
-    fn enter(&mut self, segment: SegmentPath) -> Result<bool> {
-        let path = segment.path.clone();
-        let reader = match SegmentReader::open(&self.dir, segment) {
-            Ok(reader) => reader,
+    fn enter(&mut self, segment: &SegmentPath) -> Result<bool> {
+        let reader = match SegmentReader::open_if_made(&self.dir, segment) {
+            Ok(Some(reader)) => reader,
+            Ok(None) => return Ok(false),
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(false);
             }
-            Err(Error::Head { .. }) if has_torn_head(&self.dir, &path)? => return Ok(false),
             Err(error) => return Err(error),
         };
         if let Some(current) = &self.current
@@ -351,7 +350,7 @@ impl LogReader {
             }
         }
         let Some(segment) = segments.into_iter().nth(low.saturating_sub(1)) else { return Ok(()) };
-        if !self.enter(segment)? {
+        if !self.enter(&segment)? {
             return Ok(());
         }
         if let Some(current) = &mut self.current
@@ -372,10 +371,7 @@ impl LogReader {
 
     /// When the first frame of a segment was committed; none where it has none yet.
     fn first_time(&self, segment: &SegmentPath) -> Result<Option<i64>> {
-        let mut reader = match SegmentReader::open(&self.dir, segment.clone()) {
-            Err(Error::Head { .. }) if has_torn_head(&self.dir, &segment.path)? => return Ok(None),
-            reader => reader?,
-        };
+        let Some(mut reader) = SegmentReader::open_if_made(&self.dir, segment)? else { return Ok(None) };
         let Step::Frame(frame) = reader.step()? else { return Ok(None) };
         Ok(Some(frame.header().fields.commit_time))
     }
@@ -417,7 +413,7 @@ impl LogReader {
         let upto = segments.partition_point(|segment| segment.base_seq <= after.next()).max(1);
         for segment in segments.into_iter().take(upto).rev() {
             let base = segment.base_seq;
-            if !self.enter(segment)? {
+            if !self.enter(&segment)? {
                 continue;
             }
             let Some(current) = &mut self.current else { continue };

@@ -15,6 +15,7 @@ use log_format::{
 
 use crate::disk::{DiskFile, LogDirectory, OpenMode};
 use crate::error::{At, Error, Flaw, Result};
+use crate::recovery::has_torn_head;
 
 const READ_BYTES: usize = 256 << 10;
 
@@ -75,6 +76,9 @@ pub(crate) struct SegmentReader {
     position: u64,
     buffer: Bytes,
     buffer_at: u64,
+    /// What [`SegmentReader::step_over`] read last: nobody else has a part of it, so it is used again.
+    scratch: FrameBuffer,
+    scratch_at: u64,
 }
 
 impl SegmentReader {
@@ -87,8 +91,25 @@ impl SegmentReader {
         if header.base_seq != segment.base_seq {
             return Err(Error::RenamedSegment { segment: segment.path, base_seq: header.base_seq });
         }
+        Ok(Self::over(file, segment, header))
+    }
+
+    fn over(file: Arc<dyn DiskFile>, segment: SegmentPath, header: SegmentHeader) -> Self {
         let position = SEGMENT_HEADER_BYTES as u64;
-        Ok(Self { file, segment, header, position, buffer: Bytes::new(), buffer_at: position })
+        let (buffer, scratch) = (Bytes::new(), FrameBuffer::new());
+        Self { file, segment, header, position, buffer, buffer_at: position, scratch, scratch_at: position }
+    }
+
+    /// Opens a segment; none where it is just being made, or a crash left it so.
+    pub(crate) fn open_if_made(dir: &LogDirectory, segment: &SegmentPath) -> Result<Option<Self>> {
+        match Self::open(dir, segment.clone()) {
+            Err(Error::Head { .. }) => {
+                let is_being_made = has_torn_head(dir, &segment.path)?;
+                // Its head may have come to be in between.
+                if is_being_made { Ok(None) } else { Self::open(dir, segment.clone()).map(Some) }
+            }
+            opened => opened.map(Some),
+        }
     }
 
     /// Opens a segment whatever its head says.
@@ -98,8 +119,7 @@ impl SegmentReader {
         header: SegmentHeader,
     ) -> Result<Self> {
         let file = dir.open(&segment.path, OpenMode::Read)?;
-        let position = SEGMENT_HEADER_BYTES as u64;
-        Ok(Self { file, segment, header, position, buffer: Bytes::new(), buffer_at: position })
+        Ok(Self::over(file, segment, header))
     }
 
     pub(crate) const fn header(&self) -> &SegmentHeader {
@@ -150,6 +170,50 @@ impl SegmentReader {
             self.position += u64::from(frame.header().length);
         }
         Ok(step)
+    }
+
+    /// The head of the frame at the position, and on behind it, for whoever wants no more of it: that costs less than
+    /// [`SegmentReader::step`], which says what stands there where it is no frame.
+    #[inline]
+    pub(crate) fn step_over(&mut self) -> Result<Option<FrameHeader>> {
+        let header = match self.check_scratch() {
+            Some(header) => Some(header),
+            None => self.check_next_scratch()?,
+        };
+        if let Some(header) = &header {
+            self.position += u64::from(header.length);
+        }
+        Ok(header)
+    }
+
+    #[cold]
+    fn check_next_scratch(&mut self) -> Result<Option<FrameHeader>> {
+        self.fill_scratch(READ_BYTES)?;
+        let mut header = self.check_scratch();
+        if header.is_none()
+            && let Ok(found) = FrameHeader::parse(&self.scratch)
+            && found.length as usize > self.scratch.len()
+        {
+            self.fill_scratch(found.length as usize)?;
+            header = self.check_scratch();
+        }
+        Ok(header)
+    }
+
+    #[inline]
+    fn check_scratch(&self) -> Option<FrameHeader> {
+        let start = usize::try_from(self.position.checked_sub(self.scratch_at)?).ok()?;
+        Frame::check(self.scratch.get(start..)?).ok()
+    }
+
+    /// Reads on from the position, into the same memory again.
+    fn fill_scratch(&mut self, count: usize) -> Result<()> {
+        self.scratch.resize(count.max(READ_BYTES), 0);
+        let filled =
+            self.file.read_full_at(&mut self.scratch, self.position).at("read", &self.segment.path)?;
+        self.scratch.resize(filled, 0);
+        self.scratch_at = self.position;
+        Ok(())
     }
 
     fn buffered(&self) -> Option<Frame> {

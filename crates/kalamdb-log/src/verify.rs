@@ -13,7 +13,7 @@ use log_format::{Frame, FrameHeader, SEGMENT_HEADER_BYTES, SegmentFooter, Seq};
 use crate::disk::LogDirectory;
 use crate::error::{Error, Result};
 use crate::marker::CleanMarker;
-use crate::recovery::{check_link, has_torn_head};
+use crate::recovery::check_link;
 use crate::segment::{SegmentPath, SegmentReader, Step};
 use crate::summary::Summary;
 use crate::survivors;
@@ -23,14 +23,14 @@ const TELL_EVERY_BYTES: u64 = 1 << 20;
 
 /// What there is to do with each frame beside checking it.
 pub trait Inspector: Sync {
+    /// Whether events are read: [`Inspector::frame`] is called, and footers' partitions are compared with the events'.
+    fn reads_events(&self) -> bool {
+        false
+    }
+
     /// Looks into a frame; tells what is wrong with it.
     fn frame(&self, _frame: &Frame) -> Result<(), String> {
         Ok(())
-    }
-
-    /// Whether footers' partitions are compared with those of the events, which costs reading these.
-    fn checks_partitions(&self) -> bool {
-        false
     }
 
     /// That many more bytes were read.
@@ -168,9 +168,13 @@ fn check(
         problem: None,
         unfinished: None,
     };
-    let mut reader = match SegmentReader::open(dir, segment.clone()) {
-        Ok(reader) => reader,
-        Err(Error::Head { .. }) if is_last && has_torn_head(dir, &segment.path)? => return Ok(checked),
+    let mut reader = match SegmentReader::open_if_made(dir, segment) {
+        Ok(Some(reader)) => reader,
+        Ok(None) if is_last => return Ok(checked),
+        Ok(None) => {
+            checked.problem = Some((0, "its head is missing".to_owned()));
+            return Ok(checked);
+        }
         Err(error @ (Error::Head { .. } | Error::RenamedSegment { .. })) => {
             checked.problem = Some((0, error.to_string()));
             return Ok(checked);
@@ -183,7 +187,7 @@ fn check(
     if let Some(end) = end {
         check_end(&mut reader, end, is_last, &mut checked)?;
         if checked.problem.is_none() {
-            check_footer(&reader, &summary, inspector.checks_partitions(), &mut checked)?;
+            check_footer(&reader, &summary, inspector.reads_events(), &mut checked)?;
         }
     }
     checked.reader = Some(reader);
@@ -197,35 +201,39 @@ fn read_frames(
     summary: &mut Summary,
     inspector: &impl Inspector,
 ) -> Result<Option<Step>> {
-    let mut told = 0;
+    let (mut told, reads_events) = (0, inspector.reads_events());
     loop {
         let offset = reader.position();
-        let frame = match reader.step()? {
-            Step::Frame(frame) => frame,
-            end => {
-                inspector.advanced(offset - told);
-                return Ok(Some(end));
-            }
+        let alone = if reads_events { None } else { reader.step_over()? };
+        let (header, frame) = match alone {
+            Some(header) => (header, None),
+            None => match reader.step()? {
+                Step::Frame(frame) => (*frame.header(), Some(frame)),
+                end => {
+                    inspector.advanced(offset - told);
+                    return Ok(Some(end));
+                }
+            },
         };
+        let frame = frame.filter(|_| reads_events);
         if offset - told >= TELL_EVERY_BYTES {
             inspector.advanced(offset - told);
             told = offset;
         }
-        let header = *frame.header();
+        let inspected = || frame.as_ref().and_then(|frame| inspector.frame(frame).err());
         let wrong = match check_link(reader, offset, checked.last.as_ref(), &header) {
             Err(Error::Rot { flaw, .. }) => Some(flaw.to_string()),
             Err(error) => return Err(error),
-            Ok(()) => order_problem(checked.last.as_ref(), &header).or_else(|| inspector.frame(&frame).err()),
+            Ok(()) => order_problem(checked.last.as_ref(), &header).or_else(inspected),
         };
         if wrong.is_some() {
             checked.problem = wrong.map(|what| (offset, what));
             reader.go_to(offset);
             return Ok(None);
         }
-        if inspector.checks_partitions() {
-            summary.add_frame(&frame);
-        } else {
-            summary.add(&header);
+        match &frame {
+            Some(frame) => summary.add_frame(frame),
+            None => summary.add(&header),
         }
         checked.first.get_or_insert(header);
         checked.last = Some(header);

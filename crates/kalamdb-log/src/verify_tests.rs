@@ -8,7 +8,7 @@ use crate::{LogOptions, LogWriter, list_segments, repair};
 struct Partitions;
 
 impl Inspector for Partitions {
-    fn checks_partitions(&self) -> bool {
+    fn reads_events(&self) -> bool {
         true
     }
 }

@@ -1,6 +1,6 @@
 //! The one writer of a log: stage commits, write them as a group, sync.
 //!
-//! Nothing here knows a clock or a thread; the sequencer calls `stage` for each request of a group, `write` once, and
+//! Nothing here is decided by a clock of its own; the sequencer calls `stage` for each request of a group, `write` once, and
 //! `sync` when the durability asks for it.
 
 use std::path::Path;
