@@ -1,7 +1,8 @@
 //! The floor: KalamDB beside plain RocksDB, and beside itself, in one run on one machine.
 //!
 //! Subjects take turns, round after round, and each figure is the median of its rounds, so that a machine that is busy
-//! for a while is busy for all of them. `cargo bench --workspace --bench floor -- [commit] [sync] [notify] [log]`.
+//! for a while is busy for all of them. `cargo bench --workspace --bench floor -- [commit] [sync] [notify]
+//! [recover] [log]`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 #![expect(clippy::print_stdout, reason = "it prints a table")]
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kalamdb_benches::change_log::{append, check, checksum, read_records, write_plainly};
-use kalamdb_benches::{Database, Listened, ROW_BYTES, directory};
+use kalamdb_benches::{Database, Listened, ROW_BYTES, directory, replay};
 use kalamdb_core::clock;
 use kalamdb_core::log::Durability;
 use rocksdb::{BlockBasedOptions, DB, DBCompressionType, Options, WriteOptions};
@@ -25,6 +26,7 @@ const LOG_BYTES: usize = 384 << 20;
 const LOG_MEBIBYTES: f64 = 384.0;
 const NOTIFY_SAMPLES: usize = 300;
 const NOTIFY_COMMITS: usize = 20_000;
+const RECOVERIES: usize = 3;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -38,6 +40,9 @@ fn main() {
     }
     if is_wanted("notify") {
         point_subscriptions(&mut report);
+    }
+    if is_wanted("recover") {
+        recovery(&mut report);
     }
     if is_wanted("log") {
         change_log(&mut report);
@@ -126,6 +131,19 @@ fn change_log(report: &mut Report) {
     report.throughput("log: crc32c of the files, 1 thread", &summed);
     report.ratio("log: verify / crc32c", &checked, &summed, 0.7..f64::INFINITY);
     report.rate("log: events as records with JSON, 1 thread", &records);
+}
+
+/// What a start takes after a crash that left as much unflushed as there may be.
+fn recovery(report: &mut Report) {
+    let (mut seconds, mut mebibytes) = (Vec::new(), Vec::new());
+    for _ in 0..RECOVERIES {
+        let replayed = replay(64 << 20);
+        seconds.push(replayed.took.as_secs_f64());
+        mebibytes.push(f64::from(u32::try_from(replayed.bytes >> 10).expect("some MiB")) / 1024.0);
+    }
+    report.add("recovery: log to replay", &mebibytes, |value| format!("{value:.1} MiB"), String::new());
+    let holds = verdict(median(&seconds) < 2.0);
+    report.add("recovery: replay", &seconds, |value| format!("{value:.2} s"), format!("{holds}, under 2 s"));
 }
 
 /// Runs `work` on that many threads, again and again, for a round: how often a second.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use kalamdb_core::format::{Role, UserId, Value};
 use kalamdb_core::log::Durability;
 use kalamdb_core::{
-    ChangeFrame, Engine, EngineOptions, Error, Session, Sink, StatementResult, SubscribeRequest,
+    ChangeFrame, Engine, EngineOptions, Error, Replayed, Session, Sink, StatementResult, SubscribeRequest,
     Subscription, SubscriptionId, clock,
 };
 use log_format::{RowBuilder, SchemaVersion};
@@ -82,7 +82,7 @@ pub struct Database {
     engine: Engine,
     runtime: Runtime,
     next_id: Arc<AtomicI64>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Drop for Database {
@@ -99,12 +99,16 @@ impl Database {
         options.durability = durability;
         options.root_password = Some("bench".to_owned());
         let (engine, _) = Engine::open(options).expect("a new database opens");
+        Self::over(engine, dir)
+    }
+
+    fn over(engine: Engine, dir: TempDir) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .expect("a runtime starts");
-        let database = Self { engine, runtime, next_id: Arc::new(AtomicI64::new(1)), _dir: dir };
+        let database = Self { engine, runtime, next_id: Arc::new(AtomicI64::new(1)), dir };
         for statement in [
             "CREATE NAMESPACE bench",
             "CREATE USER TABLE bench.messages (id BIGINT PRIMARY KEY, room BIGINT, body TEXT)",
@@ -177,6 +181,38 @@ impl Database {
         });
         (commits, begun.elapsed())
     }
+}
+
+/// How long it takes to replay that much log into projections that have none of it, and how much it was.
+pub fn replay(bytes: u64) -> Replayed {
+    let (dir, copy) = (directory(), directory());
+    let mut options = EngineOptions::new(dir.path());
+    options.durability = Durability::Os;
+    options.root_password = Some("bench".to_owned());
+    options.unflushed_bytes_max = u64::MAX;
+    let (engine, _) = Engine::open(options.clone()).expect("a new database opens");
+    let database = Database::over(engine, dir);
+    let log = database.dir.path().join(kalamdb_core::LOG_DIRECTORY);
+    let mut id = 0;
+    let written = || {
+        let files = std::fs::read_dir(&log).expect("the log is there").flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum::<u64>()
+    };
+    while written() < bytes {
+        let rows: Vec<_> = (0..1000).map(|at| row(id + at, 1)).collect();
+        database.insert(&session(&format!("user_{:02}", id / 1000 % 32), Role::User), MESSAGES, &rows);
+        id += 1000;
+    }
+    // What a crash leaves where nothing was flushed: the log alone.
+    let target = copy.path().join(kalamdb_core::LOG_DIRECTORY);
+    std::fs::create_dir_all(&target).expect("the copy can be made");
+    for file in std::fs::read_dir(&log).expect("the log is there").flatten() {
+        std::fs::copy(file.path(), target.join(file.file_name())).expect("the copy can be made");
+    }
+    copy.path().clone_into(&mut options.data_dir);
+    let (engine, opened) = Engine::open(options).expect("the copy opens");
+    engine.close();
+    opened.replayed
 }
 
 /// Somebody.

@@ -175,15 +175,15 @@ impl Engine {
     /// Where the directory cannot be used, is in use, or contradicts itself.
     pub fn open(options: EngineOptions) -> Result<(Self, Opened)> {
         let root_password = options.root_password.clone();
-        let (engine, workers, mut opened) = Self::assemble(&options, Machine::default())?;
+        let (engine, workers, mut opened) = Self::assemble(options, Machine::default())?;
         *engine.shared.threads.lock().unwrap_or_else(PoisonError::into_inner) = workers.start()?;
         opened.root_password = engine.begin(root_password)?;
         Ok((engine, opened))
     }
 
     /// Opens a database whose threads have not begun yet: nothing is committed before they do.
-    pub(crate) fn assemble(options: &EngineOptions, machine: Machine) -> Result<(Self, Workers, Opened)> {
-        let log_dir = LogDirectory::new(Arc::clone(&options.log_disk), options.data_dir.join(LOG_DIRECTORY));
+    pub(crate) fn assemble(options: EngineOptions, machine: Machine) -> Result<(Self, Workers, Opened)> {
+        let log_dir = LogDirectory::new(options.log_disk, options.data_dir.join(LOG_DIRECTORY));
         let log_options = LogOptions {
             segment_bytes: options.segment_bytes,
             durability: options.durability,
@@ -234,7 +234,7 @@ impl Engine {
             health: Arc::clone(&health),
         };
         let shared = Shared {
-            data_dir: options.data_dir.clone(),
+            data_dir: options.data_dir,
             store,
             system,
             catalog,

@@ -8,6 +8,11 @@
 //! Invariants: every change goes through the sequencer as an event; every partition is formed from a session's own user;
 //! nothing here knows RocksDB, HTTP or the wire format.
 
+#![cfg_attr(
+    test,
+    expect(clippy::duplicate_mod, reason = "feed and router once more, over locks of a scheduler")
+)]
+
 mod accounts;
 mod catalog;
 mod changes;

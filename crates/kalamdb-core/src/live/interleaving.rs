@@ -167,14 +167,14 @@ fn read(router: &Router, subscriber: &Subscriber, sink: &Narrow, until: usize) -
     }
     router.leave(subscriber.id, &subscriber.query.partition);
     // What came between the last look and leaving.
-    seen.extend(sink.given.lock().unwrap().seqs.drain(..));
+    seen.append(&mut sink.given.lock().unwrap().seqs);
     seen
 }
 
 fn wait_until_set_aside(sink: &Narrow, seen: &mut Vec<Seq>, until: usize) {
     let mut given = sink.given.lock().unwrap();
     loop {
-        seen.extend(given.seqs.drain(..));
+        seen.append(&mut given.seqs);
         if seen.len() >= until {
             return;
         }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use kalamdb_log::LogReader;
 use kalamdb_sql::SystemTables;
 use kalamdb_store::{Keyspace, Store, StoreOptions};
-use log_format::{ArchivedChangeEvent as Event, Frame, Partition, Seq, TableId};
+use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq, TableId};
 
 use crate::Engine;
 
@@ -46,7 +46,7 @@ pub(super) fn is_prefix(found: &[Frame], published: &[Frame], required: Seq) {
 /// By keyspace, table and key: the row's seq, whether it is deleted, its bytes.
 type Rows = BTreeMap<(u8, TableId, Vec<u8>), (Seq, bool, Vec<u8>)>;
 
-fn key(partition: &Partition, key: &[u8]) -> Vec<u8> {
+fn full_key(partition: &Partition, key: &[u8]) -> Vec<u8> {
     let mut full = Vec::new();
     log_format::escape_bytes(&mut full, partition.user.as_ref().map_or("", |user| user.as_str()).as_bytes());
     full.extend_from_slice(key);
@@ -58,20 +58,24 @@ pub(super) fn rows_of_log(frames: &[Frame]) -> Rows {
     let mut rows = Rows::new();
     for frame in frames {
         for (seq, event) in frame.events() {
-            match event.unwrap() {
-                Event::RowInserted(event) => {
-                    put(&mut rows, &event.partition.to_partition(), &event.key, seq, false, &event.row)
-                }
-                Event::RowUpdated(event) => {
-                    put(&mut rows, &event.partition.to_partition(), &event.key, seq, false, &event.new)
-                }
-                Event::RowDeleted(event) => {
-                    put(&mut rows, &event.partition.to_partition(), &event.key, seq, true, &event.old)
-                }
+            let event = event.unwrap();
+            let partition = event.partition().map(ArchivedPartition::to_partition);
+            let mut put = |key: &[u8], deleted: bool, row: &[u8]| {
+                let partition = partition.as_ref().unwrap();
+                let keyspace = u8::from(partition.user.is_none());
+                rows.insert(
+                    (keyspace, partition.table, full_key(partition, key)),
+                    (seq, deleted, row.to_vec()),
+                );
+            };
+            match event {
+                Event::RowInserted(event) => put(&event.key, false, &event.row),
+                Event::RowUpdated(event) => put(&event.key, false, &event.new),
+                Event::RowDeleted(event) => put(&event.key, true, &event.old),
                 Event::StreamAppended(event) => {
                     let time = kalamdb_store::stream_key(frame.header().fields.commit_time, seq);
                     let partition = event.partition.to_partition();
-                    let at = (2, partition.table, key(&partition, &time));
+                    let at = (2, partition.table, full_key(&partition, &time));
                     rows.insert(at, (seq, false, event.row.to_vec()));
                 }
                 Event::StreamEvicted(_) => panic!("nothing evicts here"),
@@ -84,11 +88,6 @@ pub(super) fn rows_of_log(frames: &[Frame]) -> Rows {
         }
     }
     rows
-}
-
-fn put(rows: &mut Rows, partition: &Partition, bytes: &[u8], seq: Seq, deleted: bool, row: &[u8]) {
-    let keyspace = u8::from(partition.user.is_none());
-    rows.insert((keyspace, partition.table, key(partition, bytes)), (seq, deleted, row.to_vec()));
 }
 
 /// The rows that a store has.

@@ -38,6 +38,7 @@ impl Drop for SeedOnFailure {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the totals of a long run are what it is run for")]
 fn nothing_is_lost_whatever_happens() {
     let steps = number("KALAMDB_STEPS", 120);
     let (first, seeds) = match std::env::var("KALAMDB_SEED") {

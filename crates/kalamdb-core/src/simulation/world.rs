@@ -398,7 +398,7 @@ impl World {
             if self.random.per_mille(150) {
                 self.break_disk(40);
             }
-            match Engine::assemble(&self.options(), self.machine()) {
+            match Engine::assemble(self.options(), self.machine()) {
                 Ok((engine, workers, _)) => break (engine, workers),
                 Err(error) => {
                     assert!(self.has_disk_broken(), "it does not start: {error}");
