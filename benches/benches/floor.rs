@@ -1,8 +1,8 @@
 //! The floor: KalamDB beside plain RocksDB, and beside itself, in one run on one machine.
 //!
 //! Subjects take turns, round after round, and each figure is the median of its rounds, so that a machine that is busy
-//! for a while is busy for all of them. `cargo bench --workspace --bench floor -- [commit] [sync] [notify] [log]
-//! [recover]`.
+//! for a while is busy for all of them. `cargo bench --workspace --bench floor -- [commit] [sync] [notify]
+//! [recover] [log]`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 #![expect(clippy::print_stdout, reason = "it prints a table")]
@@ -41,11 +41,11 @@ fn main() {
     if is_wanted("notify") {
         point_subscriptions(&mut report);
     }
-    if is_wanted("log") {
-        change_log(&mut report);
-    }
     if is_wanted("recover") {
         recovery(&mut report);
+    }
+    if is_wanted("log") {
+        change_log(&mut report);
     }
     report.print();
 }
@@ -111,19 +111,6 @@ fn point_subscriptions(report: &mut Report) {
     report.micros("notify: 10,000 point subscriptions, one at a time, p50", &many_p50);
 }
 
-/// What a start takes after a crash that left as much unflushed as there may be.
-fn recovery(report: &mut Report) {
-    let (mut seconds, mut mebibytes) = (Vec::new(), Vec::new());
-    for _ in 0..RECOVERIES {
-        let replayed = replay(64 << 20);
-        seconds.push(replayed.took.as_secs_f64());
-        mebibytes.push(f64::from(u32::try_from(replayed.bytes >> 10).expect("some MiB")) / 1024.0);
-    }
-    report.add("recovery: log to replay", &mebibytes, |value| format!("{value:.1} MiB"), String::new());
-    let holds = verdict(median(&seconds) < 2.0);
-    report.add("recovery: replay", &seconds, |value| format!("{value:.2} s"), format!("{holds}, under 2 s"));
-}
-
 /// The log's files, beside plain ones.
 fn change_log(report: &mut Report) {
     let mebibytes = |took: Duration| LOG_MEBIBYTES / took.as_secs_f64();
@@ -144,6 +131,19 @@ fn change_log(report: &mut Report) {
     report.throughput("log: crc32c of the files, 1 thread", &summed);
     report.ratio("log: verify / crc32c", &checked, &summed, 0.7..f64::INFINITY);
     report.rate("log: events as records with JSON, 1 thread", &records);
+}
+
+/// What a start takes after a crash that left as much unflushed as there may be.
+fn recovery(report: &mut Report) {
+    let (mut seconds, mut mebibytes) = (Vec::new(), Vec::new());
+    for _ in 0..RECOVERIES {
+        let replayed = replay(64 << 20);
+        seconds.push(replayed.took.as_secs_f64());
+        mebibytes.push(f64::from(u32::try_from(replayed.bytes >> 10).expect("some MiB")) / 1024.0);
+    }
+    report.add("recovery: log to replay", &mebibytes, |value| format!("{value:.1} MiB"), String::new());
+    let holds = verdict(median(&seconds) < 2.0);
+    report.add("recovery: replay", &seconds, |value| format!("{value:.2} s"), format!("{holds}, under 2 s"));
 }
 
 /// Runs `work` on that many threads, again and again, for a round: how often a second.
