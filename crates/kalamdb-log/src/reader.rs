@@ -117,29 +117,38 @@ impl LogReader {
                 (Step::End | Step::Footer, None) => return Ok(None),
                 (Step::Bad(flaw), None) => return self.half_written(flaw),
                 (end, Some(next)) => {
-                    let flaw = match end {
-                        Step::Bad(flaw) => Some(Flaw::from(flaw)),
-                        Step::End if !current.only_zeros_behind()? => Some(Flaw::Behind),
-                        // A segment is followed by another one only once it holds what its name says.
-                        _ if current.position() == SEGMENT_HEADER_BYTES as u64 && !unnamed => {
-                            let flaw = Flaw::Seq { expected: base, found: next.base_seq };
-                            return Err(current.rot(current.position(), flaw));
-                        }
-                        _ => None,
-                    };
-                    if let Some(flaw) = flaw
-                        && !self.is_followed_by(&next)?
-                    {
-                        let Some(current) = &self.current else { return Ok(None) };
-                        return Err(current.rot(current.position(), flaw));
-                    }
-                    if !self.enter(&next)? {
+                    if !self.go_on(end, &next, unnamed)? {
                         return Ok(None);
                     }
-                    self.leave_out()?;
                 }
             }
         }
+    }
+
+    /// Goes from the end of the current segment to the next one, if nothing is missing between them. False where that
+    /// one has no head yet.
+    fn go_on(&mut self, end: Step, next: &SegmentPath, unnamed: bool) -> Result<bool> {
+        let Some(current) = &self.current else { return Ok(false) };
+        let at = current.position();
+        let flaw = match end {
+            Step::Bad(flaw) => Some(Flaw::from(flaw)),
+            Step::End if !current.only_zeros_behind()? => Some(Flaw::Behind),
+            // A segment is followed by another one only once it holds what its name says.
+            _ if at == SEGMENT_HEADER_BYTES as u64 && !unnamed => {
+                return Err(current.rot(at, Flaw::Seq { expected: current.base(), found: next.base_seq }));
+            }
+            _ => None,
+        };
+        if let Some(flaw) = flaw
+            && !self.is_followed_by(next)?
+        {
+            return Err(current.rot(at, flaw));
+        }
+        let is_entered = self.enter(next)?;
+        if is_entered {
+            self.leave_out()?;
+        }
+        Ok(is_entered)
     }
 
     /// A bad frame at the end of the last segment: one that is being written, unless frames stand behind it.

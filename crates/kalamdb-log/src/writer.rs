@@ -96,25 +96,18 @@ impl LogWriter {
         let lock = DirectoryLock::take(dir)?;
         let index = Arc::new(LogIndex::new());
         let mut found = recovery::examine(dir, &index)?;
-        let next_seq = if found.clean { found.end.next() } else { found.end.next().plus(options.seq_gap) };
+        let (epoch, tip) = beginning(&found, options)?;
         let database = found.database.map_or_else(random_database, Ok)?;
-        let exhausted = || Error::Exhausted { end: found.end, epoch: found.epoch };
-        let epoch = found.epoch.checked_add(1).filter(|_| next_seq <= SEQ_MAX).ok_or_else(exhausted)?;
         CleanMarker::remove(dir)?;
-        let is_unsynced = options.durability == Durability::Os;
-        let ahead = ahead(options);
-        let write_behind = (is_unsynced && options.write_behind).then(WriteBehind::start).transpose();
+        let (ahead, next_seq) = (ahead(options), tip.next_seq);
+        let is_behind = options.durability == Durability::Os && options.write_behind;
+        let write_behind = is_behind.then(WriteBehind::start).transpose();
         let write_behind = write_behind.at("start a thread for", dir.path())?;
         let (active, summary) = match prepare(dir, &mut found)? {
             Some(FoundSegment { segment, unsure_from, end, summary }) => {
                 (ActiveSegment::reopen(dir, segment, unsure_from, end, ahead)?, summary)
             }
             None => (ActiveSegment::create(dir, database, epoch, next_seq, ahead)?, Summary::new(next_seq)),
-        };
-        let tip = Tip {
-            next_seq,
-            crc: found.last.map_or(0, |last| last.crc),
-            commit_time: found.last.map_or(i64::MIN, |last| last.fields.commit_time),
         };
         let mut writer = Self {
             dir: dir.clone(),
@@ -397,6 +390,16 @@ impl LogWriter {
     pub fn index(&self) -> Arc<LogIndex> {
         Arc::clone(&self.index)
     }
+}
+
+/// The epoch that begins, and what its first frame follows.
+fn beginning(found: &Found, options: &LogOptions) -> Result<(u32, Tip)> {
+    let next_seq = if found.clean { found.end.next() } else { found.end.next().plus(options.seq_gap) };
+    let exhausted = || Error::Exhausted { end: found.end, epoch: found.epoch };
+    let epoch = found.epoch.checked_add(1).filter(|_| next_seq <= SEQ_MAX).ok_or_else(exhausted)?;
+    let crc = found.last.map_or(0, |last| last.crc);
+    let commit_time = found.last.map_or(i64::MIN, |last| last.fields.commit_time);
+    Ok((epoch, Tip { next_seq, crc, commit_time }))
 }
 
 /// Room ahead costs a sync less where somebody waits for it.
