@@ -23,6 +23,7 @@ pub(crate) mod catalog;
 mod directory;
 mod filter;
 mod format;
+mod narrow;
 mod pretty;
 mod server;
 mod start;

@@ -75,6 +75,11 @@ impl LogReader {
         self.wanted = Some(partitions.into_iter().collect());
     }
 
+    /// From here on, leaves out nothing.
+    pub fn everything(&mut self) {
+        self.wanted = None;
+    }
+
     /// From here on, passes over what a repair gave up instead of failing there with [`Error::BelowFloor`]: for whoever
     /// wants what is left.
     pub const fn over_holes(&mut self) {

@@ -13,6 +13,7 @@ use kalamdb_core::log::LogReader;
 
 use super::catalog::Catalog;
 use super::filter::Filter;
+use super::narrow::Narrow;
 use super::start::{From, seek, seek_time};
 use super::{Output, TailArgs, log_directory};
 
@@ -27,6 +28,8 @@ pub(super) struct Tail {
     /// … nor what was committed before this time.
     since: i64,
     filter: Filter,
+    /// What the filter leaves of the log; none for all of it.
+    narrow: Option<Narrow>,
     names: Catalog,
     record: ChangeRecord,
 }
@@ -44,8 +47,13 @@ impl Tail {
             }
             None => (seek(&mut reader, args.from.unwrap_or(default))?, i64::MIN),
         };
+        let mut narrow = filter.narrow();
+        if let Some(narrow) = &mut narrow {
+            narrow.learn(&dir)?;
+            narrow.apply(&mut reader);
+        }
         let names = Catalog::new(&dir);
-        Ok(Self { reader, from, since, filter, names, record: ChangeRecord::default() })
+        Ok(Self { reader, from, since, filter, narrow, names, record: ChangeRecord::default() })
     }
 
     /// Shows events until it is told to stop; `once` until there are no more.
@@ -78,6 +86,11 @@ impl Tail {
         for (seq, archived) in frame.events() {
             let archived = archived?;
             self.names.note(archived)?;
+            if let Some(narrow) = &mut self.narrow
+                && narrow.note(archived)?
+            {
+                narrow.apply(&mut self.reader);
+            }
             if seq < self.from
                 || fields.commit_time < self.since
                 || !self.filter.may_match(seq, archived, &mut self.names)?

@@ -4,6 +4,7 @@ use kalamdb_core::ChangeRecord;
 use kalamdb_core::format::{ArchivedChangeEvent, Operation, Seq};
 
 use super::catalog::Catalog;
+use super::narrow::Narrow;
 use crate::client::quote_literal;
 
 /// An operation as the command line names it.
@@ -79,6 +80,11 @@ impl Filter {
         self.operation.is_none_or(|operation| record.operation == operation)
             && self.table.as_deref().is_none_or(|table| is_table(record, table))
             && self.owner.as_deref().is_none_or(|owner| record.user == owner)
+    }
+
+    /// The same in partitions, as far as it can be said so.
+    pub(super) fn narrow(&self) -> Option<Narrow> {
+        Narrow::new(self.table.as_deref(), self.owner.as_deref())
     }
 
     /// The same as a condition on `system.changes`, as far as it can be said there.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use kalamdb_log::{LogDirectory, LogReader};
 use log_format::{
-    ArchivedChangeEvent, ChangeEvent, DataType, KeyReader, Operation, RowReader, SchemaVersion, Seq, Table,
-    TableId, TableSchema,
+    ArchivedChangeEvent, ChangeEvent, DataType, KeyReader, Operation, PartitionHash, RowReader,
+    SchemaVersion, Seq, Table, TableId, TableSchema,
 };
 
 use crate::catalog::Catalog;
@@ -141,11 +141,12 @@ impl ChangeNames {
         }
     }
 
-    /// Reads the log from its beginning to `upto`.
+    /// Reads the catalog's part of the log from its beginning to `upto`.
     fn load(&mut self, upto: Seq) -> Result<()> {
         let Some(dir) = self.log.as_ref().filter(|_| !self.is_loaded) else { return Ok(()) };
         let mut before = Self { tables: HashMap::new(), catalog: None, log: None, is_loaded: true };
         let mut reader = LogReader::open(dir);
+        reader.only([PartitionHash::CATALOG]);
         while let Some(frame) = reader.next()? {
             for (_, archived) in frame.events() {
                 before.note(archived?)?;

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use kalamdb_log::LogReader;
 use kalamdb_sql::{LiveProgress, LiveQueries, LiveQuery as LiveQueryRecord, LiveState};
-use log_format::{Frame, Seq};
+use log_format::{Frame, PartitionHash, Seq};
 
 use crate::changes::{CHANGES, ChangeRows};
 use crate::clock;
@@ -176,6 +176,11 @@ impl Subscription {
             None => {
                 let mut reader = self.router.log_reader();
                 seek(&mut reader, cursor)?;
+                let partition = &self.subscriber.query.partition;
+                if partition.table != CHANGES {
+                    // The segment that is written to is never left out, so the cursor comes to the log's end.
+                    reader.only([PartitionHash::of(partition)]);
+                }
                 self.reader.insert(reader)
             }
         };
