@@ -39,6 +39,8 @@ pub(crate) fn replay(
         refuse_if_ahead(name, at, end)?;
         refuse_if_behind(name, at, reader)?;
     }
+    // What a repair gave up is gone; everything behind it counts.
+    reader.over_holes();
     reader.seek(rows_at.min(catalog_at))?;
     let begun = clock::instant();
     let (mut replayed, mut frames) = (Replayed::default(), Vec::with_capacity(COMMITS));

@@ -147,6 +147,7 @@ impl ChangeNames {
         let mut before = Self { tables: HashMap::new(), catalog: None, log: None, is_loaded: true };
         let mut reader = LogReader::open(dir);
         reader.only([PartitionHash::CATALOG]);
+        reader.over_holes();
         while let Some(frame) = reader.next()? {
             for (_, archived) in frame.events() {
                 before.note(archived?)?;
