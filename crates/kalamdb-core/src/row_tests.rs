@@ -1,4 +1,6 @@
-//! Rows through SQL: what RETURNING gives, and what is left where it fails.
+//! Rows through SQL: what RETURNING and ON CONFLICT give, and what is left where they fail.
+
+use std::sync::Arc;
 
 use log_format::Role;
 use serde_json::json;
@@ -120,5 +122,122 @@ async fn streams_return_what_was_appended_and_nothing_where_nobody_listens() {
     assert_eq!(returned, [["a".to_owned(), (seq + 1).to_string()], ["b".to_owned(), (seq + 2).to_string()]]);
     let unknown = "INSERT INTO typing (who) VALUES ('a') RETURNING _deleted";
     assert_eq!(refused(&engine, &root(), unknown).await.0, ErrorCode::InvalidSql);
+    engine.close();
+}
+
+const ALL_NOTES: &str = "SELECT id, body, n FROM chat.notes ORDER BY id";
+
+#[tokio::test]
+async fn a_conflict_that_does_nothing_inserts_what_is_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, ann) = notes(&directory).await;
+    ok(&engine, &ann, "INSERT INTO chat.notes (id, body) VALUES (1, 'old'), (2, 'gone')", &[]).await;
+    ok(&engine, &ann, "DELETE FROM chat.notes WHERE id = 2", &[]).await;
+    let insert = "INSERT INTO chat.notes (id, body) VALUES (1, 'x'), (2, 'new'), (3, 'first'), (3, 'second') \
+                  ON CONFLICT DO NOTHING RETURNING id, body";
+    let inserted = cells(&ok(&engine, &ann, insert, &[]).await);
+    assert_eq!(inserted, [["2", "new"], ["3", "first"]]);
+    assert_eq!(
+        cells(&ok(&engine, &ann, ALL_NOTES, &[]).await),
+        [["1", "old", "7"], ["2", "new", "7"], ["3", "first", "7"]]
+    );
+    let before = engine.published();
+    let again = "INSERT INTO chat.notes (id) VALUES (1), (2) ON CONFLICT (id) DO NOTHING";
+    let executed = engine.execute(&mut ann.clone(), again, &[]).await;
+    let counted: Vec<_> = executed.results.iter().map(|result| result.row_count).collect();
+    assert_eq!((counted, engine.published()), (vec![0], before));
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_conflict_updates_from_both_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, ann) = notes(&directory).await;
+    ok(&engine, &ann, "INSERT INTO chat.notes (id, body, n) VALUES (1, 'a', 1), (2, 'b', 2)", &[]).await;
+    let upsert = "INSERT INTO chat.notes (id, body, n) VALUES (3, 'c', 30), (2, 'B', 20), (1, 'A', 10) \
+                  ON CONFLICT (id) DO UPDATE SET body = notes.body || excluded.body || $1, n = n + excluded.n \
+                  WHERE chat.notes.n > 1 RETURNING id, body, n, _seq";
+    let before = engine.published().get();
+    let changed = cells(&ok(&engine, &ann, upsert, &[json!("!")]).await);
+    let seq = |after: u64| (before + after).to_string();
+    assert_eq!(changed, [["3", "c", "30", &seq(1)], ["2", "bB!", "22", &seq(2)]]);
+    assert_eq!(
+        cells(&ok(&engine, &ann, ALL_NOTES, &[]).await),
+        [["1", "a", "1"], ["2", "bB!", "22"], ["3", "c", "30"]]
+    );
+    // A user's key is in conflict with their own rows only.
+    let bob = session("bob", Role::User);
+    let other = "INSERT INTO chat.notes (id, body) VALUES (1, 'bob') ON CONFLICT DO UPDATE SET body = 'taken' \
+                 RETURNING body";
+    assert_eq!(cells(&ok(&engine, &bob, other, &[]).await), [["bob"]]);
+    // What would fail is not evaluated where the condition does not hold.
+    let guarded = "INSERT INTO chat.notes (id, n) VALUES (1, 0) \
+                   ON CONFLICT DO UPDATE SET n = notes.n / excluded.n, body = NULL WHERE excluded.n <> 0";
+    ok(&engine, &ann, guarded, &[]).await;
+    let constant = "INSERT INTO chat.notes (id, n) SELECT id, 5 FROM chat.notes WHERE id = 1 \
+                    ON CONFLICT DO UPDATE SET tag = $1, n = DEFAULT, body = excluded.body RETURNING body, n, tag";
+    let tag = "0198c6e2-0000-7000-8000-000000000000";
+    assert_eq!(cells(&ok(&engine, &ann, constant, &[json!(tag)]).await), [["", "7", tag]]);
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_conflict_clause_that_cannot_be_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, ann) = notes(&directory).await;
+    ok(&engine, &root(), "CREATE STREAM TABLE chat.typing (who TEXT) MAX_BUFFER 3", &[]).await;
+    ok(&engine, &ann, "INSERT INTO chat.notes (id, body) VALUES (1, 'a')", &[]).await;
+    let before = engine.published();
+    for (clause, code, said) in [
+        ("(body) DO NOTHING", ErrorCode::InvalidSql, "ON CONFLICT (id)"),
+        ("(id, body) DO NOTHING", ErrorCode::InvalidSql, "ON CONFLICT (id)"),
+        ("ON CONSTRAINT c DO NOTHING", ErrorCode::Unsupported, "primary key"),
+        ("DO UPDATE SET id = 2", ErrorCode::Unsupported, "part of the primary key"),
+        ("DO UPDATE SET n = NULL", ErrorCode::ConstraintViolation, "NOT NULL"),
+        ("DO UPDATE SET n = excluded.n - NULL", ErrorCode::ConstraintViolation, "NOT NULL"),
+        ("DO UPDATE SET n = 1, n = 2", ErrorCode::InvalidSql, "twice"),
+        ("DO UPDATE SET _seq = 1", ErrorCode::InvalidSql, "filled by the system"),
+        ("DO UPDATE SET n = excluded.nothing", ErrorCode::InvalidSql, "no column excluded.nothing"),
+        ("DO UPDATE SET n = excluded._seq", ErrorCode::InvalidSql, "no column excluded._seq"),
+        ("DO UPDATE SET n = (SELECT 1)", ErrorCode::Unsupported, "subquery"),
+        ("DO UPDATE SET n = 1 WHERE n + 1", ErrorCode::InvalidSql, "no condition"),
+    ] {
+        let insert = format!("INSERT INTO chat.notes (id, body) VALUES (1, 'b') ON CONFLICT {clause}");
+        let (found, text) = refused(&engine, &ann, &insert).await;
+        assert_eq!(found, code, "{clause}: {text}");
+        assert!(text.contains(said), "{clause}: {text}");
+    }
+    let twice = "INSERT INTO chat.notes (id) VALUES (5), (5) ON CONFLICT DO UPDATE SET n = 1";
+    let (code, text) = refused(&engine, &ann, twice).await;
+    assert_eq!(code, ErrorCode::ConstraintViolation);
+    assert!(text.contains("the primary key 5 of chat.notes comes twice"), "{text}");
+    let stream = "INSERT INTO chat.typing (who) VALUES ('a') ON CONFLICT DO NOTHING";
+    assert_eq!(refused(&engine, &ann, stream).await.0, ErrorCode::Unsupported);
+    assert_eq!(engine.published(), before);
+    engine.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_that_meet_at_an_absent_key_both_count() {
+    const KEYS: i64 = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, ann) = notes(&directory).await;
+    let together = Arc::new(tokio::sync::Barrier::new(2));
+    let writer = || {
+        let (engine, ann, together) = (engine.clone(), ann.clone(), Arc::clone(&together));
+        tokio::spawn(async move {
+            let upsert = "INSERT INTO chat.notes (id, n) VALUES ($1, 1) \
+                          ON CONFLICT DO UPDATE SET n = notes.n + excluded.n";
+            for id in 0..KEYS {
+                together.wait().await;
+                ok(&engine, &ann, upsert, &[json!(id)]).await;
+            }
+        })
+    };
+    let (first, second) = (writer(), writer());
+    first.await.unwrap();
+    second.await.unwrap();
+    let counted = "SELECT count(*) AS keys, min(n) AS least, max(n) AS most FROM chat.notes";
+    assert_eq!(cells(&ok(&engine, &ann, counted, &[]).await), [["200", "2", "2"]]);
     engine.close();
 }

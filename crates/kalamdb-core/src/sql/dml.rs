@@ -24,7 +24,7 @@ use crate::sql::parse::{TableName, table_name};
 use crate::sql::returning::Returning;
 use crate::sql::select;
 use crate::sql::target::{
-    Target, assigned_column, cast_columns, check_value, literal_value, refuse_clauses, value_of,
+    Target, assignments, cast_columns, check_value, literal_value, refuse_clauses, value_of,
 };
 use crate::table::TableInfo;
 
@@ -55,15 +55,14 @@ pub(crate) async fn update(
     let returning = update.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
     let key_columns = target.info.key_columns().len();
     let (mut assigned, mut computed) = (Vec::new(), Vec::new());
-    for assignment in &update.assignments {
-        let position = assigned_column(&target.info, assignment)?;
-        let value = match literal_value(&target, position, &assignment.value)? {
+    for (position, expression) in assignments(&target.info, &update.assignments)? {
+        let value = match literal_value(&target, position, expression)? {
             Some(value) => {
                 check_value(&target.info, position, &value)?;
                 Assigned::Constant(value)
             }
             None => {
-                computed.push(assignment.value.clone());
+                computed.push(expression.clone());
                 Assigned::Computed(key_columns + computed.len() - 1)
             }
         };

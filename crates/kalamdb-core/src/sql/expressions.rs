@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
-use datafusion::arrow::datatypes::{Field, SchemaRef};
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::{DataFusionError, Result as QueryResult};
@@ -66,7 +66,9 @@ impl<'t> Compiler<'t> {
 
     /// An expression, ready.
     pub(crate) fn compile(&self, mut expr: ast::Expr) -> Result<Computed> {
-        if let ControlFlow::Break(error) = expr.visit(&mut Names { target: self.target }) {
+        if let ControlFlow::Break(error) =
+            expr.visit(&mut Names { target: self.target, columns: &self.columns })
+        {
             return Err(error);
         }
         let written = ExprWithAlias { expr, alias: None };
@@ -99,6 +101,7 @@ fn with_parameters(expression: Expr, params: &[Json]) -> QueryResult<Expr> {
 /// Makes every name one of a column, without its table.
 struct Names<'t> {
     target: &'t Target<'t>,
+    columns: &'t Schema,
 }
 
 impl VisitorMut for Names<'_> {
@@ -109,18 +112,37 @@ impl VisitorMut for Names<'_> {
     }
 
     fn post_visit_expr(&mut self, expression: &mut ast::Expr) -> ControlFlow<Error> {
-        let ast::Expr::CompoundIdentifier(parts) = expression else { return ControlFlow::Continue(()) };
-        let Some((column, table)) = parts.split_last() else { return ControlFlow::Continue(()) };
-        let table: Vec<String> = table.iter().map(identifier).collect();
-        if self.target.is_named(&table) {
-            *expression = ast::Expr::Identifier(column.clone());
-        } else if let [name] = table.as_slice()
-            && name == EXCLUDED
-        {
-            let column = excluded_name(&identifier(column));
-            *expression = ast::Expr::Identifier(Ident::with_quote('"', column));
+        let (table, column) = match expression {
+            ast::Expr::Identifier(column) => (Vec::new(), column),
+            ast::Expr::CompoundIdentifier(parts) => match parts.split_last_mut() {
+                Some((column, table)) => (table.iter().map(identifier).collect(), column),
+                None => return ControlFlow::Continue(()),
+            },
+            _ => return ControlFlow::Continue(()),
+        };
+        let name = match table.as_slice() {
+            [] => identifier(column),
+            own if self.target.is_named(own) => identifier(column),
+            [table] if table == EXCLUDED => excluded_name(&identifier(column)),
+            _ => return ControlFlow::Continue(()),
+        };
+        if self.columns.index_of(&name).is_err() {
+            return ControlFlow::Break(self.unknown(&table, column));
         }
+        *expression = ast::Expr::Identifier(Ident::with_quote('"', name));
         ControlFlow::Continue(())
+    }
+}
+
+impl Names<'_> {
+    fn unknown(&self, table: &[String], column: &Ident) -> Error {
+        let column = identifier(column);
+        let written: Vec<&str> = table.iter().chain([&column]).map(String::as_str).collect();
+        let written = written.join(".");
+        let columns = self.columns.fields().iter().map(|field| field.name().as_str());
+        let columns: Vec<&str> = columns.filter(|name| !name.starts_with('\u{1}')).collect();
+        let columns = columns.join(", ");
+        Error::definition(format!("there is no column {written} here; the table has {columns}"))
     }
 }
 

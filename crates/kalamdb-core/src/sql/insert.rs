@@ -12,6 +12,7 @@ use crate::provider::{Scope, session_state};
 use crate::requests::Committed;
 use crate::session::Session;
 use crate::sql::change_set::ChangeSet;
+use crate::sql::conflict::{OnConflict, lost_race};
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{TableName, identifier, table_name};
 use crate::sql::returning::Returning;
@@ -29,7 +30,6 @@ pub(crate) async fn insert(
     params: &[Json],
 ) -> Result<StatementResult> {
     refuse_clauses(&[
-        ("ON CONFLICT", insert.on.is_some()),
         ("INSERT OR …", insert.or.is_some()),
         ("INSERT IGNORE", insert.ignore),
         ("INSERT OVERWRITE", insert.overwrite),
@@ -42,10 +42,10 @@ pub(crate) async fn insert(
     let TableObject::TableName(name) = &insert.table else {
         return Err(Error::unsupported("INSERT into anything but a table"));
     };
-    let alias = insert.table_alias.as_ref().map(|alias| &alias.alias);
-    let target = Target::new(engine, session, &table_name(name)?, params)?.with_alias(alias);
+    let target = Target::new(engine, session, &table_name(name)?, params)?;
     let columns = insert_columns(&target.info, insert)?;
     let returning = insert.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
+    let conflict = insert.on.as_ref().map(|clause| OnConflict::new(&target, clause)).transpose()?;
     let source =
         insert.source.as_ref().ok_or_else(|| Error::definition("INSERT needs VALUES or a SELECT"))?;
     let rows = match literal_rows(&target, &columns, source)? {
@@ -53,6 +53,10 @@ pub(crate) async fn insert(
         None => queried_rows(&target, &columns, source).await?,
     };
     let changes = ChangeSet::new(&target, returning);
+    if let Some(conflict) = conflict {
+        let changes = conflict.apply(&target, changes, &rows)?;
+        return changes.finish(conflict.verb()).await.map_err(lost_race);
+    }
     if let Some(options) = target.info.stream() {
         return append(&target, options.ephemeral, changes, &rows).await;
     }

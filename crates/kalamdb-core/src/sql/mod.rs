@@ -4,12 +4,13 @@
 //! - `definition`: CREATE TABLE's columns and options, both spellings.
 //! - `ddl`: namespaces, tables, accounts.
 //! - `target`: the table a statement changes; `change_set`: what it changes, to be committed as one.
-//! - `insert`: INSERT. `dml`: UPDATE and DELETE.
+//! - `insert`: INSERT; `conflict`: what it does where a key is taken. `dml`: UPDATE and DELETE.
 //! - `returning`: the changed rows as an answer; `expressions`: what is evaluated on rows at hand.
 //! - `select`: everything that reads, by way of `DataFusion`.
 //! - `execute`: statements in order.
 
 mod change_set;
+mod conflict;
 mod ddl;
 mod definition;
 mod dml;

@@ -116,8 +116,21 @@ pub(crate) fn column_position(info: &TableInfo, name: &str) -> Result<usize> {
     })
 }
 
-/// The position of a column that an assignment changes.
-pub(crate) fn assigned_column(info: &TableInfo, assignment: &Assignment) -> Result<usize> {
+/// The columns that assignments change, each once, with what they become.
+pub(crate) fn assignments<'a>(info: &TableInfo, list: &'a [Assignment]) -> Result<Vec<(usize, &'a Expr)>> {
+    let mut assigned: Vec<(usize, &Expr)> = Vec::with_capacity(list.len());
+    for assignment in list {
+        let position = assigned_column(info, assignment)?;
+        if assigned.iter().any(|(other, _)| *other == position) {
+            let name = info.columns().get(position).map(|column| column.name.as_str()).unwrap_or_default();
+            return Err(Error::definition(format!("the column {name} is assigned to twice")));
+        }
+        assigned.push((position, &assignment.value));
+    }
+    Ok(assigned)
+}
+
+fn assigned_column(info: &TableInfo, assignment: &Assignment) -> Result<usize> {
     let AssignmentTarget::ColumnName(name) = &assignment.target else {
         return Err(Error::unsupported("assigning to several columns at once"));
     };
