@@ -177,6 +177,16 @@ pub enum Error {
         /// The key's values.
         key: String,
     },
+    /// A statement that would change a row twice.
+    #[error(
+        "the primary key {key} of {table} comes twice in the statement; ON CONFLICT DO UPDATE changes a row once"
+    )]
+    KeyTwice {
+        /// The table.
+        table: String,
+        /// The key's values.
+        key: String,
+    },
     /// A row that breaks a constraint.
     #[error("{table}.{column}: {problem}")]
     Constraint {
@@ -320,9 +330,11 @@ impl Error {
             Self::AlreadyExists { .. } => ErrorCode::AlreadyExists,
             Self::PermissionDenied { .. } => ErrorCode::PermissionDenied,
             Self::Unauthorized => ErrorCode::Unauthorized,
-            Self::InUse { .. } | Self::DuplicateKey { .. } | Self::Constraint { .. } | Self::Value { .. } => {
-                ErrorCode::ConstraintViolation
-            }
+            Self::InUse { .. }
+            | Self::DuplicateKey { .. }
+            | Self::KeyTwice { .. }
+            | Self::Constraint { .. }
+            | Self::Value { .. } => ErrorCode::ConstraintViolation,
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::ResyncRequired { .. } => ErrorCode::ResyncRequired,
             Self::TableDropped => ErrorCode::TableDropped,

@@ -32,6 +32,8 @@ mod provider;
 mod replay;
 mod reply;
 mod requests;
+#[cfg(test)]
+mod row_tests;
 mod rows;
 mod session;
 #[cfg(test)]

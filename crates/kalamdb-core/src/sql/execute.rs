@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::sql::parse::{Statement, parse};
-use crate::sql::{ddl, dml, select};
+use crate::sql::{ddl, dml, insert, select};
 use crate::table::TableInfo;
 
 /// How often a statement is planned anew when others change the same rows meanwhile.
@@ -127,7 +127,7 @@ async fn one_of_user(
 ) -> Result<StatementResult> {
     match statement {
         Statement::Query(query) => select::select(engine, session, query.as_ref().clone(), params).await,
-        Statement::Insert(insert) => dml::insert(engine, session, insert, params).await,
+        Statement::Insert(statement) => insert::insert(engine, session, statement, params).await,
         Statement::Update(update) => dml::update(engine, session, update, params).await,
         Statement::Delete(delete) => dml::delete(engine, session, delete, params).await,
         Statement::Subscribe(_) => Err(Error::Unsupported {

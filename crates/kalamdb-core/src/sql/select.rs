@@ -31,7 +31,7 @@ use crate::table::{SystemColumn, TableInfo};
 use crate::values;
 
 /// Bytes of Arrow memory a result may take.
-const RESULT_BYTES_MAX: usize = 256 << 20;
+pub(crate) const RESULT_BYTES_MAX: usize = 256 << 20;
 
 /// The system columns a statement names.
 pub(crate) fn named_system_columns<V: Visit>(statement: &V) -> Vec<SystemColumn> {

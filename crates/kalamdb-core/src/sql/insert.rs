@@ -1,0 +1,219 @@
+//! INSERT: from a statement to new rows.
+//!
+//! Rows are encoded here, on the caller's thread; the sequencer only checks that their keys are free.
+
+use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, TableObject};
+use log_format::Value;
+use serde_json::Value as Json;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::provider::{Scope, session_state};
+use crate::requests::Committed;
+use crate::session::Session;
+use crate::sql::change_set::ChangeSet;
+use crate::sql::conflict::{OnConflict, lost_race};
+use crate::sql::execute::StatementResult;
+use crate::sql::parse::{TableName, identifier, table_name};
+use crate::sql::returning::Returning;
+use crate::sql::select;
+use crate::sql::target::{
+    Target, cast_columns, check_value, column_position, literal_value, refuse_clauses, value_of,
+};
+use crate::table::TableInfo;
+use crate::values;
+
+pub(crate) async fn insert(
+    engine: &Engine,
+    session: &Session,
+    insert: &ast::Insert,
+    params: &[Json],
+) -> Result<StatementResult> {
+    refuse_clauses(&[
+        ("INSERT OR …", insert.or.is_some()),
+        ("INSERT IGNORE", insert.ignore),
+        ("INSERT OVERWRITE", insert.overwrite),
+        ("REPLACE", insert.replace_into),
+        ("INSERT … SET", !insert.assignments.is_empty()),
+        ("OUTPUT", insert.output.is_some()),
+        ("PARTITION", insert.partitioned.is_some()),
+        ("VALUES … AS", insert.insert_alias.is_some()),
+    ])?;
+    let TableObject::TableName(name) = &insert.table else {
+        return Err(Error::unsupported("INSERT into anything but a table"));
+    };
+    let target = Target::new(engine, session, &table_name(name)?, params)?;
+    let columns = insert_columns(&target.info, insert)?;
+    let returning = insert.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
+    let conflict = insert.on.as_ref().map(|clause| OnConflict::new(&target, clause)).transpose()?;
+    let source =
+        insert.source.as_ref().ok_or_else(|| Error::definition("INSERT needs VALUES or a SELECT"))?;
+    let rows = match literal_rows(&target, &columns, source)? {
+        Some(rows) => rows,
+        None => queried_rows(&target, &columns, source).await?,
+    };
+    let changes = ChangeSet::new(&target, returning);
+    if let Some(conflict) = conflict {
+        let changes = conflict.apply(&target, changes, &rows)?;
+        return changes.finish(conflict.verb()).await.map_err(lost_race);
+    }
+    if let Some(options) = target.info.stream() {
+        return append(&target, options.ephemeral, changes, &rows).await;
+    }
+    inserted(&target, changes, &rows)?.finish("inserted").await
+}
+
+/// With these rows as new ones.
+fn inserted<'t>(
+    target: &Target<'_>,
+    mut changes: ChangeSet<'t>,
+    rows: &[Vec<Value>],
+) -> Result<ChangeSet<'t>> {
+    for values in rows {
+        changes.insert(target.info.encode_key(values)?, target.info.encode_row(values)?)?;
+    }
+    Ok(changes)
+}
+
+/// An INSERT from a program instead of from a text.
+pub(crate) async fn insert_rows(
+    engine: &Engine,
+    session: &Session,
+    table: &str,
+    rows: &[Vec<Value>],
+) -> Result<Committed> {
+    let (namespace, name) =
+        table.split_once('.').map_or((None, table), |(namespace, name)| (Some(namespace), name));
+    let name = TableName { namespace: namespace.map(ToOwned::to_owned), name: name.to_owned() };
+    let target = Target::new(engine, session, &name, &[])?;
+    target.refuse_stream("a direct insert")?;
+    let all: Vec<usize> = (0..target.info.columns().len()).collect();
+    for row in rows {
+        check_width(&target, &all, row.len())?;
+        for (position, value) in row.iter().enumerate() {
+            check_value(&target.info, position, value)?;
+            let data_type = target.info.columns().get(position).map(|column| column.data_type);
+            if data_type.is_some_and(|data_type| !values::fits(value, data_type)) {
+                return Err(target
+                    .info
+                    .constraint(position, format!("{} is of another type", values::to_text(value))));
+            }
+        }
+    }
+    if rows.is_empty() {
+        return Err(Error::definition("there are no rows to insert"));
+    }
+    inserted(&target, ChangeSet::new(&target, None), rows)?.commit().await
+}
+
+async fn append(
+    target: &Target<'_>,
+    ephemeral: bool,
+    mut changes: ChangeSet<'_>,
+    rows: &[Vec<Value>],
+) -> Result<StatementResult> {
+    if ephemeral && !target.engine.is_listened_to(&target.partition) {
+        metrics::counter!("kalamdb_stream_discarded_total").increment(rows.len() as u64);
+        return changes.finish("inserted: nobody listens").await;
+    }
+    for values in rows {
+        changes.append(target.info.encode_row(values)?)?;
+    }
+    changes.finish("inserted").await
+}
+
+/// Positions of the columns an INSERT gives values for.
+fn insert_columns(info: &TableInfo, insert: &ast::Insert) -> Result<Vec<usize>> {
+    if insert.columns.is_empty() {
+        // A generated key takes no part where the columns are not named.
+        let generated = |at: &usize| info.columns().get(*at).is_none_or(|column| column.name != "_id");
+        return Ok((0..info.columns().len()).filter(generated).collect());
+    }
+    let mut positions = Vec::with_capacity(insert.columns.len());
+    for name in &insert.columns {
+        let name = name.0.last().and_then(|part| part.as_ident()).map(identifier).unwrap_or_default();
+        let position = column_position(info, &name)?;
+        if positions.contains(&position) {
+            return Err(Error::definition(format!("the column {name} is named twice")));
+        }
+        positions.push(position);
+    }
+    Ok(positions)
+}
+
+/// The rows of `VALUES` where every value is a literal, a parameter or a function without arguments.
+fn literal_rows(
+    target: &Target<'_>,
+    columns: &[usize],
+    source: &ast::Query,
+) -> Result<Option<Vec<Vec<Value>>>> {
+    let SetExpr::Values(given) = source.body.as_ref() else { return Ok(None) };
+    if source.order_by.is_some() || source.limit_clause.is_some() || source.with.is_some() {
+        return Ok(None);
+    }
+    let mut rows = Vec::with_capacity(given.rows.len());
+    for expressions in &given.rows {
+        let expressions: &[Expr] = &expressions.content;
+        check_width(target, columns, expressions.len())?;
+        let mut row = vec![None; target.info.columns().len()];
+        for (position, expression) in columns.iter().zip(expressions) {
+            let Some(value) = literal_value(target, *position, expression)? else { return Ok(None) };
+            if let Some(slot) = row.get_mut(*position) {
+                *slot = Some(value);
+            }
+        }
+        rows.push(complete(target, row)?);
+    }
+    Ok(Some(rows))
+}
+
+fn check_width(target: &Target<'_>, columns: &[usize], given: usize) -> Result<()> {
+    if given == columns.len() {
+        return Ok(());
+    }
+    Err(Error::definition(format!(
+        "{given} values for {} columns of {}",
+        columns.len(),
+        target.info.full_name()
+    )))
+}
+
+/// Fills in defaults and checks NOT NULL.
+fn complete(target: &Target<'_>, row: Vec<Option<Value>>) -> Result<Vec<Value>> {
+    let values = row.into_iter().enumerate().map(|(position, value)| {
+        let value = value.map_or_else(|| target.default(position), Ok)?;
+        check_value(&target.info, position, &value)?;
+        Ok(value)
+    });
+    values.collect()
+}
+
+/// The rows of any other source, by way of the query engine.
+async fn queried_rows(
+    target: &Target<'_>,
+    columns: &[usize],
+    source: &ast::Query,
+) -> Result<Vec<Vec<Value>>> {
+    let mut statement = ast::Statement::Query(Box::new(source.clone()));
+    let named = select::named_system_columns(&statement);
+    select::hide_system_columns(&mut statement, &named);
+    let scope = Scope::new(target.engine, target.session, named)?;
+    let state = session_state(target.engine, target.session, scope);
+    let plan = select::plan(&state, statement, target.params).await?;
+    let (schema, batches) = select::collect(state, plan).await?;
+    check_width(target, columns, schema.fields().len())?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let arrays = cast_columns(&target.info, columns, batch.columns())?;
+        for row in 0..batch.num_rows() {
+            let mut values = vec![None; target.info.columns().len()];
+            for (position, array) in columns.iter().zip(&arrays) {
+                if let Some(slot) = values.get_mut(*position) {
+                    *slot = Some(value_of(&target.info, *position, array, row)?);
+                }
+            }
+            rows.push(complete(target, values)?);
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,209 @@
+//! The table that a statement changes, and the values that go into its columns.
+//!
+//! *Invariant*: the partition is that of the session, and the session may write the table.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::sql::sqlparser::ast::{Assignment, AssignmentTarget, Expr, Ident};
+use log_format::{ColumnDefault, Partition, RowReader, Value};
+use serde_json::Value as Json;
+
+use crate::clock;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::functions::Niladic;
+use crate::session::Session;
+use crate::sql::execute::require_write;
+use crate::sql::literal;
+use crate::sql::parse::{TableName, identifier};
+use crate::table::{SystemColumn, TableInfo};
+use crate::values;
+
+/// What a statement's rows are written with.
+pub(crate) struct Target<'e> {
+    pub(crate) engine: &'e Engine,
+    pub(crate) session: &'e Session,
+    pub(crate) info: Arc<TableInfo>,
+    /// What the statement calls the table instead of its name.
+    pub(crate) alias: Option<String>,
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) params: &'e [Json],
+}
+
+impl<'e> Target<'e> {
+    pub(crate) fn new(
+        engine: &'e Engine,
+        session: &'e Session,
+        name: &TableName,
+        params: &'e [Json],
+    ) -> Result<Self> {
+        let info = engine.resolve(session, name)?;
+        require_write(session, &info)?;
+        let partition = Arc::new(session.partition(&info));
+        Ok(Self { engine, session, info, alias: None, partition, params })
+    }
+
+    /// The same table under the name the statement gives it.
+    pub(crate) fn with_alias(self, alias: Option<&Ident>) -> Self {
+        Self { alias: alias.map(identifier), ..self }
+    }
+
+    pub(crate) fn refuse_stream(&self, verb: &str) -> Result<()> {
+        if self.info.stream().is_none() {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            what: format!("{verb} on the stream table {}", self.info.full_name()),
+            hint: Some("stream rows are only appended, and go by themselves"),
+        })
+    }
+
+    /// The value of a column that an INSERT does not name.
+    pub(crate) fn default(&self, position: usize) -> Result<Value> {
+        let Some(column) = self.info.columns().get(position) else { return Ok(Value::Null) };
+        let function = match &column.default {
+            None => return Ok(Value::Null),
+            Some(ColumnDefault::Constant(cell)) => {
+                return Ok(RowReader::new(cell)?.values()?.into_iter().next().unwrap_or(Value::Null));
+            }
+            Some(ColumnDefault::Now) => return now(column.data_type),
+            Some(ColumnDefault::SnowflakeId) => Niladic::SnowflakeId,
+            Some(ColumnDefault::UuidV7) => Niladic::UuidV7,
+            Some(ColumnDefault::Ulid) => Niladic::Ulid,
+            Some(ColumnDefault::CurrentUser) => Niladic::CurrentUser,
+            Some(ColumnDefault::CurrentRole) => Niladic::CurrentRole,
+        };
+        self.function(&function, column.data_type)
+    }
+
+    fn function(&self, function: &Niladic, data_type: log_format::DataType) -> Result<Value> {
+        use log_format::DataType;
+        let value = function.value(self.session, self.engine.snowflakes());
+        match (&value, data_type) {
+            (Value::BigInt(_), DataType::BigInt)
+            | (Value::Uuid(_), DataType::Uuid)
+            | (Value::Text(_), DataType::Text) => Ok(value),
+            (Value::BigInt(id), _) => values::from_text(&id.to_string(), data_type),
+            (Value::Uuid(id), _) => values::from_text(&uuid::Uuid::from_bytes(*id).to_string(), data_type),
+            (Value::Text(text), _) => values::from_text(text, data_type),
+            _ => Ok(value),
+        }
+    }
+}
+
+/// The time of the statement, in a column of this type.
+fn now(data_type: log_format::DataType) -> Result<Value> {
+    let micros = clock::now_micros();
+    match data_type {
+        log_format::DataType::Timestamp => Ok(Value::Timestamp(micros)),
+        log_format::DataType::DateTime => Ok(Value::DateTime(micros)),
+        other => values::from_scalar(
+            &datafusion::common::ScalarValue::TimestampMicrosecond(Some(micros), None),
+            other,
+        ),
+    }
+}
+
+/// The position of a column that a statement writes.
+pub(crate) fn column_position(info: &TableInfo, name: &str) -> Result<usize> {
+    if SystemColumn::ALL.iter().any(|system| system.name() == name) {
+        return Err(Error::definition(format!("{name} is filled by the system and cannot be written")));
+    }
+    info.column_position(name).ok_or_else(|| {
+        let columns: Vec<&str> = info.columns().iter().map(|column| column.name.as_str()).collect();
+        Error::definition(format!("{} has no column {name}; it has {}", info.full_name(), columns.join(", ")))
+    })
+}
+
+/// The columns that assignments change, each once, with what they become.
+pub(crate) fn assignments<'a>(info: &TableInfo, list: &'a [Assignment]) -> Result<Vec<(usize, &'a Expr)>> {
+    let mut assigned: Vec<(usize, &Expr)> = Vec::with_capacity(list.len());
+    for assignment in list {
+        let position = assigned_column(info, assignment)?;
+        if assigned.iter().any(|(other, _)| *other == position) {
+            let name = info.columns().get(position).map(|column| column.name.as_str()).unwrap_or_default();
+            return Err(Error::definition(format!("the column {name} is assigned to twice")));
+        }
+        assigned.push((position, &assignment.value));
+    }
+    Ok(assigned)
+}
+
+fn assigned_column(info: &TableInfo, assignment: &Assignment) -> Result<usize> {
+    let AssignmentTarget::ColumnName(name) = &assignment.target else {
+        return Err(Error::unsupported("assigning to several columns at once"));
+    };
+    let name = name.0.last().and_then(|part| part.as_ident()).map(identifier).unwrap_or_default();
+    let position = column_position(info, &name)?;
+    if info.key_columns().contains(&position) {
+        return Err(Error::Unsupported {
+            what: format!("changing {name}, which is part of the primary key"),
+            hint: Some("delete the row and insert another"),
+        });
+    }
+    Ok(position)
+}
+
+/// The value an expression writes for a column, where it takes no query engine to know it.
+pub(crate) fn literal_value(
+    target: &Target<'_>,
+    position: usize,
+    expression: &Expr,
+) -> Result<Option<Value>> {
+    let Some(column) = target.info.columns().get(position) else { return Ok(None) };
+    if matches!(expression, Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("default")) {
+        return target.default(position).map(Some);
+    }
+    if let Some(name) = literal::function_name(expression) {
+        if matches!(name.as_str(), "now" | "current_timestamp") {
+            return now(column.data_type).map(Some);
+        }
+        let function = Niladic::ALL.into_iter().find(|function| function.name() == name);
+        return function.map(|function| target.function(&function, column.data_type)).transpose();
+    }
+    let value = literal::value(expression, column.data_type, target.params);
+    value.map_err(|error| match error {
+        Error::Value { .. } => target.info.constraint(position, error.to_string()),
+        other => other,
+    })
+}
+
+/// Checks NOT NULL.
+pub(crate) fn check_value(info: &TableInfo, position: usize, value: &Value) -> Result<()> {
+    let nullable = info.columns().get(position).is_none_or(|column| column.nullable);
+    if value.is_null() && !nullable {
+        return Err(info.constraint(position, "a value is required (NOT NULL)"));
+    }
+    Ok(())
+}
+
+/// Arrays as ones of these columns' types.
+pub(crate) fn cast_columns(
+    info: &TableInfo,
+    columns: &[usize],
+    arrays: &[ArrayRef],
+) -> Result<Vec<ArrayRef>> {
+    let pairs = columns.iter().zip(arrays);
+    pairs
+        .map(|(position, array)| {
+            let Some(column) = info.columns().get(*position) else { return Ok(Arc::clone(array)) };
+            values::cast_to(array, column.data_type)
+                .map_err(|error| info.constraint(*position, error.to_string()))
+        })
+        .collect()
+}
+
+/// The value at `row` of an array of a column's type.
+pub(crate) fn value_of(info: &TableInfo, position: usize, array: &dyn Array, row: usize) -> Result<Value> {
+    let Some(column) = info.columns().get(position) else { return Ok(Value::Null) };
+    values::value_at(array, row, column.data_type)
+}
+
+/// Refuses the first clause that is there.
+pub(crate) fn refuse_clauses(clauses: &[(&str, bool)]) -> Result<()> {
+    match clauses.iter().find(|(_, present)| *present) {
+        None => Ok(()),
+        Some((clause, _)) => Err(Error::unsupported(*clause)),
+    }
+}
