@@ -211,6 +211,8 @@ async fn a_conflict_clause_that_cannot_be_is_refused() {
     let (code, text) = refused(&engine, &ann, twice).await;
     assert_eq!(code, ErrorCode::ConstraintViolation);
     assert!(text.contains("the primary key 5 of chat.notes comes twice"), "{text}");
+    let update = "UPDATE chat.notes SET n = 1, body = 'x', n = 2";
+    assert_eq!(refused(&engine, &ann, update).await.0, ErrorCode::InvalidSql);
     let stream = "INSERT INTO chat.typing (who) VALUES ('a') ON CONFLICT DO NOTHING";
     assert_eq!(refused(&engine, &ann, stream).await.0, ErrorCode::Unsupported);
     assert_eq!(engine.published(), before);
@@ -234,9 +236,8 @@ async fn writers_that_meet_at_an_absent_key_both_count() {
             }
         })
     };
-    let (first, second) = (writer(), writer());
-    first.await.unwrap();
-    second.await.unwrap();
+    // One that fails must not leave the other waiting for it.
+    tokio::try_join!(writer(), writer()).unwrap();
     let counted = "SELECT count(*) AS keys, min(n) AS least, max(n) AS most FROM chat.notes";
     assert_eq!(cells(&ok(&engine, &ann, counted, &[]).await), [["200", "2", "2"]]);
     engine.close();
