@@ -172,7 +172,7 @@ impl Sequencer {
             }
             return;
         }
-        self.high_keys.shed();
+        self.high_keys.begin_run();
         // Validate, assign seqs, encode. Streams come first: they do not wait for the disk.
         let (streams, others): (Vec<_>, Vec<_>) =
             requests.into_iter().partition(|request| request.change.is_stream());

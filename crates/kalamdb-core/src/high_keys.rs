@@ -13,11 +13,21 @@ use crate::error::Result;
 /// Partitions that are remembered at the most.
 const PARTITIONS_MAX: usize = 8192;
 
+/// What is known of a partition's keys.
+#[derive(Debug)]
+enum Bound {
+    /// It was first written to in this run. Nothing yet: finding its last key costs more than looking for one row.
+    Seen(u64),
+    /// No key is above this one.
+    Highest(Vec<u8>),
+}
+
 /// A bound above the keys of each partition that was written lately. Belongs to the sequencer: nobody else adds keys.
 #[derive(Debug, Default)]
 pub(crate) struct HighKeys {
-    /// No key while the partition was seen once only: finding its last one costs more than looking for one row.
-    partitions: HashMap<Arc<Partition>, Option<Vec<u8>>>,
+    partitions: HashMap<Arc<Partition>, Bound>,
+    /// Counts runs of commits.
+    run: u64,
 }
 
 impl HighKeys {
@@ -29,14 +39,18 @@ impl HighKeys {
         partition: &Arc<Partition>,
         key: &[u8],
     ) -> Result<bool> {
-        let Some(highest) = self.partitions.get_mut(partition) else {
-            self.partitions.insert(Arc::clone(partition), None);
+        let Some(bound) = self.partitions.get_mut(partition) else {
+            self.partitions.insert(Arc::clone(partition), Bound::Seen(self.run));
             return Ok(false);
         };
-        let highest = match highest {
-            Some(highest) => highest,
-            None => highest.insert(store.last_key(keyspace, partition)?.unwrap_or_default()),
-        };
+        if let Bound::Seen(run) = bound {
+            // IMPORTANT: the store does not have yet what this run has staged.
+            if *run == self.run {
+                return Ok(false);
+            }
+            *bound = Bound::Highest(store.last_key(keyspace, partition)?.unwrap_or_default());
+        }
+        let Bound::Highest(highest) = bound else { return Ok(false) };
         let is_above = key > highest.as_slice();
         if is_above {
             highest.clear();
@@ -45,8 +59,9 @@ impl HighKeys {
         Ok(is_above)
     }
 
-    /// Forgets all where there are too many. IMPORTANT: not while commits are staged that the store does not have yet.
-    pub(crate) fn shed(&mut self) {
+    /// Another run begins: the store has everything that was staged before. Forgets all where there is too much.
+    pub(crate) fn begin_run(&mut self) {
+        self.run += 1;
         if self.partitions.len() > PARTITIONS_MAX {
             self.partitions.clear();
         }

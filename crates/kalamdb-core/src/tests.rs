@@ -10,6 +10,7 @@ use kalamdb_log::Durability;
 use log_format::{Role, Value};
 use serde_json::{Value as Json, json};
 
+use crate::engine::Machine;
 use crate::testing::{Kept, arrived, materialise, root, session, take_over};
 use crate::{Engine, EngineOptions, ErrorCode, OnGap, Session, SubscribeRequest};
 
@@ -347,4 +348,42 @@ async fn retention_lets_go_of_what_the_files_have_and_tells_who_comes_too_late()
     std::fs::remove_dir_all(directory.path().join(crate::ROWS_DIRECTORY)).unwrap();
     let error = Engine::open(options(None)).unwrap_err();
     assert!(error.to_string().contains("Put rows back"), "{error}");
+}
+
+#[tokio::test]
+async fn of_inserts_of_one_key_in_one_group_one_goes_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, workers, _) =
+        Engine::assemble(EngineOptions::new(directory.path()), Machine::default()).unwrap();
+    let mut sequencer = workers.sequencer;
+    let mut execute = async |statements: &[(&Session, &str)]| {
+        let all = statements.iter().map(|(who, sql)| {
+            let (mut who, engine) = ((*who).clone(), &engine);
+            async move { engine.execute(&mut who, sql, &[]).await.error.map(|error| error.code()) }
+        });
+        let mut all = std::pin::pin!(futures_util::future::join_all(all));
+        loop {
+            // All of them are handed in before the sequencer has its turn: they are one group.
+            tokio::select! {
+                biased;
+                errors = &mut all => break errors,
+                () = tokio::task::yield_now() => {}
+            }
+            sequencer.turn(Some(Duration::ZERO));
+        }
+    };
+    let dba = root();
+    assert_eq!(execute(&[(&dba, "CREATE NAMESPACE n")]).await, [None]);
+    assert_eq!(execute(&[(&dba, "CREATE USER TABLE n.t (id BIGINT PRIMARY KEY)")]).await, [None]);
+    let duplicate = Some(ErrorCode::ConstraintViolation);
+    // A partition that was never written to, then one that was, and keys that rise and fall.
+    for id in [5, 9, 7, 10, 11, 1] {
+        for user in ["ann", "bob"] {
+            let who = session(user, Role::User);
+            let sql = format!("INSERT INTO n.t VALUES ({id})");
+            let insert = (&who, sql.as_str());
+            assert_eq!(execute(&[insert, insert, insert]).await, [None, duplicate, duplicate], "{user} {id}");
+            assert_eq!(execute(&[insert]).await, [duplicate], "{user} {id}");
+        }
+    }
 }
