@@ -23,7 +23,7 @@ use crate::options::{Durability, LogOptions};
 use crate::poison::Poison;
 use crate::recovery::{self, Found, FoundSegment, Recovery};
 use crate::summary::Summary;
-use crate::write_behind::WriteBehind;
+use crate::write_behind::{Paused, WriteBehind};
 
 /// How much room is reserved at once where nobody waits for syncs.
 const RESERVE_BYTES: u64 = 8 << 20;
@@ -248,7 +248,7 @@ impl LogWriter {
         let is_over = self.active.has_frames() && self.active.end() + bytes > self.options.segment_bytes;
         if is_over || self.active.is_sealed() {
             if !self.active.is_sealed() {
-                self.settle()?;
+                let _paused = pause(self.write_behind.as_ref(), self.active.path())?;
                 let footer = self.summary.footer().map(|footer| footer.encode()).transpose()?;
                 self.active.seal(&footer.unwrap_or_default())?;
                 self.durable = self.end;
@@ -295,16 +295,12 @@ impl LogWriter {
     pub fn sync(&mut self) -> Result<Seq> {
         self.poison.check()?;
         if self.durable < self.end {
-            let synced = self.settle().and_then(|()| self.active.sync());
+            let synced =
+                pause(self.write_behind.as_ref(), self.active.path()).and_then(|_paused| self.active.sync());
             self.poison.guard(synced)?;
             self.durable = self.end;
         }
         Ok(self.durable)
-    }
-
-    /// Takes over what became of the syncs behind the writer's back.
-    fn settle(&self) -> Result<()> {
-        self.write_behind.as_ref().map_or(Ok(()), WriteBehind::settle).at("sync", self.active.path())
     }
 
     /// Syncs if the durability asks for it by now; gives the last durable seq.
@@ -341,7 +337,8 @@ impl LogWriter {
         if !self.is_full() {
             self.write()?;
         }
-        let sealed = self.settle().and_then(|()| self.active.seal(&[]));
+        let paused = pause(self.write_behind.as_ref(), self.active.path());
+        let sealed = paused.and_then(|_paused| self.active.seal(&[]));
         self.poison.guard(sealed)?;
         CleanMarker { end: self.end, crc: self.written.crc }.write(&self.dir)
     }
@@ -390,6 +387,11 @@ impl LogWriter {
     pub fn index(&self) -> Arc<LogIndex> {
         Arc::clone(&self.index)
     }
+}
+
+/// Takes over what became of the syncs behind the writer's back, and lets none begin while the guard lives.
+fn pause<'w>(behind: Option<&'w WriteBehind>, path: &Path) -> Result<Option<Paused<'w>>> {
+    behind.map(WriteBehind::pause).transpose().at("sync", path)
 }
 
 /// The epoch that begins, and what its first frame follows.
