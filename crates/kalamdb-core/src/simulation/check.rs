@@ -53,25 +53,26 @@ fn full_key(partition: &Partition, key: &[u8]) -> Vec<u8> {
     full
 }
 
-/// The rows that the log's events make.
+/// The rows that the log's events make. Each event must follow from those before it: an insert meets no row, an update and a
+/// delete meet the row they name, to the byte.
 pub(super) fn rows_of_log(frames: &[Frame]) -> Rows {
     let mut rows = Rows::new();
     for frame in frames {
         for (seq, event) in frame.events() {
             let event = event.unwrap();
             let partition = event.partition().map(ArchivedPartition::to_partition);
-            let mut put = |key: &[u8], deleted: bool, row: &[u8]| {
+            let mut put = |key: &[u8], old: Option<&[u8]>, deleted: bool, row: &[u8]| {
                 let partition = partition.as_ref().unwrap();
                 let keyspace = u8::from(partition.user.is_none());
-                rows.insert(
-                    (keyspace, partition.table, full_key(partition, key)),
-                    (seq, deleted, row.to_vec()),
-                );
+                let at = (keyspace, partition.table, full_key(partition, key));
+                let before = rows.insert(at, (seq, deleted, row.to_vec()));
+                let live = before.filter(|(_, deleted, _)| !deleted).map(|(_, _, row)| row);
+                assert_eq!(live.as_deref(), old, "the event {seq} does not follow from those before it");
             };
             match event {
-                Event::RowInserted(event) => put(&event.key, false, &event.row),
-                Event::RowUpdated(event) => put(&event.key, false, &event.new),
-                Event::RowDeleted(event) => put(&event.key, true, &event.old),
+                Event::RowInserted(event) => put(&event.key, None, false, &event.row),
+                Event::RowUpdated(event) => put(&event.key, Some(&event.old), false, &event.new),
+                Event::RowDeleted(event) => put(&event.key, Some(&event.old), true, &event.old),
                 Event::StreamAppended(event) => {
                     let time = kalamdb_store::stream_key(frame.header().fields.commit_time, seq);
                     let partition = event.partition.to_partition();

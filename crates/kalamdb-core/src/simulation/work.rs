@@ -37,6 +37,13 @@ pub(super) fn keyed(random: &mut Random) -> &'static str {
     ["sim.own", "sim.more", "sim.shared"][random.below(3)]
 }
 
+/// Inserts of one key by one user, as those who race for it hand them in: one may go through.
+pub(super) fn rush(random: &mut Random, tags: impl Iterator<Item = u64>) -> Vec<Work> {
+    let (who, table, key) = (anybody(random), keyed(random), random.below(KEYS));
+    let insert = |tag| format!("INSERT INTO {table} VALUES ({key}, {tag}, '')");
+    tags.map(|tag| Work { who: who.clone(), sql: insert(tag), tag: Some(tag) }).collect()
+}
+
 /// Something to do. `extra` counts tables that come and go.
 pub(super) fn any(random: &mut Random, tag: u64, extra: &mut u64) -> Work {
     let who = anybody(random);

@@ -132,8 +132,14 @@ impl World {
     fn step(&mut self) {
         match self.random.below(100) {
             0..66 => {
-                let most = if self.random.per_mille(300) { 4 } else { 1 };
-                let works: Vec<Work> = (0..most).map(|_| self.any_work()).collect();
+                let works: Vec<Work> = match self.random.below(10) {
+                    0 => {
+                        let tags = [self.new_tag(), self.new_tag(), self.new_tag()];
+                        work::rush(&mut self.random, tags.into_iter())
+                    }
+                    1..4 => (0..4).map(|_| self.any_work()).collect(),
+                    _ => vec![self.any_work()],
+                };
                 self.execute(&works);
             }
             66..82 => self.look(),
@@ -160,9 +166,14 @@ impl World {
         self.bury();
     }
 
-    fn any_work(&mut self) -> Work {
+    fn new_tag(&mut self) -> u64 {
         let tag = self.fates.len() as u64 + 1;
         self.fates.insert(tag, Fate::Unknown);
+        tag
+    }
+
+    fn any_work(&mut self) -> Work {
+        let tag = self.new_tag();
         work::any(&mut self.random, tag, &mut self.extra)
     }
 
@@ -316,8 +327,7 @@ impl World {
         }
         self.disk.set_capacity(None);
         self.is_full = false;
-        let tag = self.fates.len() as u64 + 1;
-        self.fates.insert(tag, Fate::Unknown);
+        let tag = self.new_tag();
         let sql = format!("INSERT INTO sim.stream VALUES (1, {tag}, '')");
         self.execute(&[Work { who: session("ann", Role::User), sql, tag: Some(tag) }]);
         let fate = self.fates.get(&tag);
