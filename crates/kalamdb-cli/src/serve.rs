@@ -14,7 +14,8 @@ use anyhow::{Context as _, bail};
 use kalamdb_core::log::{Durability, Retention};
 use kalamdb_core::{Engine, EngineOptions, parse_duration_ms};
 use kalamdb_server::ServerConfig;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -52,8 +53,7 @@ pub(crate) struct ServeArgs {
 }
 
 /// A [`Durability`], as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct DurabilityMode(Durability);
 
 impl FromStr for DurabilityMode {
@@ -75,17 +75,8 @@ impl FromStr for DurabilityMode {
     }
 }
 
-impl TryFrom<String> for DurabilityMode {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
 /// A duration, as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RetentionAge(Duration);
 
 impl FromStr for RetentionAge {
@@ -98,17 +89,8 @@ impl FromStr for RetentionAge {
     }
 }
 
-impl TryFrom<String> for RetentionAge {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
 /// A number of bytes, as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RetentionSize(u64);
 
 impl FromStr for RetentionSize {
@@ -129,12 +111,13 @@ impl FromStr for RetentionSize {
     }
 }
 
-impl TryFrom<String> for RetentionSize {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
+/// A value of the file in the form of the flag of its name.
+fn parsed<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: FromStr<Err = anyhow::Error>,
+    D: Deserializer<'de>,
+{
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
 /// The file. A key that is not known is refused: a limit that is misspelt must not be a limit that is not there.
@@ -143,8 +126,11 @@ impl TryFrom<String> for RetentionSize {
 struct ConfigFile {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
+    #[serde(deserialize_with = "parsed")]
     durability: Option<DurabilityMode>,
+    #[serde(deserialize_with = "parsed")]
     log_retention_age: Option<RetentionAge>,
+    #[serde(deserialize_with = "parsed")]
     log_retention_size: Option<RetentionSize>,
     server: ServerConfig,
 }

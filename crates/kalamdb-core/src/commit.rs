@@ -22,7 +22,9 @@ use crate::health::Health;
 use crate::high_keys::HighKeys;
 use crate::live::Feed;
 use crate::reply::Reply;
-use crate::requests::{Change, Commits, Committed, Expected, Planning, Request, RowCommit, RowWrite};
+use crate::requests::{
+    CatalogPlan, Change, Commits, Committed, Expected, Planning, Request, RowCommit, RowWrite,
+};
 use crate::values;
 
 /// How often a full disk is asked for space again while nobody writes.
@@ -232,29 +234,30 @@ impl Sequencer {
     }
 
     fn stage(&mut self, change: Change) -> Result<(Committed, Vec<ChangeEvent>)> {
+        match change {
+            Change::Rows(rows) => Ok((self.stage_rows(rows)?, Vec::new())),
+            Change::Catalog(plan) => self.stage_catalog(plan),
+        }
+    }
+
+    fn stage_catalog(&mut self, plan: CatalogPlan) -> Result<(Committed, Vec<ChangeEvent>)> {
         let now = clock::now_micros();
-        let (rows, catalog) = match change {
-            Change::Rows(rows) => (rows, Vec::new()),
-            Change::Catalog(plan) => {
-                let events = plan(&Planning {
-                    catalog: &self.catalog,
-                    system: &self.system,
-                    next_seq: self.log.next_seq(),
-                    now,
-                })?;
-                let encoded: Vec<EncodedEvent> =
-                    events.iter().map(ChangeEvent::encode).collect::<Result<_, _>>()?;
-                let header = self.log.stage(&encoded, now)?;
-                return Ok((committed(&header), events));
-            }
-        };
+        let next_seq = self.log.next_seq();
+        let events = plan(&Planning { catalog: &self.catalog, system: &self.system, next_seq, now })?;
+        let encoded: Vec<EncodedEvent> = events.iter().map(ChangeEvent::encode).collect::<Result<_, _>>()?;
+        let header = self.log.stage(&encoded, now)?;
+        Ok((committed(&header), events))
+    }
+
+    fn stage_rows(&mut self, rows: RowCommit) -> Result<Committed> {
+        let now = clock::now_micros();
         self.check(&rows)?;
         let header = self.log.stage(&rows.events, now)?;
         for (index, write) in rows.writes.into_iter().enumerate() {
             let seq = header.fields.first_seq.plus(index as u64);
             self.pending.insert((write.partition, write.key), Pending { seq, deleted: write.deletes });
         }
-        Ok((committed(&header), catalog))
+        Ok(committed(&header))
     }
 
     /// Whether everything the commit relies on still holds.

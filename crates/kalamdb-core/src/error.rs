@@ -307,7 +307,7 @@ impl Error {
     pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        tracing::error!(%message, "a statement panicked");
+        tracing::error!(%message, "caught a panic");
         Self::Panicked { message }
     }
 

@@ -8,6 +8,7 @@ use datafusion::arrow::array::{
     RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::error::{DataFusionError, Result as QueryResult};
 use log_format::{CellRef, DataType, RowReader, Seq, Value};
 
 use crate::error::Result;
@@ -181,9 +182,15 @@ impl Shape {
     }
 
     /// Some of the columns, by position.
-    pub(crate) fn project(&self, projection: &[usize]) -> Result<Self> {
+    fn project(&self, projection: &[usize]) -> Result<Self> {
         let columns = projection.iter().filter_map(|at| self.columns.get(*at).copied()).collect();
         Ok(Self { columns, schema: Arc::new(self.schema.project(projection)?) })
+    }
+
+    /// What a scan of the query engine asks for: some of the columns, or all.
+    pub(crate) fn of_scan(&self, projection: Option<&Vec<usize>>) -> QueryResult<Self> {
+        let projected = projection.map_or_else(|| Ok(self.clone()), |projection| self.project(projection));
+        projected.map_err(|error| DataFusionError::External(Box::new(error)))
     }
 
     /// What that is in Arrow.

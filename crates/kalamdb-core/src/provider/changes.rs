@@ -70,11 +70,7 @@ impl TableProvider for ChangesTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> QueryResult<Arc<dyn ExecutionPlan>> {
-        let external = |error| DataFusionError::External(Box::new(error));
-        let shape = match projection {
-            Some(projection) => self.shape.project(projection).map_err(external)?,
-            None => self.shape.clone(),
-        };
+        let shape = self.shape.of_scan(projection)?;
         let schema = Arc::clone(shape.schema());
         let scan = ChangesScan {
             engine: self.scope.engine.clone(),
