@@ -23,6 +23,9 @@ const WRITERS: usize = 32;
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(1500);
 const LOG_BYTES: usize = 384 << 20;
+/// What fits into one segment of the default size.
+const SEGMENT_BYTES: usize = 120 << 20;
+const SEGMENT_MEBIBYTES: f64 = 120.0;
 const LOG_MEBIBYTES: f64 = 384.0;
 const NOTIFY_SAMPLES: usize = 300;
 const NOTIFY_COMMITS: usize = 20_000;
@@ -111,22 +114,29 @@ fn point_subscriptions(report: &mut Report) {
     report.micros("notify: 10,000 point subscriptions, one at a time, p50", &many_p50);
 }
 
-/// The log's files, beside plain ones.
+/// The log's files, beside plain ones: within one segment, where neither waits for the disk, and until the disk has it all.
 fn change_log(report: &mut Report) {
     let mebibytes = |took: Duration| LOG_MEBIBYTES / took.as_secs_f64();
+    let of_segment = |took: Duration| SEGMENT_MEBIBYTES / took.as_secs_f64();
     let [mut appended, mut written, mut checked, mut summed, mut records] = [const { Vec::new() }; 5];
+    let [mut in_memory, mut plain_in_memory] = [const { Vec::new() }; 2];
     for _ in 0..ROUNDS {
+        in_memory.push(of_segment(append(SEGMENT_BYTES).1.to_memory));
+        plain_in_memory.push(of_segment(write_plainly(SEGMENT_BYTES).to_memory));
         let (log, took) = append(LOG_BYTES);
-        appended.push(mebibytes(took));
-        written.push(mebibytes(write_plainly(LOG_BYTES)));
+        appended.push(mebibytes(took.to_disk));
+        written.push(mebibytes(write_plainly(LOG_BYTES).to_disk));
         summed.push(mebibytes(checksum(log.path())));
         checked.push(mebibytes(check(log.path(), 2)));
         let (events, took) = read_records(log.path());
         records.push(f64::from(u32::try_from(events).expect("a log is short")) / took.as_secs_f64());
     }
-    report.throughput("log: append, 64 KiB a commit, os", &appended);
-    report.throughput("log: plain write, 64 KiB", &written);
-    report.ratio("log: append / plain write", &appended, &written, 0.5..f64::INFINITY);
+    report.throughput("log: append to one segment, 64 KiB a commit, os", &in_memory);
+    report.throughput("log: plain write, 64 KiB, as much", &plain_in_memory);
+    report.ratio("log: append / plain write, in memory", &in_memory, &plain_in_memory, 0.5..f64::INFINITY);
+    report.throughput("log: append to three segments, until on disk", &appended);
+    report.throughput("log: plain write as much, until on disk", &written);
+    report.ratio("log: append / plain write, on disk", &appended, &written, 0.5..f64::INFINITY);
     report.throughput("log: verify, 2 threads", &checked);
     report.throughput("log: crc32c of the files, 1 thread", &summed);
     report.ratio("log: verify / crc32c", &checked, &summed, 0.7..f64::INFINITY);

@@ -71,8 +71,17 @@ fn table_events() -> [EncodedEvent; 2] {
     events.map(|event| event.encode().expect("a table is encoded"))
 }
 
+/// How long it took to write something.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// Until the operating system had it all.
+    pub to_memory: Duration,
+    /// Until the disk had.
+    pub to_disk: Duration,
+}
+
 /// A new log of at least so many bytes, in commits of [`BATCH_BYTES`] that wait for nothing, and how long appending took.
-pub fn append(bytes: usize) -> (TempDir, Duration) {
+pub fn append(bytes: usize) -> (TempDir, Written) {
     let dir = directory();
     let options = LogOptions { durability: Durability::Os, ..LogOptions::default() };
     let opened = LogWriter::open(dir.path(), &options, clock::now_micros());
@@ -84,13 +93,15 @@ pub fn append(bytes: usize) -> (TempDir, Duration) {
         log.stage(&events, clock::now_micros()).expect("a commit is staged");
         log.write().expect("a commit is written");
     }
-    let took = begun.elapsed();
+    let to_memory = begun.elapsed();
+    log.sync().expect("the log is synced");
+    let to_disk = begun.elapsed();
     log.close().expect("the log is closed");
-    (dir, took)
+    (dir, Written { to_memory, to_disk })
 }
 
 /// How long plain writes of the same size take, one after another, into a new file.
-pub fn write_plainly(bytes: usize) -> Duration {
+pub fn write_plainly(bytes: usize) -> Written {
     let dir = directory();
     let mut file = File::create(dir.path().join("plain")).expect("a file is made");
     let batch = vec![0x5a; BATCH_BYTES];
@@ -98,7 +109,9 @@ pub fn write_plainly(bytes: usize) -> Duration {
     for _ in 0..bytes / BATCH_BYTES {
         file.write_all(&batch).expect("a batch is written");
     }
-    begun.elapsed()
+    let to_memory = begun.elapsed();
+    file.sync_data().expect("a file is synced");
+    Written { to_memory, to_disk: begun.elapsed() }
 }
 
 /// How long it takes to read the log's files from end to end and to make one checksum of each.
