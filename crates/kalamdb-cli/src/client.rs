@@ -29,6 +29,8 @@ pub(crate) enum ClientError {
         message: String,
         /// What the server added.
         details: Option<String>,
+        /// Where in the SQL: line and column, from 1.
+        position: Option<(usize, usize)>,
     },
     /// The answer is not what the protocol promises.
     #[error("the answer is not what was expected (HTTP {status}): {source}")]
@@ -132,6 +134,10 @@ enum ErrorBody {
         message: String,
         #[serde(default)]
         details: Option<String>,
+        #[serde(default)]
+        line: Option<usize>,
+        #[serde(default)]
+        column: Option<usize>,
     },
     Text(String),
 }
@@ -247,19 +253,24 @@ fn parse<'a, T: Deserialize<'a>>(status: u16, body: &'a [u8]) -> Result<T, Clien
 
 fn error_of(status: u16, body: &[u8]) -> ClientError {
     let fallback_code = || format!("HTTP_{status}");
-    let (code, message, details) = match serde_json::from_slice::<AnyError>(body) {
-        Ok(AnyError { error: Some(ErrorBody::Typed { code, message, details }), .. }) => {
-            (code, message, details)
+    let (mut details, mut position) = (None, None);
+    let (code, message) = match serde_json::from_slice::<AnyError>(body) {
+        Ok(AnyError {
+            error: Some(ErrorBody::Typed { code, message, details: more, line, column }), ..
+        }) => {
+            details = more;
+            position = line.zip(column);
+            (code, message)
         }
         Ok(AnyError { error: Some(ErrorBody::Text(text)), code, message }) => {
-            (code.unwrap_or_else(fallback_code), message.unwrap_or(text), None)
+            (code.unwrap_or_else(fallback_code), message.unwrap_or(text))
         }
         Ok(AnyError { error: None, code, message: Some(message) }) => {
-            (code.unwrap_or_else(fallback_code), message, None)
+            (code.unwrap_or_else(fallback_code), message)
         }
-        _ => (fallback_code(), String::from_utf8_lossy(body).trim().chars().take(500).collect(), None),
+        _ => (fallback_code(), String::from_utf8_lossy(body).trim().chars().take(500).collect()),
     };
-    ClientError::Server { status, code, message, details }
+    ClientError::Server { status, code, message, details, position }
 }
 
 /// `text` as an SQL string literal.

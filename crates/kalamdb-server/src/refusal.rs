@@ -1,17 +1,19 @@
 //! What a client is told when it does not get what it asked for: a code of the protocol, and words for people.
 
-use kalamdb_core::{Error as EngineError, ErrorCode};
+use kalamdb_core::{Error as EngineError, ErrorCode, Position};
 
 /// A code and a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: &'static str,
     pub(crate) message: String,
+    /// Where in a statement's text.
+    pub(crate) position: Option<Position>,
 }
 
 impl Refusal {
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), position: None }
     }
 
     /// The message cannot be understood.
@@ -26,7 +28,7 @@ impl Refusal {
 
     /// What the engine says about a statement.
     pub(crate) fn of_statement(error: &EngineError) -> Self {
-        Self::new(error.code().as_str(), error.to_string())
+        Self { position: error.position(), ..Self::new(error.code().as_str(), error.to_string()) }
     }
 
     /// What the engine says about a subscription.

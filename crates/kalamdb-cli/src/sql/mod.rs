@@ -57,7 +57,7 @@ pub(crate) fn run(args: &SqlArgs) -> anyhow::Result<ExitCode> {
     let session = match runtime.block_on(Session::open(&args.url, &args.user, &password)) {
         Ok(session) => session,
         Err(error) => {
-            runner::report(&error, "default");
+            runner::report(&error, "", "default");
             return Ok(ExitCode::FAILURE);
         }
     };

@@ -109,7 +109,7 @@ impl Runner {
                 Ok(Step::Done)
             }
             Err(error) => {
-                report(&error, self.session.namespace());
+                report(&error, sql, self.session.namespace());
                 Ok(Step::Failed)
             }
         }
@@ -153,11 +153,14 @@ impl Runner {
     }
 }
 
-/// Writes an error for people: code, message, details, and what may help.
-pub(super) fn report(error: &ClientError, namespace: &str) {
+/// Writes an error for people: code, message, the place in the statement, details, and what may help.
+pub(super) fn report(error: &ClientError, sql: &str, namespace: &str) {
     match error {
-        ClientError::Server { code, message, details, .. } => {
+        ClientError::Server { code, message, details, position, .. } => {
             eprintln!("error[{code}]: {}", render::printable(message));
+            if let Some(place) = position.and_then(|(line, column)| pointed_at(sql, line, column)) {
+                eprintln!("{place}");
+            }
             if let Some(details) = details {
                 eprintln!("details: {}", render::printable(details));
             }
@@ -167,6 +170,21 @@ pub(super) fn report(error: &ClientError, namespace: &str) {
     if let Some(hint) = hint(error, namespace) {
         eprintln!("hint: {hint}");
     }
+}
+
+/// A line of a statement with a caret under one of its characters; both count from 1.
+fn pointed_at(sql: &str, line: usize, column: usize) -> Option<String> {
+    /// Characters shown before and after the one pointed at.
+    const AROUND: usize = 60;
+    let text: Vec<char> = sql.lines().nth(line.checked_sub(1)?)?.chars().collect();
+    let at = column.checked_sub(1)?.min(text.len());
+    let (from, until) = (at.saturating_sub(AROUND), text.len().min(at + AROUND));
+    // A tab is one character and many columns.
+    let shown = |character: &char| if character.is_control() { ' ' } else { *character };
+    let excerpt: String = text.get(from..until)?.iter().map(shown).collect();
+    let number = line.to_string();
+    let margin = " ".repeat(number.len());
+    Some(format!("{number} | {excerpt}\n{margin} | {}^", " ".repeat(at - from)))
 }
 
 fn hint(error: &ClientError, namespace: &str) -> Option<String> {
@@ -184,4 +202,21 @@ fn hint(error: &ClientError, namespace: &str) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pointed_at;
+
+    #[test]
+    fn the_caret_stands_under_the_place() {
+        let sql = "SELECT *\n  FROM nowhere\n WHERE x";
+        assert_eq!(pointed_at(sql, 2, 8).unwrap(), "2 |   FROM nowhere\n  |        ^");
+        assert_eq!(pointed_at("SELEC 1", 1, 1).unwrap(), "1 | SELEC 1\n  | ^");
+        assert_eq!(pointed_at("SELECT", 1, 40).unwrap(), "1 | SELECT\n  |       ^", "the end");
+        assert_eq!(pointed_at("SELECT", 2, 1), None);
+        let long = format!("{}x", "ä".repeat(500));
+        let shown = pointed_at(&long, 1, 501).unwrap();
+        assert!(shown.lines().all(|line| line.chars().count() < 130), "{shown}");
+    }
 }

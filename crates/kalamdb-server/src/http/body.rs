@@ -13,8 +13,24 @@ use crate::refusal::Refusal;
 /// The error of a failed request.
 #[derive(Serialize)]
 pub(super) struct ErrorBody<'a> {
-    pub(super) code: &'a str,
-    pub(super) message: &'a str,
+    code: &'a str,
+    message: &'a str,
+    /// Where in the request's SQL, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u64>,
+}
+
+impl<'a> From<&'a Refusal> for ErrorBody<'a> {
+    fn from(refusal: &'a Refusal) -> Self {
+        Self {
+            code: refusal.code,
+            message: &refusal.message,
+            line: refusal.position.map(|position| position.line),
+            column: refusal.position.map(|position| position.column),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -27,8 +43,7 @@ struct Refused<'a> {
 
 /// A refusal as a response.
 pub(crate) fn refuse(refusal: &Refusal) -> Response {
-    let error = ErrorBody { code: refusal.code, message: &refusal.message };
-    let body = Json(Refused { status: "error", results: [], took: 0.0, error });
+    let body = Json(Refused { status: "error", results: [], took: 0.0, error: refusal.into() });
     let mut response = (status_of(refusal.code), body).into_response();
     let header = match response.status() {
         StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),

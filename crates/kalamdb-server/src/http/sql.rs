@@ -107,7 +107,7 @@ fn answer_json(executed: &Executed, took_s: f64) -> Result<Response, ArrowError>
         status: if refusal.is_none() { "success" } else { "error" },
         results: results.collect(),
         took: took_s * 1e3,
-        error: refusal.as_ref().map(|refusal| ErrorBody { code: refusal.code, message: &refusal.message }),
+        error: refusal.as_ref().map(ErrorBody::from),
     };
     let status = refusal.as_ref().map_or(StatusCode::OK, |refusal| status_of(refusal.code));
     let body = serde_json::to_vec(&answer).map_err(|error| ArrowError::JsonError(error.to_string()))?;
