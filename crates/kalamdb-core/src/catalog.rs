@@ -108,6 +108,16 @@ impl Catalog {
         self.read().namespaces.contains(id)
     }
 
+    /// Refuses a namespace that is not there.
+    pub(crate) fn require_namespace(&self, id: &NamespaceId) -> Result<()> {
+        let names = self.read();
+        if names.namespaces.contains(id) {
+            return Ok(());
+        }
+        let nearest = nearest_name(id.as_str(), names.namespaces.iter().map(NamespaceId::as_str));
+        Err(Error::NamespaceNotFound { name: id.to_string(), nearest })
+    }
+
     /// The names of all namespaces.
     pub(crate) fn namespaces(&self) -> Vec<NamespaceId> {
         self.read().namespaces.iter().cloned().collect()
@@ -136,10 +146,12 @@ impl Catalog {
         if let Some(found) = self.find(namespace, name) {
             return Ok(found);
         }
-        if !self.has_namespace(namespace) {
-            return Err(Error::NamespaceNotFound { name: namespace.to_string() });
-        }
-        let nearest = nearest_name(name, self.read().ids.get(namespace).into_iter().flat_map(BTreeMap::keys));
+        self.require_namespace(namespace)?;
+        let nearest = {
+            let names = self.read();
+            let tables = names.ids.get(namespace).into_iter().flat_map(BTreeMap::keys);
+            nearest_name(name, tables.map(String::as_str))
+        };
         Err(Error::TableNotFound {
             name: format!("{namespace}.{name}"),
             nearest: nearest.map(|near| format!("{namespace}.{near}")),
@@ -156,7 +168,7 @@ impl Names {
 }
 
 /// The candidate most like `name`, if one is like it at all.
-fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a String>) -> Option<String> {
+pub(crate) fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     let close_enough = name.len() / 3 + 1;
     candidates
         .map(|candidate| {
@@ -164,5 +176,5 @@ fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a String>) ->
         })
         .filter(|(distance, _)| *distance <= close_enough)
         .min()
-        .map(|(_, candidate)| candidate.clone())
+        .map(|(_, candidate)| candidate.to_owned())
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use kalamdb_log::{CommitReceiver, Durability, Group, LogWriter};
 use kalamdb_sql::SystemTables;
 use kalamdb_store::Store;
-use log_format::{ChangeEvent, EncodedEvent, Frame, KeyReader, Partition, Seq};
+use log_format::{ChangeEvent, EncodedEvent, Frame, Partition, Seq};
 
 use crate::catalog::Catalog;
 use crate::clock;
@@ -25,7 +25,6 @@ use crate::reply::Reply;
 use crate::requests::{
     CatalogPlan, Change, Commits, Committed, Expected, Planning, Request, RowCommit, RowWrite,
 };
-use crate::values;
 
 /// How often a full disk is asked for space again while nobody writes.
 const SPACE_RETRY: Duration = Duration::from_millis(250);
@@ -177,7 +176,7 @@ impl Sequencer {
         self.high_keys.begin_run();
         // Validate, assign seqs, encode. Streams come first: they do not wait for the disk.
         let (streams, others): (Vec<_>, Vec<_>) =
-            requests.into_iter().partition(|request| request.change.is_stream());
+            requests.into_iter().partition(|request| request.change.is_ephemeral());
         let streams = self.stage_all(streams);
         let others = self.stage_all(others);
         self.pending.clear();
@@ -262,31 +261,30 @@ impl Sequencer {
 
     /// Whether everything the commit relies on still holds.
     fn check(&mut self, rows: &RowCommit) -> Result<()> {
-        let info = self.catalog.by_id(rows.table).ok_or(Error::TableDropped)?;
-        if info.version() != rows.version {
-            return Err(Error::Conflict { attempts: 1 });
+        for (table, version) in &rows.tables {
+            let info = self.catalog.by_id(*table).ok_or(Error::TableDropped)?;
+            if info.version() != *version {
+                return Err(Error::Conflict { attempts: 1 });
+            }
         }
         let mut seen = HashSet::new();
         for write in &rows.writes {
+            let keyspace = write.keyspace();
             let twice = rows.writes.len() > 1 && !seen.insert((&write.partition, &write.key));
             if write.expected == Expected::Absent
-                && self.high_keys.is_above(&self.store, rows.keyspace, &write.partition, &write.key)?
+                && self.high_keys.is_above(&self.store, keyspace, &write.partition, &write.key)?
             {
                 continue;
             }
             let found = match self.pending_row(write) {
                 Some(pending) => Some((pending.seq, pending.deleted)),
-                None => self.store.head(rows.keyspace, &write.partition, &write.key)?,
+                None => self.store.head(keyspace, &write.partition, &write.key)?,
             };
             match (write.expected, found) {
                 (Expected::Absent, None | Some((_, true))) if !twice => {}
                 (Expected::Absent, _) => {
-                    let mut reader = KeyReader::new(&write.key);
-                    let columns = info.key_columns().iter().filter_map(|at| info.columns().get(*at));
-                    let key: Result<Vec<String>, _> = columns
-                        .map(|column| reader.next(column.data_type).map(|value| values::to_text(&value)))
-                        .collect();
-                    return Err(Error::DuplicateKey { table: info.full_name(), key: key?.join(", ") });
+                    let info = self.catalog.by_id(write.partition.table).ok_or(Error::TableDropped)?;
+                    return Err(info.duplicate_key(&write.key));
                 }
                 (Expected::WrittenBy(seq), Some((found, false))) if seq == found && !twice => {}
                 (Expected::WrittenBy(_), _) => return Err(Error::Conflict { attempts: 1 }),

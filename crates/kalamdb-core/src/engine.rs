@@ -35,7 +35,7 @@ use crate::provider::CATALOG;
 use crate::replay::{Replayed, replay};
 use crate::requests::{Commits, Committed, Planning};
 use crate::session::{DEFAULT_NAMESPACE, Session};
-use crate::sql::{self, Executed};
+use crate::sql::{self, Executed, Plans};
 use crate::streams::{Stop, StreamKeeper};
 use crate::table::TableInfo;
 
@@ -124,6 +124,7 @@ struct Shared {
     health: Arc<Health>,
     snowflakes: Arc<Snowflakes>,
     session_state: SessionState,
+    plans: Plans,
     next_subscription: AtomicU64,
     stop: Arc<Stop>,
     /// None once the engine is closed: nobody can hand in commits then, and the sequencer ends.
@@ -243,6 +244,7 @@ impl Engine {
             health,
             snowflakes: Arc::new(Snowflakes::default()),
             session_state: query_state(options.query_bytes_max)?,
+            plans: Plans::default(),
             next_subscription: AtomicU64::new(1),
             stop,
             commits: RwLock::new(Some(commits)),
@@ -397,6 +399,10 @@ impl Engine {
         &self.shared.snowflakes
     }
 
+    pub(crate) fn plans(&self) -> &Plans {
+        &self.shared.plans
+    }
+
     pub(crate) fn session_state(&self) -> &SessionState {
         &self.shared.session_state
     }
@@ -409,10 +415,6 @@ impl Engine {
 
     pub(crate) fn next_subscription_id(&self) -> SubscriptionId {
         SubscriptionId::new(self.shared.next_subscription.fetch_add(1, Ordering::Relaxed))
-    }
-
-    pub(crate) fn has_namespace(&self, id: &NamespaceId) -> bool {
-        self.shared.catalog.has_namespace(id)
     }
 
     pub(crate) fn is_listened_to(&self, partition: &Partition) -> bool {
@@ -446,7 +448,8 @@ fn query_state(query_bytes_max: usize) -> Result<SessionState> {
         .with_default_catalog_and_schema(CATALOG, DEFAULT_NAMESPACE)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(1);
+        .with_target_partitions(1)
+        .set_bool("datafusion.sql_parser.collect_spans", true);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(query_bytes_max)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::OsTmpDirectory))

@@ -1,6 +1,7 @@
 //! What the engine refuses or fails at, and the code a client gets for it.
 
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::ast::Ident;
 use log_format::{DataType, Seq};
 
 /// The codes of `protocol.md`, as clients see them.
@@ -80,6 +81,23 @@ impl ErrorCode {
     }
 }
 
+/// A place in a request's text; both count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The line.
+    pub line: u64,
+    /// The character in it.
+    pub column: u64,
+}
+
+impl Position {
+    /// Where a name stands; none where it stands nowhere.
+    pub(crate) fn of(ident: &Ident) -> Option<Self> {
+        let start = ident.span.start;
+        (start.line > 0).then_some(Self { line: start.line, column: start.column })
+    }
+}
+
 /// A refusal or failure of the engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,6 +110,14 @@ pub enum Error {
     Syntax {
         /// What was expected, and where.
         message: String,
+    },
+    /// What is wrong with a statement at one place of its text.
+    #[error("{source}")]
+    At {
+        /// The place.
+        position: Position,
+        /// What is wrong there.
+        source: Box<Error>,
     },
     /// Not done by this version.
     #[error("{what} is not supported{}", hint.map(|hint| format!("; {hint}")).unwrap_or_default())]
@@ -121,10 +147,12 @@ pub enum Error {
         nearest: Option<String>,
     },
     /// No such namespace.
-    #[error("there is no namespace {name}; create it with CREATE NAMESPACE {name}")]
+    #[error("there is no namespace {name}; {}", instead(name, nearest.as_deref()))]
     NamespaceNotFound {
         /// As asked.
         name: String,
+        /// One that is there.
+        nearest: Option<String>,
     },
     /// No such thing.
     #[error("there is no {kind} {name}")]
@@ -316,9 +344,31 @@ impl Error {
         Self::Unsupported { what: what.into(), hint: None }
     }
 
+    /// The same, with the place of a name it is about.
+    pub(crate) fn at(self, ident: &Ident) -> Self {
+        match Position::of(ident) {
+            Some(position) => Self::At { position, source: Box::new(self) },
+            None => self,
+        }
+    }
+
+    /// Where in the request's text it is, as far as that is known.
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::At { position, .. } => Some(*position),
+            Self::Syntax { message } => position_in(message),
+            Self::Query(error) => {
+                let start = error.diagnostic()?.span?.start;
+                (start.line > 0).then_some(Position { line: start.line, column: start.column })
+            }
+            _ => None,
+        }
+    }
+
     /// The code a client gets.
     pub fn code(&self) -> ErrorCode {
         match self {
+            Self::At { source, .. } => source.code(),
             Self::EmptySql => ErrorCode::EmptySql,
             Self::Syntax { .. } | Self::Definition { .. } => ErrorCode::InvalidSql,
             Self::Unsupported { .. } => ErrorCode::Unsupported,
@@ -358,6 +408,13 @@ impl Error {
     }
 }
 
+fn instead(name: &str, nearest: Option<&str>) -> String {
+    nearest.map_or_else(
+        || format!("create it with CREATE NAMESPACE {name}"),
+        |near| format!("did you mean {near}?"),
+    )
+}
+
 fn query_code(error: &DataFusionError) -> ErrorCode {
     match error.find_root() {
         DataFusionError::SQL(..)
@@ -369,6 +426,14 @@ fn query_code(error: &DataFusionError) -> ErrorCode {
         DataFusionError::ResourcesExhausted(_) => ErrorCode::MemoryLimit,
         _ => ErrorCode::SqlExecutionError,
     }
+}
+
+/// The place that the parser names at the end of what it says.
+fn position_in(message: &str) -> Option<Position> {
+    let (_, place) = message.rsplit_once("Line: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    let digits = column.find(|character: char| !character.is_ascii_digit()).unwrap_or(column.len());
+    Some(Position { line: line.parse().ok()?, column: column.get(..digits)?.parse().ok()? })
 }
 
 /// The engine's own errors travel through `DataFusion` inside of its; this is the way back.

@@ -23,6 +23,8 @@ mod corruption_tests;
 mod engine;
 mod error;
 mod fail_points;
+#[cfg(test)]
+mod fast_path_tests;
 mod functions;
 mod health;
 mod high_keys;
@@ -45,7 +47,10 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;
 mod values;
+mod view;
 
 pub use datafusion::arrow;
 pub use datafusion::execution::SendableRecordBatchStream;
@@ -55,7 +60,7 @@ pub use log_format as format;
 
 pub use crate::changes::{ChangeNames, ChangeRecord, instant};
 pub use crate::engine::{CATALOG_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY};
-pub use crate::error::{Error, ErrorCode, Result};
+pub use crate::error::{Error, ErrorCode, Position, Result};
 pub use crate::functions::role_name;
 pub use crate::live::{
     CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, Sink, Snapshot, SubscribeRequest, Subscription,

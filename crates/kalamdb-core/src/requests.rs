@@ -46,13 +46,24 @@ pub(crate) struct RowWrite {
     pub(crate) deletes: bool,
 }
 
-/// A change of rows: the nth write belongs to the nth event. Stream events have no writes.
+impl RowWrite {
+    /// Where the row is kept.
+    pub(crate) fn keyspace(&self) -> Keyspace {
+        match self.partition.user {
+            Some(_) => Keyspace::User,
+            None => Keyspace::Shared,
+        }
+    }
+}
+
+/// A change of rows: the nth write belongs to the nth event. Stream events have no writes and come last.
 #[derive(Debug)]
 pub(crate) struct RowCommit {
-    pub(crate) table: TableId,
-    /// The schema version that the rows were made for; a table altered or dropped since refuses them.
-    pub(crate) version: SchemaVersion,
-    pub(crate) keyspace: Keyspace,
+    /// The tables it changes, with the schema version that the rows were made for; a table altered or dropped since refuses
+    /// them.
+    pub(crate) tables: Vec<(TableId, SchemaVersion)>,
+    /// Whether it is of stream events alone, which do not wait for the disk.
+    pub(crate) ephemeral: bool,
     pub(crate) events: Vec<EncodedEvent>,
     pub(crate) writes: Vec<RowWrite>,
 }
@@ -155,9 +166,9 @@ impl Commits {
 }
 
 impl Change {
-    pub(crate) fn is_stream(&self) -> bool {
+    pub(crate) const fn is_ephemeral(&self) -> bool {
         match self {
-            Self::Rows(rows) => rows.keyspace == Keyspace::Stream,
+            Self::Rows(rows) => rows.ephemeral,
             Self::Catalog(_) => false,
         }
     }

@@ -166,9 +166,8 @@ impl StreamKeeper {
             };
         let event = StreamEvicted { partition: partition.clone(), before_time, before_seq: before_seq.get() };
         self.commits.rows_blocking(RowCommit {
-            table: info.id(),
-            version: info.version(),
-            keyspace: Keyspace::Stream,
+            tables: vec![(info.id(), info.version())],
+            ephemeral: true,
             events: vec![ChangeEvent::StreamEvicted(Box::new(event)).encode()?],
             writes: Vec::new(),
         })?;

@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
 use kalamdb_store::Keyspace;
 use log_format::{
-    Column, ColumnDefault, DataType, KeyBuilder, RowBuilder, RowReader, SchemaVersion, StreamOptions, Table,
-    TableId, TableKind, TableSchema, Value,
+    Column, ColumnDefault, DataType, KeyBuilder, KeyReader, RowBuilder, RowReader, SchemaVersion,
+    StreamOptions, Table, TableId, TableKind, TableSchema, Value,
 };
 
 use crate::error::{Error, Result};
 use crate::rows::Shape;
+use crate::values;
 
 /// The metadata entry of an Arrow field that tells its SQL type where Arrow alone does not.
 pub const TYPE_METADATA: &str = "kalam_type";
@@ -306,6 +307,17 @@ impl TableInfo {
             key.push(value).map_err(|_| self.constraint(position, "a key column cannot be NULL"))?;
         }
         Ok(key.finish())
+    }
+
+    /// What an INSERT is told whose key is taken.
+    pub(crate) fn duplicate_key(&self, key: &[u8]) -> Error {
+        let mut reader = KeyReader::new(key);
+        let columns = self.key_columns.iter().filter_map(|at| self.columns.get(*at));
+        let values = columns.map(|column| reader.next(column.data_type).map(|value| values::to_text(&value)));
+        match values.collect::<Result<Vec<String>, _>>() {
+            Ok(values) => Error::DuplicateKey { table: self.full_name(), key: values.join(", ") },
+            Err(error) => error.into(),
+        }
     }
 
     /// A constraint of one column that a row breaks.

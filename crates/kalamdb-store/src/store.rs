@@ -152,13 +152,26 @@ impl Store {
     /// # Errors
     /// Where RocksDB cannot read, or the record is damaged.
     pub fn head(&self, keyspace: Keyspace, partition: &Partition, key: &[u8]) -> Result<Option<(Seq, bool)>> {
-        let full = full_key(partition, key);
+        self.get(keyspace, partition, key, |row| (row.seq, row.deleted))
+    }
+
+    /// The newest row of this key, tombstones included, handed to `read`.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or the record is damaged.
+    pub fn get<T>(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        key: &[u8],
+        read: impl FnOnce(StoredRow<'_>) -> T,
+    ) -> Result<Option<T>> {
         let found = self
             .shared
             .database
-            .get_pinned_cf(&self.shared.family(keyspace)?, full)
+            .get_pinned_cf(&self.shared.family(keyspace)?, full_key(partition, key))
             .map_err(|source| Error::Engine { action: "read a row", source })?;
-        found.map(|value| StoredRow::decode(&value).map(|row| (row.seq, row.deleted))).transpose()
+        found.map(|value| StoredRow::decode(&value).map(read)).transpose()
     }
 
     /// The greatest key of a partition, deleted rows included.

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPu
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use kalamdb_store::{Cut, KeyRange, StoredRow, stream_key};
+use kalamdb_store::{KeyRange, StoredRow, stream_key};
 use log_format::{Column, KeyBuilder, Partition, Seq};
 
 use crate::clock;
@@ -24,6 +24,7 @@ use crate::provider::Scope;
 use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::table::TableInfo;
 use crate::values;
+use crate::view::View;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8192;
@@ -47,6 +48,10 @@ impl HotTable {
             scope.system_columns.iter().copied().filter(|column| of_table.contains(column)).collect();
         let shape = Shape::of_table(&info, &system);
         Self { scope, info, shape }
+    }
+
+    pub(crate) const fn info(&self) -> &Arc<TableInfo> {
+        &self.info
     }
 
     fn access(&self, filters: &[Expr]) -> Access {
@@ -87,7 +92,7 @@ impl TableProvider for HotTable {
         let shape = self.shape.of_scan(projection)?;
         let schema = Arc::clone(shape.schema());
         let scan = HotScan {
-            cut: Arc::clone(&self.scope.cut),
+            view: self.scope.view.clone(),
             partition: self.scope.session.partition(&self.info),
             info: Arc::clone(&self.info),
             shape,
@@ -206,7 +211,7 @@ fn narrow(range: &mut KeyRange, prefix: &[u8], column: &Column, condition: &Expr
 /// A scan that is about to run.
 #[derive(Debug)]
 struct HotScan {
-    cut: Arc<Cut>,
+    view: View,
     info: Arc<TableInfo>,
     partition: Partition,
     shape: Shape,
@@ -222,7 +227,7 @@ impl PartitionStream for HotScan {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let batches = HotBatches {
-            cut: Arc::clone(&self.cut),
+            view: self.view.clone(),
             info: Arc::clone(&self.info),
             partition: self.partition.clone(),
             shape: self.shape.clone(),
@@ -239,7 +244,7 @@ impl PartitionStream for HotScan {
 
 /// The batches of a scan, each read when it is asked for.
 struct HotBatches {
-    cut: Arc<Cut>,
+    view: View,
     info: Arc<TableInfo>,
     partition: Partition,
     shape: Shape,
@@ -286,12 +291,12 @@ impl HotBatches {
         match access {
             Access::Points(points) => {
                 for key in points {
-                    self.cut.get(keyspace, &self.partition, &key, &mut add)?.transpose()?;
+                    self.view.get(keyspace, &self.partition, &key, &mut add)?.transpose()?;
                 }
             }
             Access::Range(range) => {
                 let mut failure = None;
-                let scanned = self.cut.scan(keyspace, &self.partition, &range, |_, row| match add(row) {
+                let scanned = self.view.scan(keyspace, &self.partition, &range, |_, row| match add(row) {
                     Ok(true) => ControlFlow::Continue(()),
                     Ok(false) => ControlFlow::Break(()),
                     Err(error) => {

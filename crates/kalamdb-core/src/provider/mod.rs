@@ -14,16 +14,16 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, 
 use datafusion::error::{DataFusionError, Result as QueryResult};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState};
-use kalamdb_store::Cut;
 use log_format::{NamespaceId, Seq};
 
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::functions::session_functions;
-use crate::provider::hot::HotTable;
+pub(crate) use crate::provider::hot::HotTable;
 use crate::session::Session;
 use crate::sql::require_read;
 use crate::table::{SystemColumn, TableInfo};
+use crate::view::View;
 
 /// The one catalog all namespaces are in.
 pub(crate) const CATALOG: &str = "kalamdb";
@@ -34,7 +34,7 @@ const SYSTEM_NAMESPACE: &str = "system";
 pub(crate) struct Scope {
     engine: Engine,
     session: Session,
-    cut: Arc<Cut>,
+    view: View,
     system_columns: Vec<SystemColumn>,
     /// Whether tombstones are rows too.
     with_deleted: bool,
@@ -44,17 +44,21 @@ impl std::fmt::Debug for Scope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scope")
             .field("session", &self.session)
-            .field("cut", &self.cut)
+            .field("view", &self.view)
             .finish_non_exhaustive()
     }
 }
 
 impl Scope {
     /// A statement that names these system columns; it sees deleted rows if it names `_deleted`.
-    pub(crate) fn new(engine: &Engine, session: &Session, system_columns: Vec<SystemColumn>) -> Result<Self> {
+    pub(crate) fn new(
+        engine: &Engine,
+        session: &Session,
+        view: View,
+        system_columns: Vec<SystemColumn>,
+    ) -> Self {
         let with_deleted = system_columns.contains(&SystemColumn::Deleted);
-        let cut = Arc::new(engine.store().cut()?);
-        Ok(Self { engine: engine.clone(), session: session.clone(), cut, system_columns, with_deleted })
+        Self { engine: engine.clone(), session: session.clone(), view, system_columns, with_deleted }
     }
 
     /// A live query: all system columns are there, deleted rows are not.
@@ -63,15 +67,16 @@ impl Scope {
         session: &Session,
         system_columns: Vec<SystemColumn>,
     ) -> Result<Self> {
-        Ok(Self { with_deleted: false, ..Self::new(engine, session, system_columns)? })
+        let view = View::of_cut(Arc::new(engine.store().cut()?));
+        Ok(Self { with_deleted: false, ..Self::new(engine, session, view, system_columns) })
     }
 
-    pub(crate) const fn cut(&self) -> &Arc<Cut> {
-        &self.cut
+    pub(crate) const fn view(&self) -> &View {
+        &self.view
     }
 
     pub(crate) fn cut_seq(&self) -> Seq {
-        self.cut.seq()
+        self.view.seq()
     }
 }
 

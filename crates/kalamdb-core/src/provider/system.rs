@@ -247,7 +247,7 @@ impl SystemNamespace {
         let session = &self.scope.session;
         let mut records = self.scope.engine.live_queries().scan_all_live_queries();
         records.retain(|query| session.role() >= Role::Service || query.user == *session.user());
-        let end = self.scope.cut.seq().get();
+        let end = self.scope.cut_seq().get();
         Columns::of(&records)
             .text("live_id", |it| Some(it.live_id.clone()))
             .text("connection_id", |it| Some(it.connection_id.clone()))

@@ -1,18 +1,21 @@
-//! The rows that a statement changes, until they are committed as one.
+//! The rows that a statement changes, until they are committed as one, or become part of a transaction.
 //!
 //! The nth event belongs to the nth row it returns, so the seq of each is known from the first one's.
 
 use std::sync::Arc;
 
-use log_format::{ChangeEvent, EncodedEvent, RowDeleted, RowInserted, RowUpdated, Seq, StreamAppended};
+use log_format::{
+    ChangeEvent, EncodedEvent, Partition, RowDeleted, RowInserted, RowUpdated, Seq, StreamAppended,
+};
 
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::requests::{Committed, Expected, RowCommit, RowWrite};
 use crate::rows::RowHead;
 use crate::sql::execute::StatementResult;
 use crate::sql::returning::Returning;
 use crate::sql::target::Target;
+use crate::view::Base;
 
 /// A row to change: its key, the event that wrote it, its bytes.
 pub(crate) struct Found {
@@ -21,84 +24,90 @@ pub(crate) struct Found {
     pub(crate) row: Vec<u8>,
 }
 
+/// What becomes of a row: the one before, if there is one, and the one after, if there is to be one.
+pub(crate) struct Changed {
+    pub(crate) key: Vec<u8>,
+    pub(crate) base: Option<Base>,
+    pub(crate) row: Option<Vec<u8>>,
+}
+
+impl Changed {
+    /// The row that is returned of it: the one after, or where it goes the one before.
+    fn returned(&self) -> &[u8] {
+        match (&self.row, &self.base) {
+            (Some(row), _) => row,
+            (None, Some(base)) => &base.row,
+            (None, None) => &[],
+        }
+    }
+
+    /// The event, and what it relies on; none where nothing changed: a row that came and went again.
+    pub(crate) fn encode(self, partition: &Arc<Partition>) -> Result<Option<(EncodedEvent, RowWrite)>> {
+        let Self { key, base, row } = self;
+        let of = partition.as_ref().clone();
+        let expected = base.as_ref().map_or(Expected::Absent, |base| Expected::WrittenBy(base.seq));
+        let deletes = row.is_none();
+        let write = RowWrite { partition: Arc::clone(partition), key: key.clone(), expected, deletes };
+        let event = match (base, row) {
+            (None, Some(row)) => ChangeEvent::RowInserted(Box::new(RowInserted { partition: of, key, row })),
+            (Some(base), Some(new)) => {
+                ChangeEvent::RowUpdated(Box::new(RowUpdated { partition: of, key, old: base.row, new }))
+            }
+            (Some(base), None) => {
+                ChangeEvent::RowDeleted(Box::new(RowDeleted { partition: of, key, old: base.row }))
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some((event.encode()?, write)))
+    }
+}
+
+/// The event of a row of a stream.
+pub(crate) fn encode_appended(partition: &Partition, row: Vec<u8>) -> Result<EncodedEvent> {
+    let event = StreamAppended { partition: partition.clone(), row };
+    Ok(ChangeEvent::StreamAppended(Box::new(event)).encode()?)
+}
+
 /// Changes of one statement.
 pub(crate) struct ChangeSet<'t> {
     target: &'t Target<'t>,
     returning: Option<Returning>,
-    events: Vec<EncodedEvent>,
-    /// None for streams.
-    writes: Vec<RowWrite>,
-    /// What is returned of: the rows as they are after, or were before a DELETE.
-    rows: Vec<Vec<u8>>,
-    /// Whether the statement is a DELETE.
-    deletes: bool,
+    changes: Vec<Changed>,
+    /// Rows of a stream.
+    appended: Vec<Vec<u8>>,
 }
 
 impl<'t> ChangeSet<'t> {
     /// No changes yet.
     pub(crate) const fn new(target: &'t Target<'t>, returning: Option<Returning>) -> Self {
-        Self { target, returning, events: Vec::new(), writes: Vec::new(), rows: Vec::new(), deletes: false }
+        Self { target, returning, changes: Vec::new(), appended: Vec::new() }
     }
 
     /// A new row.
-    pub(crate) fn insert(&mut self, key: Vec<u8>, row: Vec<u8>) -> Result<()> {
-        self.keep(&row);
-        let event = RowInserted { partition: self.target.partition.as_ref().clone(), key: key.clone(), row };
-        self.events.push(ChangeEvent::RowInserted(Box::new(event)).encode()?);
-        self.write(key, Expected::Absent, false);
-        Ok(())
+    pub(crate) fn insert(&mut self, key: Vec<u8>, row: Vec<u8>) {
+        self.changes.push(Changed { key, base: None, row: Some(row) });
     }
 
     /// A row in the place of another.
-    pub(crate) fn update(&mut self, found: Found, row: Vec<u8>) -> Result<()> {
-        self.keep(&row);
-        let event = RowUpdated {
-            partition: self.target.partition.as_ref().clone(),
-            key: found.key.clone(),
-            old: found.row,
-            new: row,
-        };
-        self.events.push(ChangeEvent::RowUpdated(Box::new(event)).encode()?);
-        self.write(found.key, Expected::WrittenBy(found.seq), false);
-        Ok(())
+    pub(crate) fn update(&mut self, found: Found, row: Vec<u8>) {
+        let Found { key, seq, row: before } = found;
+        self.changes.push(Changed { key, base: Some(Base { seq, row: before }), row: Some(row) });
     }
 
     /// A row that goes.
-    pub(crate) fn delete(&mut self, found: Found) -> Result<()> {
-        self.keep(&found.row);
-        self.deletes = true;
-        let event = RowDeleted {
-            partition: self.target.partition.as_ref().clone(),
-            key: found.key.clone(),
-            old: found.row,
-        };
-        self.events.push(ChangeEvent::RowDeleted(Box::new(event)).encode()?);
-        self.write(found.key, Expected::WrittenBy(found.seq), true);
-        Ok(())
+    pub(crate) fn delete(&mut self, found: Found) {
+        let Found { key, seq, row } = found;
+        self.changes.push(Changed { key, base: Some(Base { seq, row }), row: None });
     }
 
     /// A row of a stream.
-    pub(crate) fn append(&mut self, row: Vec<u8>) -> Result<()> {
-        self.keep(&row);
-        let event = StreamAppended { partition: self.target.partition.as_ref().clone(), row };
-        self.events.push(ChangeEvent::StreamAppended(Box::new(event)).encode()?);
-        Ok(())
-    }
-
-    fn keep(&mut self, row: &[u8]) {
-        if self.returning.is_some() {
-            self.rows.push(row.to_vec());
-        }
-    }
-
-    fn write(&mut self, key: Vec<u8>, expected: Expected, deletes: bool) {
-        let partition = Arc::clone(&self.target.partition);
-        self.writes.push(RowWrite { partition, key, expected, deletes });
+    pub(crate) fn append(&mut self, row: Vec<u8>) {
+        self.appended.push(row);
     }
 
     /// How many rows change.
-    pub(crate) const fn count(&self) -> usize {
-        self.events.len()
+    const fn count(&self) -> usize {
+        self.changes.len() + self.appended.len()
     }
 
     /// Commits what there is, and answers.
@@ -106,23 +115,32 @@ impl<'t> ChangeSet<'t> {
         let (target, count) = (self.target, self.count());
         let Some(returning) = self.returning.take() else {
             if count > 0 {
-                self.commit().await?;
+                self.settle().await?;
             }
             let noun = if count == 1 { "row" } else { "rows" };
             return Ok(StatementResult::done(target.session, count as u64, format!("{count} {noun} {verb}")));
         };
-        let rows = std::mem::take(&mut self.rows);
-        let deleted = self.deletes;
-        let made = |first: Seq, updated: i64| {
-            returning.rows(&target.info, &rows, |at| RowHead { seq: first.plus(at as u64), updated, deleted })
+        if returning.names_commit() && target.transaction.is_some() {
+            return Err(Error::Unsupported {
+                what: "RETURNING _seq or _updated inside of a transaction".to_owned(),
+                hint: Some("they are known only once it is committed: read them after COMMIT"),
+            });
+        }
+        let deleted = self.changes.iter().any(|change| change.row.is_none());
+        let head = |first: Seq, updated: i64| {
+            move |at: usize| RowHead { seq: first.plus(at as u64), updated, deleted }
         };
         // As if it were the next commit: what fails on these rows fails before anything is written.
-        let mut batches = made(target.engine.published().plus(1), clock::now_micros())?;
-        if count > 0 {
+        let next = head(target.engine.published().plus(1), clock::now_micros());
+        let mut batches = returning.rows(&target.info, &self.returned(), next)?;
+        if returning.names_commit() && count > 0 {
+            let rows: Vec<Vec<u8>> = self.returned().into_iter().map(<[u8]>::to_vec).collect();
+            let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
             let committed = self.commit().await?;
-            if returning.names_commit() {
-                batches = made(committed.first_seq, committed.commit_time)?;
-            }
+            let committed = head(committed.first_seq, committed.commit_time);
+            batches = returning.rows(&target.info, &rows, committed)?;
+        } else if count > 0 {
+            self.settle().await?;
         }
         Ok(StatementResult {
             schema: Arc::clone(returning.schema()),
@@ -133,15 +151,38 @@ impl<'t> ChangeSet<'t> {
         })
     }
 
+    /// The rows that are returned: as they are after, or were before a DELETE.
+    fn returned(&self) -> Vec<&[u8]> {
+        let changed = self.changes.iter().map(Changed::returned);
+        changed.chain(self.appended.iter().map(Vec::as_slice)).collect()
+    }
+
+    /// Makes what there is a part of the transaction, or commits it where there is none.
+    async fn settle(self) -> Result<()> {
+        let Some(transaction) = self.target.transaction else {
+            self.commit().await?;
+            return Ok(());
+        };
+        transaction.add(self.target, self.changes)?;
+        transaction.append(self.target, self.appended)
+    }
+
     /// Commits what there is, which is something.
     pub(crate) async fn commit(self) -> Result<Committed> {
-        let commit = RowCommit {
-            table: self.target.info.id(),
-            version: self.target.info.version(),
-            keyspace: self.target.info.keyspace(),
-            events: self.events,
-            writes: self.writes,
-        };
-        self.target.engine.commits().rows(commit).await
+        let Self { target, changes, appended, .. } = self;
+        let (mut events, mut writes) = (Vec::with_capacity(changes.len() + appended.len()), Vec::new());
+        writes.reserve_exact(changes.len());
+        for change in changes {
+            if let Some((event, write)) = change.encode(&target.partition)? {
+                events.push(event);
+                writes.push(write);
+            }
+        }
+        let ephemeral = !appended.is_empty();
+        for row in appended {
+            events.push(encode_appended(&target.partition, row)?);
+        }
+        let tables = vec![(target.info.id(), target.info.version())];
+        target.engine.commits().rows(RowCommit { tables, ephemeral, events, writes }).await
     }
 }

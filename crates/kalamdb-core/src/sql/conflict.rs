@@ -12,7 +12,6 @@ use datafusion::sql::sqlparser::ast::{self, ConflictTarget, OnConflictAction, On
 use log_format::{Seq, Value};
 
 use crate::error::{Error, Result};
-use crate::provider::Scope;
 use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::sql::change_set::{ChangeSet, Found};
 use crate::sql::expressions::{Compiler, Computed, excluded_name};
@@ -96,7 +95,7 @@ impl OnConflict {
         let Self::DoUpdate(update) = self else {
             for step in steps {
                 if let Step::Insert { key, row } = step {
-                    changes.insert(key, row)?;
+                    changes.insert(key, row);
                 }
             }
             return Ok(changes);
@@ -111,10 +110,10 @@ impl OnConflict {
         let mut updated = update.rows(target, &taken)?.into_iter();
         for step in steps {
             match step {
-                Step::Insert { key, row } => changes.insert(key, row)?,
+                Step::Insert { key, row } => changes.insert(key, row),
                 Step::Update(taken) => {
                     if let Some(row) = updated.next().flatten() {
-                        changes.update(taken.found, row)?;
+                        changes.update(taken.found, row);
                     }
                 }
             }
@@ -123,7 +122,7 @@ impl OnConflict {
     }
 
     fn steps(&self, target: &Target<'_>, rows: &[Vec<Value>]) -> Result<Vec<Step>> {
-        let cut = target.engine.store().cut()?;
+        let view = target.view()?;
         let mut seen = HashSet::with_capacity(rows.len());
         let mut steps = Vec::with_capacity(rows.len());
         for values in rows {
@@ -134,7 +133,7 @@ impl OnConflict {
                     Self::DoUpdate(_) => return Err(key_twice(&target.info, values)),
                 }
             }
-            let stored = cut.get(target.info.keyspace(), &target.partition, &key, |stored| {
+            let stored = view.get(target.info.keyspace(), &target.partition, &key, |stored| {
                 (!stored.deleted).then(|| (stored.seq, stored.updated, stored.row.to_vec()))
             })?;
             let row = target.info.encode_row(values)?;
@@ -201,7 +200,7 @@ impl DoUpdate {
         let excluded = target.info.arrow().fields().iter();
         let excluded = excluded.map(|field| field.as_ref().clone().with_name(excluded_name(field.name())));
         let columns = Arc::new(Schema::new(there.chain(excluded).collect::<Vec<Field>>()));
-        let scope = Scope::new(target.engine, target.session, Vec::new())?;
+        let scope = target.scope(Vec::new())?;
         let compiler = Compiler::new(target, scope, Arc::clone(&columns))?;
         let mut assigned = Vec::with_capacity(update.assignments.len());
         for (position, expression) in assignments(&target.info, &update.assignments)? {

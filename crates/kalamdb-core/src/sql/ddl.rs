@@ -130,9 +130,7 @@ async fn drop_namespace(
         refuse_while_listened_to(engine, info.id(), &info.full_name())?;
     }
     let plan = move |planning: &Planning<'_>| {
-        if !planning.catalog.has_namespace(&id) {
-            return Err(Error::NamespaceNotFound { name: id.to_string() });
-        }
+        planning.catalog.require_namespace(&id)?;
         let tables = planning.catalog.tables_in(&id);
         if !tables.is_empty() && !cascade {
             return Err(Error::InUse {
@@ -173,9 +171,7 @@ fn plan_table(
     definition: TableDefinition,
     created_by: UserId,
 ) -> Result<Vec<ChangeEvent>> {
-    if !planning.catalog.has_namespace(&namespace) {
-        return Err(Error::NamespaceNotFound { name: namespace.to_string() });
-    }
+    planning.catalog.require_namespace(&namespace)?;
     let name = definition.name.name;
     if planning.catalog.find(&namespace, &name).is_some() {
         return Err(Error::AlreadyExists { kind: "table", name: format!("{namespace}.{name}") });
@@ -351,9 +347,7 @@ fn show_tables(engine: &Engine, session: &Session, namespace: Option<&str>) -> R
     let namespaces = match namespace {
         Some(name) => {
             let id = NamespaceId::new(name);
-            if !engine.has_namespace(&id) {
-                return Err(Error::NamespaceNotFound { name: name.to_owned() });
-            }
+            engine.catalog().require_namespace(&id)?;
             vec![id]
         }
         None => engine.catalog().namespaces(),

@@ -1,30 +1,30 @@
 //! UPDATE and DELETE: from a statement to a commit of rows.
 //!
-//! They read the rows they change through `DataFusion` on one cut, and rely on those rows being unchanged since. Rows are
-//! encoded here, on the caller's thread.
+//! They read the rows they change by their key where the statement names it, else through `DataFusion` on one cut, and rely on
+//! those rows being unchanged since. Rows are encoded here, on the caller's thread.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::ArrayRef;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use log_format::Value;
-use serde_json::Value as Json;
 
-use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::provider::{Scope, session_state};
-use crate::session::Session;
+use crate::provider::session_state;
+use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::sql::change_set::{ChangeSet, Found};
 use crate::sql::execute::StatementResult;
+use crate::sql::expressions::{Compiler, Computed};
 use crate::sql::parse::{TableName, table_name};
+use crate::sql::point;
 use crate::sql::returning::Returning;
 use crate::sql::select;
 use crate::sql::target::{
-    Target, assignments, cast_columns, check_value, literal_value, refuse_clauses, value_of,
+    Context, Target, assignments, cast_columns, check_value, literal_value, refuse_clauses, value_of,
 };
 use crate::table::TableInfo;
 
@@ -32,16 +32,46 @@ use crate::table::TableInfo;
 enum Assigned {
     /// The same for every row.
     Constant(Value),
-    /// Computed: which column of the query.
+    /// Computed for each: the nth of what is.
     Computed(usize),
 }
 
-pub(crate) async fn update(
-    engine: &Engine,
-    session: &Session,
-    update: &ast::Update,
-    params: &[Json],
-) -> Result<StatementResult> {
+/// Where the rows to change come from.
+enum Source {
+    /// The one row of a key; what is computed on it.
+    Row { key: Vec<u8>, shape: Shape, computed: Vec<Computed> },
+    /// `SELECT key columns, computed FROM table WHERE selection`.
+    Query(Box<ast::Statement>),
+}
+
+impl Source {
+    fn new(
+        target: &Target<'_>,
+        table: &TableWithJoins,
+        selection: Option<&Expr>,
+        computed: Vec<Expr>,
+    ) -> Result<Self> {
+        if let Some(key) = selection.and_then(|selection| point::key_of(target, selection)) {
+            let shape = Shape::of_table(&target.info, target.info.system_columns());
+            // What cannot be computed on the row alone, a subquery, takes a query.
+            if let Some(computed) = compile(target, &shape, &computed)? {
+                return Ok(Self::Row { key, shape, computed });
+            }
+        }
+        let query = changed_rows(&target.info, table, selection.cloned(), computed)?;
+        Ok(Self::Query(Box::new(query)))
+    }
+}
+
+fn compile(target: &Target<'_>, shape: &Shape, expressions: &[Expr]) -> Result<Option<Vec<Computed>>> {
+    if expressions.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    let compiler = Compiler::new(target, target.scope(Vec::new())?, Arc::clone(shape.schema()))?;
+    Ok(expressions.iter().map(|expression| compiler.compile(expression.clone()).ok()).collect())
+}
+
+pub(crate) async fn update(context: Context<'_>, update: &ast::Update) -> Result<StatementResult> {
     refuse_clauses(&[
         ("UPDATE … FROM", update.from.is_some()),
         ("OUTPUT", update.output.is_some()),
@@ -50,10 +80,9 @@ pub(crate) async fn update(
         ("LIMIT in UPDATE", update.limit.is_some()),
     ])?;
     let (name, alias) = single_table(&update.table)?;
-    let target = Target::new(engine, session, &name, params)?.with_alias(alias);
+    let target = Target::new(context, &name)?.with_alias(alias);
     target.refuse_stream("UPDATE")?;
     let returning = update.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
-    let key_columns = target.info.key_columns().len();
     let (mut assigned, mut computed) = (Vec::new(), Vec::new());
     for (position, expression) in assignments(&target.info, &update.assignments)? {
         let value = match literal_value(&target, position, expression)? {
@@ -63,37 +92,33 @@ pub(crate) async fn update(
             }
             None => {
                 computed.push(expression.clone());
-                Assigned::Computed(key_columns + computed.len() - 1)
+                Assigned::Computed(computed.len() - 1)
             }
         };
         assigned.push((position, value));
     }
-    let query = changed_rows(&target.info, &update.table, update.selection.clone(), computed)?;
+    let source = Source::new(&target, &update.table, update.selection.as_ref(), computed)?;
     let mut changes = ChangeSet::new(&target, returning);
-    for_each_found(&target, query, |batch, row, found| {
+    for_each_found(&target, source, |computed, row, found| {
         let mut values = target.info.values(&found.row)?;
         for (position, assigned) in &assigned {
             let value = match assigned {
                 Assigned::Constant(value) => value.clone(),
-                Assigned::Computed(column) => computed_value(&target.info, *position, batch, *column, row)?,
+                Assigned::Computed(nth) => computed_value(&target.info, *position, computed.get(*nth), row)?,
             };
             check_value(&target.info, *position, &value)?;
             if let Some(slot) = values.get_mut(*position) {
                 *slot = value;
             }
         }
-        changes.update(found, target.info.encode_row(&values)?)
+        changes.update(found, target.info.encode_row(&values)?);
+        Ok(())
     })
     .await?;
     changes.finish("updated").await
 }
 
-pub(crate) async fn delete(
-    engine: &Engine,
-    session: &Session,
-    delete: &ast::Delete,
-    params: &[Json],
-) -> Result<StatementResult> {
+pub(crate) async fn delete(context: Context<'_>, delete: &ast::Delete) -> Result<StatementResult> {
     refuse_clauses(&[
         ("DELETE of several tables", !delete.tables.is_empty()),
         ("USING", delete.using.is_some()),
@@ -104,12 +129,16 @@ pub(crate) async fn delete(
     let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = &delete.from;
     let [table] = tables.as_slice() else { return Err(Error::unsupported("DELETE of several tables")) };
     let (name, alias) = single_table(table)?;
-    let target = Target::new(engine, session, &name, params)?.with_alias(alias);
+    let target = Target::new(context, &name)?.with_alias(alias);
     target.refuse_stream("DELETE")?;
     let returning = delete.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
-    let query = changed_rows(&target.info, table, delete.selection.clone(), Vec::new())?;
+    let source = Source::new(&target, table, delete.selection.as_ref(), Vec::new())?;
     let mut changes = ChangeSet::new(&target, returning);
-    for_each_found(&target, query, |_, _, found| changes.delete(found)).await?;
+    for_each_found(&target, source, |_, _, found| {
+        changes.delete(found);
+        Ok(())
+    })
+    .await?;
     changes.finish("deleted").await
 }
 
@@ -126,11 +155,10 @@ fn single_table(table: &TableWithJoins) -> Result<(TableName, Option<&Ident>)> {
 fn computed_value(
     info: &TableInfo,
     position: usize,
-    batch: &RecordBatch,
-    column: usize,
+    computed: Option<&ArrayRef>,
     row: usize,
 ) -> Result<Value> {
-    let array = batch.columns().get(column).cloned().into_iter().collect::<Vec<_>>();
+    let array = computed.cloned().into_iter().collect::<Vec<_>>();
     let array = cast_columns(info, &[position], &array)?;
     array.first().map_or(Ok(Value::Null), |array| value_of(info, position, array, row))
 }
@@ -160,20 +188,49 @@ fn changed_rows(
     Ok(template)
 }
 
-/// Runs such a query and hands each row it finds, with its stored bytes of the same cut, to `change`.
+/// Hands each row that is to change to `change`: what is computed for the rows at hand, which of them it is, its stored
+/// bytes.
 async fn for_each_found(
     target: &Target<'_>,
-    query: ast::Statement,
-    mut change: impl FnMut(&RecordBatch, usize, Found) -> Result<()> + Send,
+    source: Source,
+    mut change: impl FnMut(&[ArrayRef], usize, Found) -> Result<()> + Send,
 ) -> Result<()> {
-    let scope = Scope::new(target.engine, target.session, select::named_system_columns(&query))?;
-    let cut = Arc::clone(scope.cut());
+    match source {
+        Source::Row { key, shape, computed } => {
+            let stored = target.get(&key, |row| {
+                let head = RowHead { seq: row.seq, updated: row.updated, deleted: row.deleted };
+                (!row.deleted).then(|| (head, row.row.to_vec()))
+            })?;
+            let Some((head, row)) = stored.flatten() else { return Ok(()) };
+            let mut arrays = Vec::with_capacity(computed.len());
+            if !computed.is_empty() {
+                let mut builder = BatchBuilder::new(&target.info, &shape, 1)?;
+                builder.push(head, &row)?;
+                let batch = builder.finish()?;
+                for computed in &computed {
+                    arrays.push(computed.evaluate(&batch)?);
+                }
+            }
+            change(&arrays, 0, Found { key, seq: head.seq, row })
+        }
+        Source::Query(query) => Box::pin(for_each_queried(target, *query, change)).await,
+    }
+}
+
+async fn for_each_queried(
+    target: &Target<'_>,
+    query: ast::Statement,
+    mut change: impl FnMut(&[ArrayRef], usize, Found) -> Result<()> + Send,
+) -> Result<()> {
+    let scope = target.scope(select::named_system_columns(&query))?;
+    let view = scope.view().clone();
     let state = session_state(target.engine, target.session, scope);
     let plan = select::plan(&state, query, target.params).await?;
     let (_, batches) = select::collect(state, plan).await?;
     let key_columns = target.info.key_columns();
     for batch in &batches {
         let arrays = cast_columns(&target.info, key_columns, batch.columns())?;
+        let computed = batch.columns().get(key_columns.len()..).unwrap_or_default();
         for row in 0..batch.num_rows() {
             let mut values = vec![Value::Null; target.info.columns().len()];
             for (position, array) in key_columns.iter().zip(&arrays) {
@@ -182,12 +239,12 @@ async fn for_each_found(
                 }
             }
             let key = target.info.encode_key(&values)?;
-            let stored = cut.get(target.info.keyspace(), &target.partition, &key, |stored| {
+            let stored = view.get(target.info.keyspace(), &target.partition, &key, |stored| {
                 (!stored.deleted).then(|| (stored.seq, stored.row.to_vec()))
             })?;
             // A tombstone that the statement found by naming `_deleted` is not changed.
             if let Some((seq, bytes)) = stored.flatten() {
-                change(batch, row, Found { key, seq, row: bytes })?;
+                change(computed, row, Found { key, seq, row: bytes })?;
             }
         }
     }

@@ -2,18 +2,23 @@
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{Ident, Visit, visit_relations};
 use log_format::{Access, Role, TableKind, UserId};
 use serde_json::Value as Json;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::session::Session;
-use crate::sql::parse::{Statement, parse};
+use crate::sql::parse::{Statement, identifier, parse};
+use crate::sql::plans::PlanKey;
+use crate::sql::target::Context;
+use crate::sql::transaction::{Transaction, Unit};
 use crate::sql::{ddl, dml, insert, select};
 use crate::table::TableInfo;
 
-/// How often a statement is planned anew when others change the same rows meanwhile.
+/// How often a statement or transaction is run anew when others change the same rows meanwhile.
 const ATTEMPTS_MAX: u32 = 32;
 
 /// What one statement gave.
@@ -55,21 +60,28 @@ pub struct Executed {
 /// Runs the statements of a request.
 pub(crate) async fn execute(engine: &Engine, session: &mut Session, sql: &str, params: &[Json]) -> Executed {
     let mut executed = Executed::default();
-    let statements = match parse(sql) {
-        Ok(statements) if statements.len() > 1 && !params.is_empty() => {
-            executed.error = Some(Error::ParamsWithBatch);
-            drop(statements);
+    match again(engine, session, sql, params).await {
+        Ok(None) => {}
+        Ok(Some(result)) => {
+            executed.results.push(result);
             return executed;
         }
-        Ok(statements) => statements,
+        Err(error) => {
+            executed.error = Some(error);
+            return executed;
+        }
+    }
+    let units = match units(sql, params) {
+        Ok(units) => units,
         Err(error) => {
             executed.error = Some(error);
             return executed;
         }
     };
-    for statement in statements {
-        match statement_with_retries(engine, session, &statement, params).await {
-            Ok(result) => executed.results.push(result),
+    let text = (units.len() == 1).then_some(sql);
+    for unit in &units {
+        match unit_with_retries(engine, session, unit, params, text).await {
+            Ok(results) => executed.results.extend(results),
             Err(error) => {
                 executed.error = Some(error);
                 break;
@@ -79,15 +91,47 @@ pub(crate) async fn execute(engine: &Engine, session: &mut Session, sql: &str, p
     executed
 }
 
-/// A statement that lost a race is planned anew on what is there now.
-async fn statement_with_retries(
+/// What a text gives whose plan is kept.
+async fn again(
+    engine: &Engine,
+    session: &Session,
+    sql: &str,
+    params: &[Json],
+) -> Result<Option<StatementResult>> {
+    let context = Context { engine, session, params, text: Some(sql), transaction: None };
+    let Some(key) = PlanKey::new(&context) else { return Ok(None) };
+    match engine.plans().find(context, &key)? {
+        Some(plan) => Box::pin(select::again(context, plan)).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+fn units(sql: &str, params: &[Json]) -> Result<Vec<Unit>> {
+    let statements = parse(sql)?;
+    if statements.len() > 1 && !params.is_empty() {
+        return Err(Error::ParamsWithBatch);
+    }
+    Unit::of_all(statements)
+}
+
+/// What lost a race is run anew on what is there now.
+async fn unit_with_retries(
     engine: &Engine,
     session: &mut Session,
-    statement: &Statement,
+    unit: &Unit,
     params: &[Json],
-) -> Result<StatementResult> {
+    text: Option<&str>,
+) -> Result<Vec<StatementResult>> {
     for _ in 0..ATTEMPTS_MAX {
-        match one(engine, session, statement, params).await {
+        let attempt = match unit {
+            Unit::Statement(statement) => {
+                one(engine, session, statement, params, text, None).await.map(|result| vec![result])
+            }
+            Unit::Transaction { statements, commits } => {
+                transaction(engine, session, statements, *commits).await
+            }
+        };
+        match attempt {
             Err(Error::Conflict { .. }) => metrics::counter!("kalamdb_conflicts_total").increment(1),
             other => return other,
         }
@@ -95,41 +139,66 @@ async fn statement_with_retries(
     Err(Error::Conflict { attempts: ATTEMPTS_MAX })
 }
 
+/// All statements between BEGIN and COMMIT, as one commit; or none, where one fails or ROLLBACK ends them.
+async fn transaction(
+    engine: &Engine,
+    session: &mut Session,
+    statements: &[Statement],
+    commits: bool,
+) -> Result<Vec<StatementResult>> {
+    let begun = Transaction::begin(engine)?;
+    let mut inside = session.clone();
+    let mut results = vec![StatementResult::done(session, 0, "transaction begun")];
+    for statement in statements {
+        let done = one(engine, &mut inside, statement, &[], None, Some(&begun)).await?;
+        results.push(done);
+    }
+    if !commits {
+        results.push(StatementResult::done(session, 0, "rolled back: nothing was written"));
+        return Ok(results);
+    }
+    let message = match begun.commit(engine).await? {
+        Some(done) => format!("committed as seq {} to {}", done.first_seq, done.last_seq),
+        None => "committed: nothing changed".to_owned(),
+    };
+    *session = inside;
+    results.push(StatementResult::done(session, 0, message));
+    Ok(results)
+}
+
 async fn one(
     engine: &Engine,
     session: &mut Session,
     statement: &Statement,
     params: &[Json],
+    text: Option<&str>,
+    transaction: Option<&Transaction>,
 ) -> Result<StatementResult> {
     match statement {
         Statement::ExecuteAsUser { user, statement } => {
             session.require(Role::Service, "run a statement as another user")?;
-            let mut other = engine.session_of(user, session)?;
-            Box::pin(one_of_user(engine, &mut other, statement, params)).await
+            let other = engine.session_of(user, session)?;
+            let context = Context { engine, session: &other, params, text: None, transaction };
+            Box::pin(one_of_user(context, statement)).await
         }
         Statement::Use(namespace) => {
             let id = log_format::NamespaceId::new(namespace);
-            if !engine.has_namespace(&id) {
-                return Err(Error::NamespaceNotFound { name: namespace.clone() });
-            }
+            engine.catalog().require_namespace(&id)?;
             session.use_namespace(id);
             Ok(StatementResult::done(session, 0, format!("using {namespace}")))
         }
-        other => one_of_user(engine, session, other, params).await,
+        other => one_of_user(Context { engine, session, params, text, transaction }, other).await,
     }
 }
 
-async fn one_of_user(
-    engine: &Engine,
-    session: &mut Session,
-    statement: &Statement,
-    params: &[Json],
-) -> Result<StatementResult> {
+async fn one_of_user(context: Context<'_>, statement: &Statement) -> Result<StatementResult> {
     match statement {
-        Statement::Query(query) => select::select(engine, session, query.as_ref().clone(), params).await,
-        Statement::Insert(statement) => insert::insert(engine, session, statement, params).await,
-        Statement::Update(update) => dml::update(engine, session, update, params).await,
-        Statement::Delete(delete) => dml::delete(engine, session, delete, params).await,
+        Statement::Query(query) => select::select(context, query).await.map_err(located(query.as_ref())),
+        Statement::Insert(statement) => {
+            insert::insert(context, statement).await.map_err(located(statement.as_ref()))
+        }
+        Statement::Update(update) => dml::update(context, update).await.map_err(located(update.as_ref())),
+        Statement::Delete(delete) => dml::delete(context, delete).await.map_err(located(delete.as_ref())),
         Statement::Subscribe(_) => Err(Error::Unsupported {
             what: "SUBSCRIBE TO over HTTP".to_owned(),
             hint: Some("subscribe over the WebSocket at /v1/ws"),
@@ -137,7 +206,32 @@ async fn one_of_user(
         Statement::ExecuteAsUser { .. } | Statement::Use(_) => {
             Err(Error::unsupported("this statement inside of EXECUTE AS USER"))
         }
-        other => ddl::execute(engine, session, other).await,
+        other if context.transaction.is_some() && other.changes_catalog() => Err(Error::Unsupported {
+            what: "a statement that changes the catalog inside of a transaction".to_owned(),
+            hint: Some("run it before BEGIN or after COMMIT: it is a commit of its own"),
+        }),
+        other => ddl::execute(context.engine, context.session, other).await,
+    }
+}
+
+/// Adds to what is said of a table that is not there where the statement names it.
+fn located<V: Visit>(statement: &V) -> impl FnOnce(Error) -> Error {
+    move |error| {
+        let missing = match &error {
+            Error::TableNotFound { name, .. } => name.rsplit('.').next().unwrap_or_default().to_owned(),
+            Error::NamespaceNotFound { name, .. } => name.clone(),
+            _ => return error,
+        };
+        let mut place = None;
+        let _ = visit_relations(statement, |relation| {
+            let named = |ident: &&Ident| identifier(ident) == missing;
+            place = relation.0.iter().filter_map(|part| part.as_ident()).find(named).cloned();
+            if place.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match place {
+            Some(ident) => error.at(&ident),
+            None => error,
+        }
     }
 }
 

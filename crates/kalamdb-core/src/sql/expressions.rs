@@ -18,6 +18,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::sqlparser::ast::{self, ExprWithAlias, Ident, VisitMut, VisitorMut};
 use serde_json::Value as Json;
 
+use crate::catalog::nearest_name;
 use crate::error::{Error, Result, from_query};
 use crate::provider::{Scope, session_state};
 use crate::sql::literal::parameter_number;
@@ -135,14 +136,17 @@ impl VisitorMut for Names<'_> {
 }
 
 impl Names<'_> {
-    fn unknown(&self, table: &[String], column: &Ident) -> Error {
-        let column = identifier(column);
+    fn unknown(&self, table: &[String], ident: &Ident) -> Error {
+        let column = identifier(ident);
         let written: Vec<&str> = table.iter().chain([&column]).map(String::as_str).collect();
         let written = written.join(".");
         let columns = self.columns.fields().iter().map(|field| field.name().as_str());
         let columns: Vec<&str> = columns.filter(|name| !name.starts_with('\u{1}')).collect();
-        let columns = columns.join(", ");
-        Error::definition(format!("there is no column {written} here; the table has {columns}"))
+        let instead = nearest_name(&column, columns.iter().copied()).map_or_else(
+            || format!("the table has {}", columns.join(", ")),
+            |near| format!("did you mean {near}?"),
+        );
+        Error::definition(format!("there is no column {written} here; {instead}")).at(ident)
     }
 }
 

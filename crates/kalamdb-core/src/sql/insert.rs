@@ -4,31 +4,26 @@
 
 use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, TableObject};
 use log_format::Value;
-use serde_json::Value as Json;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::provider::{Scope, session_state};
+use crate::provider::session_state;
 use crate::requests::Committed;
 use crate::session::Session;
 use crate::sql::change_set::ChangeSet;
 use crate::sql::conflict::{OnConflict, lost_race};
 use crate::sql::execute::StatementResult;
-use crate::sql::parse::{TableName, identifier, table_name};
+use crate::sql::parse::{TableName, table_name};
 use crate::sql::returning::Returning;
 use crate::sql::select;
 use crate::sql::target::{
-    Target, cast_columns, check_value, column_position, literal_value, refuse_clauses, value_of,
+    Context, Target, cast_columns, check_value, column_name, column_position, literal_value, refuse_clauses,
+    value_of,
 };
 use crate::table::TableInfo;
 use crate::values;
 
-pub(crate) async fn insert(
-    engine: &Engine,
-    session: &Session,
-    insert: &ast::Insert,
-    params: &[Json],
-) -> Result<StatementResult> {
+pub(crate) async fn insert(context: Context<'_>, insert: &ast::Insert) -> Result<StatementResult> {
     refuse_clauses(&[
         ("INSERT OR …", insert.or.is_some()),
         ("INSERT IGNORE", insert.ignore),
@@ -42,7 +37,7 @@ pub(crate) async fn insert(
     let TableObject::TableName(name) = &insert.table else {
         return Err(Error::unsupported("INSERT into anything but a table"));
     };
-    let target = Target::new(engine, session, &table_name(name)?, params)?;
+    let target = Target::new(context, &table_name(name)?)?;
     let columns = insert_columns(&target.info, insert)?;
     let returning = insert.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
     let conflict = insert.on.as_ref().map(|clause| OnConflict::new(&target, clause)).transpose()?;
@@ -50,7 +45,7 @@ pub(crate) async fn insert(
         insert.source.as_ref().ok_or_else(|| Error::definition("INSERT needs VALUES or a SELECT"))?;
     let rows = match literal_rows(&target, &columns, source)? {
         Some(rows) => rows,
-        None => queried_rows(&target, &columns, source).await?,
+        None => Box::pin(queried_rows(&target, &columns, source)).await?,
     };
     let changes = ChangeSet::new(&target, returning);
     if let Some(conflict) = conflict {
@@ -70,7 +65,7 @@ fn inserted<'t>(
     rows: &[Vec<Value>],
 ) -> Result<ChangeSet<'t>> {
     for values in rows {
-        changes.insert(target.info.encode_key(values)?, target.info.encode_row(values)?)?;
+        changes.insert(target.info.encode_key(values)?, target.info.encode_row(values)?);
     }
     Ok(changes)
 }
@@ -85,7 +80,8 @@ pub(crate) async fn insert_rows(
     let (namespace, name) =
         table.split_once('.').map_or((None, table), |(namespace, name)| (Some(namespace), name));
     let name = TableName { namespace: namespace.map(ToOwned::to_owned), name: name.to_owned() };
-    let target = Target::new(engine, session, &name, &[])?;
+    let context = Context { engine, session, params: &[], text: None, transaction: None };
+    let target = Target::new(context, &name)?;
     target.refuse_stream("a direct insert")?;
     let all: Vec<usize> = (0..target.info.columns().len()).collect();
     for row in rows {
@@ -117,7 +113,7 @@ async fn append(
         return changes.finish("inserted: nobody listens").await;
     }
     for values in rows {
-        changes.append(target.info.encode_row(values)?)?;
+        changes.append(target.info.encode_row(values)?);
     }
     changes.finish("inserted").await
 }
@@ -131,10 +127,10 @@ fn insert_columns(info: &TableInfo, insert: &ast::Insert) -> Result<Vec<usize>> 
     }
     let mut positions = Vec::with_capacity(insert.columns.len());
     for name in &insert.columns {
-        let name = name.0.last().and_then(|part| part.as_ident()).map(identifier).unwrap_or_default();
-        let position = column_position(info, &name)?;
+        let name = column_name(name)?;
+        let position = column_position(info, name)?;
         if positions.contains(&position) {
-            return Err(Error::definition(format!("the column {name} is named twice")));
+            return Err(Error::definition(format!("the column {name} is named twice")).at(name));
         }
         positions.push(position);
     }
@@ -197,7 +193,7 @@ async fn queried_rows(
     let mut statement = ast::Statement::Query(Box::new(source.clone()));
     let named = select::named_system_columns(&statement);
     select::hide_system_columns(&mut statement, &named);
-    let scope = Scope::new(target.engine, target.session, named)?;
+    let scope = target.scope(named)?;
     let state = session_state(target.engine, target.session, scope);
     let plan = select::plan(&state, statement, target.params).await?;
     let (schema, batches) = select::collect(state, plan).await?;

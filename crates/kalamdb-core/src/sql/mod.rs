@@ -6,8 +6,9 @@
 //! - `target`: the table a statement changes; `change_set`: what it changes, to be committed as one.
 //! - `insert`: INSERT; `conflict`: what it does where a key is taken. `dml`: UPDATE and DELETE.
 //! - `returning`: the changed rows as an answer; `expressions`: what is evaluated on rows at hand.
-//! - `select`: everything that reads, by way of `DataFusion`.
-//! - `execute`: statements in order.
+//! - `select`: everything that reads, by way of `DataFusion`; `point`: what names one row and needs no
+//!   plan; `plans`: those that are kept.
+//! - `transaction`: `BEGIN; …; COMMIT`. `execute`: statements in order.
 
 mod change_set;
 mod conflict;
@@ -19,9 +20,12 @@ mod expressions;
 mod insert;
 mod literal;
 mod parse;
+mod plans;
+mod point;
 mod returning;
 mod select;
 mod target;
+mod transaction;
 
 pub use execute::{Executed, StatementResult};
 
@@ -30,4 +34,9 @@ pub use definition::parse_duration_ms;
 pub(crate) use execute::{execute, require_read};
 pub(crate) use insert::insert_rows;
 pub(crate) use parse::TableName;
+#[cfg(test)]
+pub(crate) use plans::PlanKey;
+pub(crate) use plans::Plans;
 pub(crate) use select::live_plan;
+#[cfg(test)]
+pub(crate) use target::Context;

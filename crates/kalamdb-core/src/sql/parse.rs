@@ -67,11 +67,32 @@ pub(crate) enum Statement {
     },
     Describe(TableName),
     Use(String),
+    Begin,
+    Commit,
+    Rollback,
     Subscribe(Box<ast::Statement>),
     ExecuteAsUser {
         user: String,
         statement: Box<Statement>,
     },
+}
+
+impl Statement {
+    /// Whether it is a commit of its own, of the catalog. What only shows something is not.
+    pub(crate) const fn changes_catalog(&self) -> bool {
+        !matches!(
+            self,
+            Self::Query(_)
+                | Self::Insert(_)
+                | Self::Update(_)
+                | Self::Delete(_)
+                | Self::ShowNamespaces
+                | Self::ShowTables { .. }
+                | Self::Describe(_)
+                | Self::Use(_)
+                | Self::Subscribe(_)
+        )
+    }
 }
 
 /// What ALTER USER changes.
@@ -96,9 +117,23 @@ impl From<ParserError> for Error {
 
 /// The statements of a request.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
+    parse_statements(sql).map_err(|error| match error {
+        // The parser gives the end of the text no place.
+        Error::Syntax { message } if message.ends_with("EOF") => {
+            let text = sql.trim_end();
+            let line = text.lines().count().max(1);
+            let column = text.lines().last().map_or(0, |last| last.chars().count()) + 1;
+            Error::Syntax { message: format!("{message} at Line: {line}, Column: {column}") }
+        }
+        other => other,
+    })
+}
+
+fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
     let dialect = GenericDialect {};
-    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from)?;
+    let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from)?;
     check_operators(&tokens)?;
+    bare_current_user(&mut tokens);
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let mut statements = Vec::new();
     loop {
@@ -120,6 +155,24 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
         return Err(Error::EmptySql);
     }
     Ok(statements)
+}
+
+/// Writes `CURRENT_USER()` as the parser knows it: without parentheses.
+fn bare_current_user(tokens: &mut Vec<TokenWithSpan>) {
+    let mut at = 0;
+    while let Some(name) = tokens.get(at) {
+        let is_named = matches!(&name.token, Token::Word(word) if word.keyword == Keyword::CURRENT_USER);
+        at += 1;
+        let called = || {
+            let mut behind = tokens.iter().enumerate().skip(at);
+            let mut next = || behind.find(|(_, token)| !matches!(token.token, Token::Whitespace(_)));
+            let opened = next().filter(|(_, token)| token.token == Token::LParen);
+            opened.and_then(|_| next()).filter(|(_, token)| token.token == Token::RParen).map(|(end, _)| end)
+        };
+        if is_named && let Some(end) = called() {
+            tokens.drain(at..=end);
+        }
+    }
 }
 
 /// Bounds how deep an expression can get. Parentheses are bounded by the parser, but a chain `a + a + …` is as deep as
@@ -267,6 +320,21 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             skip(parser, 1);
             Ok(Statement::Use(identifier(&parser.parse_identifier()?)))
         }
+        ("BEGIN", _, _) | ("START", "TRANSACTION", _) => {
+            skip(parser, 1);
+            transaction_word(parser);
+            Ok(Statement::Begin)
+        }
+        ("COMMIT" | "END", _, _) => {
+            skip(parser, 1);
+            transaction_word(parser);
+            Ok(Statement::Commit)
+        }
+        ("ROLLBACK" | "ABORT", _, _) => {
+            skip(parser, 1);
+            transaction_word(parser);
+            Ok(Statement::Rollback)
+        }
         ("SUBSCRIBE", "TO", _) => {
             skip(parser, 2);
             Ok(Statement::Subscribe(Box::new(parser.parse_statement()?)))
@@ -277,13 +345,25 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             parser.expect_token(&Token::LParen)?;
             let inner = statement(parser)?;
             parser.expect_token(&Token::RParen)?;
-            if matches!(inner, Statement::ExecuteAsUser { .. } | Statement::Use(_)) {
+            if matches!(
+                inner,
+                Statement::ExecuteAsUser { .. }
+                    | Statement::Use(_)
+                    | Statement::Begin
+                    | Statement::Commit
+                    | Statement::Rollback
+            ) {
                 return Err(Error::unsupported("this statement inside of EXECUTE AS USER"));
             }
             Ok(Statement::ExecuteAsUser { user, statement: Box::new(inner) })
         }
         _ => standard_statement(parser),
     }
+}
+
+/// `TRANSACTION` or `WORK`, which may follow BEGIN and its like.
+fn transaction_word(parser: &mut Parser<'_>) {
+    let _ = parser.parse_one_of_keywords(&[Keyword::TRANSACTION, Keyword::WORK]);
 }
 
 /// What `sqlparser` knows.

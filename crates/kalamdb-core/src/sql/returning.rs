@@ -10,7 +10,6 @@ use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{self, SelectItem, SelectItemQualifiedWildcardKind};
 
 use crate::error::{Error, Result};
-use crate::provider::Scope;
 use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::sql::expressions::{Compiler, Computed};
 use crate::sql::parse::{identifier, table_name};
@@ -33,8 +32,8 @@ pub(crate) struct Returning {
     shape: Shape,
     items: Vec<Item>,
     schema: SchemaRef,
-    /// Whether it names what only a commit knows.
-    names_commit: bool,
+    /// The system columns it names.
+    named: Vec<SystemColumn>,
 }
 
 impl Returning {
@@ -45,13 +44,17 @@ impl Returning {
             target.info.system_columns().iter().copied().filter(|column| named.contains(column)).collect();
         let shape = Shape::of_table(&target.info, &system);
         let (items, fields) = Items { target, shape: &shape, compiler: None }.of_list(list)?;
-        let names_commit = system.iter().any(|column| *column != SystemColumn::Deleted);
-        Ok(Self { shape, items, schema: Arc::new(Schema::new(fields)), names_commit })
+        Ok(Self { shape, items, schema: Arc::new(Schema::new(fields)), named: system })
     }
 
-    /// Whether its rows are other ones after the commit than before.
-    pub(crate) const fn names_commit(&self) -> bool {
-        self.names_commit
+    /// Whether it names what only a commit knows: its rows are then other ones after it than before.
+    pub(crate) fn names_commit(&self) -> bool {
+        self.names(SystemColumn::Seq) || self.names(SystemColumn::Updated)
+    }
+
+    /// Whether it names this column.
+    pub(crate) fn names(&self, column: SystemColumn) -> bool {
+        self.named.contains(&column)
     }
 
     /// The columns it gives.
@@ -63,7 +66,7 @@ impl Returning {
     pub(crate) fn rows(
         &self,
         info: &TableInfo,
-        rows: &[Vec<u8>],
+        rows: &[&[u8]],
         head: impl Fn(usize) -> RowHead,
     ) -> Result<Vec<RecordBatch>> {
         let (mut batches, mut bytes) = (Vec::new(), 0_usize);
@@ -149,7 +152,7 @@ impl Items<'_> {
         let compiler = match &mut self.compiler {
             Some(compiler) => compiler,
             none => {
-                let scope = Scope::new(self.target.engine, self.target.session, Vec::new())?;
+                let scope = self.target.scope(Vec::new())?;
                 none.insert(Compiler::new(self.target, scope, Arc::clone(schema))?)
             }
         };

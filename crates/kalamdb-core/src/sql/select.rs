@@ -3,13 +3,14 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
-use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::col;
 use datafusion::sql::parser::Statement as QueryStatement;
 use datafusion::sql::sqlparser::ast::{
@@ -27,8 +28,10 @@ use crate::provider::{Scope, session_state};
 use crate::session::Session;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{parse_subscription, table_name};
+use crate::sql::plans::{Plan, PlanKey, with_params};
+use crate::sql::point;
+use crate::sql::target::Context;
 use crate::table::{SystemColumn, TableInfo};
-use crate::values;
 
 /// Bytes of Arrow memory a result may take.
 pub(crate) const RESULT_BYTES_MAX: usize = 256 << 20;
@@ -86,26 +89,25 @@ pub(crate) async fn plan(
     statement: ast::Statement,
     params: &[Json],
 ) -> Result<LogicalPlan> {
+    with_params(Box::pin(plan_without_params(state, statement)).await?, params)
+}
+
+async fn plan_without_params(state: &SessionState, statement: ast::Statement) -> Result<LogicalPlan> {
     let statement = QueryStatement::Statement(Box::new(statement));
     let plan = state.statement_to_plan(statement).await.map_err(from_query)?;
     let reads_only =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     reads_only.verify_plan(&plan).map_err(from_query)?;
-    let params: Vec<ScalarValue> = params.iter().map(values::scalar_from_json).collect();
-    if params.is_empty() {
-        return Ok(plan);
-    }
-    plan.with_param_values(params)
-        .map_err(|error| Error::Parameter { number: 0, problem: error.strip_backtrace() })
+    Ok(plan)
 }
 
 /// Runs a plan and keeps its whole result.
-pub(crate) async fn collect(
-    state: SessionState,
-    plan: LogicalPlan,
-) -> Result<(SchemaRef, Vec<datafusion::arrow::array::RecordBatch>)> {
+pub(crate) async fn collect(state: SessionState, plan: LogicalPlan) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let frame = DataFrame::new(state, plan);
-    let mut stream = frame.execute_stream().await.map_err(from_query)?;
+    keep_all(frame.execute_stream().await.map_err(from_query)?).await
+}
+
+async fn keep_all(mut stream: SendableRecordBatchStream) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let schema = stream.schema();
     let (mut batches, mut bytes) = (Vec::new(), 0_usize);
     while let Some(batch) = stream.try_next().await.map_err(from_query)? {
@@ -124,21 +126,56 @@ pub(crate) async fn collect(
     Ok((schema, batches))
 }
 
+/// Runs a plan that was kept from before.
+pub(crate) async fn again(context: Context<'_>, plan: Plan) -> Result<StatementResult> {
+    // Nothing in it depends on the session any more.
+    let state = context.engine.session_state();
+    let (schema, batches) = match plan {
+        Plan::Optimized(plan) => run(state, &plan).await?,
+        Plan::Planned(plan) => collect(state.clone(), plan).await?,
+    };
+    Ok(selected(context, schema, batches))
+}
+
 /// SELECT and whatever else reads.
-pub(crate) async fn select(
-    engine: &Engine,
-    session: &Session,
-    mut statement: ast::Statement,
-    params: &[Json],
-) -> Result<StatementResult> {
+pub(crate) async fn select(context: Context<'_>, statement: &ast::Statement) -> Result<StatementResult> {
+    if let Some(found) = point::select(context, statement)? {
+        return Ok(found);
+    }
+    Box::pin(select_by_plan(context, statement.clone())).await
+}
+
+async fn select_by_plan(context: Context<'_>, mut statement: ast::Statement) -> Result<StatementResult> {
     let named = named_system_columns(&statement);
     hide_system_columns(&mut statement, &named);
-    let scope = Scope::new(engine, session, named)?;
-    let state = session_state(engine, session, scope);
-    let plan = plan(&state, statement, params).await?;
-    let (schema, batches) = collect(state, plan).await?;
+    let state = session_state(context.engine, context.session, context.scope(named.clone())?);
+    let planned = plan_without_params(&state, statement).await?;
+    let plans = context.engine.plans();
+    let key = PlanKey::new(&context);
+    let (schema, batches) = if context.params.is_empty() {
+        let optimized = state.optimize(&planned).map_err(from_query)?;
+        if let Some(key) = key {
+            plans.keep(key, &planned, Plan::Optimized(optimized.clone()), named);
+        }
+        run(&state, &optimized).await?
+    } else {
+        if let Some(key) = key {
+            plans.keep(key, &planned, Plan::Planned(planned.clone()), named);
+        }
+        collect(state, with_params(planned, context.params)?).await?
+    };
+    Ok(selected(context, schema, batches))
+}
+
+fn selected(context: Context<'_>, schema: SchemaRef, batches: Vec<RecordBatch>) -> StatementResult {
     let row_count = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-    Ok(StatementResult { schema, batches, row_count, message: None, as_user: session.user().clone() })
+    StatementResult { schema, batches, row_count, message: None, as_user: context.session.user().clone() }
+}
+
+/// Runs an optimised plan.
+async fn run(state: &SessionState, optimized: &LogicalPlan) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let physical = state.query_planner().create_physical_plan(optimized, state).await.map_err(from_query)?;
+    keep_all(execute_stream(physical, state.task_ctx()).map_err(from_query)?).await
 }
 
 /// A subscription's SELECT, planned.

@@ -2,46 +2,95 @@
 //!
 //! *Invariant*: the partition is that of the session, and the session may write the table.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef};
-use datafusion::sql::sqlparser::ast::{Assignment, AssignmentTarget, Expr, Ident};
+use datafusion::sql::sqlparser::ast::{Assignment, AssignmentTarget, Expr, Ident, ObjectName};
+use kalamdb_store::StoredRow;
 use log_format::{ColumnDefault, Partition, RowReader, Value};
 use serde_json::Value as Json;
 
+use crate::catalog::nearest_name;
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::functions::Niladic;
+use crate::provider::Scope;
 use crate::session::Session;
 use crate::sql::execute::require_write;
 use crate::sql::literal;
 use crate::sql::parse::{TableName, identifier};
+use crate::sql::transaction::Transaction;
 use crate::table::{SystemColumn, TableInfo};
 use crate::values;
+use crate::view::View;
+
+/// What a statement runs with.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'e> {
+    pub(crate) engine: &'e Engine,
+    pub(crate) session: &'e Session,
+    pub(crate) params: &'e [Json],
+    /// The request's text, where this is all it is.
+    pub(crate) text: Option<&'e str>,
+    /// The transaction it is a part of; none where it is a commit of its own.
+    pub(crate) transaction: Option<&'e Transaction>,
+}
+
+impl Context<'_> {
+    /// What it reads.
+    pub(crate) fn view(&self) -> Result<View> {
+        match self.transaction {
+            Some(transaction) => Ok(transaction.view()),
+            None => Ok(View::of_cut(Arc::new(self.engine.store().cut()?))),
+        }
+    }
+
+    /// The same for the query engine.
+    pub(crate) fn scope(&self, system_columns: Vec<SystemColumn>) -> Result<Scope> {
+        Ok(Scope::new(self.engine, self.session, self.view()?, system_columns))
+    }
+}
 
 /// What a statement's rows are written with.
 pub(crate) struct Target<'e> {
-    pub(crate) engine: &'e Engine,
-    pub(crate) session: &'e Session,
+    pub(crate) context: Context<'e>,
     pub(crate) info: Arc<TableInfo>,
     /// What the statement calls the table instead of its name.
     pub(crate) alias: Option<String>,
     pub(crate) partition: Arc<Partition>,
-    pub(crate) params: &'e [Json],
+}
+
+impl<'e> Deref for Target<'e> {
+    type Target = Context<'e>;
+
+    fn deref(&self) -> &Context<'e> {
+        &self.context
+    }
 }
 
 impl<'e> Target<'e> {
-    pub(crate) fn new(
-        engine: &'e Engine,
-        session: &'e Session,
-        name: &TableName,
-        params: &'e [Json],
-    ) -> Result<Self> {
-        let info = engine.resolve(session, name)?;
-        require_write(session, &info)?;
-        let partition = Arc::new(session.partition(&info));
-        Ok(Self { engine, session, info, alias: None, partition, params })
+    pub(crate) fn new(context: Context<'e>, name: &TableName) -> Result<Self> {
+        let info = context.engine.resolve(context.session, name)?;
+        require_write(context.session, &info)?;
+        Ok(Self::of_table(context, info))
+    }
+
+    /// The session's rows of a table that is only read, by a session that may.
+    pub(crate) fn of_table(context: Context<'e>, info: Arc<TableInfo>) -> Self {
+        let partition = Arc::new(context.session.partition(&info));
+        Self { context, info, alias: None, partition }
+    }
+
+    /// The row of this key, tombstones included, handed to `read`.
+    pub(crate) fn get<T>(&self, key: &[u8], read: impl FnOnce(StoredRow<'_>) -> T) -> Result<Option<T>> {
+        let keyspace = self.info.keyspace();
+        match self.transaction {
+            Some(transaction) => transaction.view().get(keyspace, &self.partition, key, read),
+            // One row is a cut of its own.
+            None => Ok(self.engine.store().get(keyspace, &self.partition, key, read)?),
+        }
     }
 
     /// The same table under the name the statement gives it.
@@ -106,13 +155,18 @@ fn now(data_type: log_format::DataType) -> Result<Value> {
 }
 
 /// The position of a column that a statement writes.
-pub(crate) fn column_position(info: &TableInfo, name: &str) -> Result<usize> {
+pub(crate) fn column_position(info: &TableInfo, ident: &Ident) -> Result<usize> {
+    let name = identifier(ident);
     if SystemColumn::ALL.iter().any(|system| system.name() == name) {
-        return Err(Error::definition(format!("{name} is filled by the system and cannot be written")));
+        return Err(
+            Error::definition(format!("{name} is filled by the system and cannot be written")).at(ident)
+        );
     }
-    info.column_position(name).ok_or_else(|| {
+    info.column_position(&name).ok_or_else(|| {
         let columns: Vec<&str> = info.columns().iter().map(|column| column.name.as_str()).collect();
-        Error::definition(format!("{} has no column {name}; it has {}", info.full_name(), columns.join(", ")))
+        let instead = nearest_name(&name, columns.iter().copied())
+            .map_or_else(|| format!("it has {}", columns.join(", ")), |near| format!("did you mean {near}?"));
+        Error::definition(format!("{} has no column {name}; {instead}", info.full_name())).at(ident)
     })
 }
 
@@ -123,7 +177,8 @@ pub(crate) fn assignments<'a>(info: &TableInfo, list: &'a [Assignment]) -> Resul
         let position = assigned_column(info, assignment)?;
         if assigned.iter().any(|(other, _)| *other == position) {
             let name = info.columns().get(position).map(|column| column.name.as_str()).unwrap_or_default();
-            return Err(Error::definition(format!("the column {name} is assigned to twice")));
+            return Err(Error::definition(format!("the column {name} is assigned to twice"))
+                .at(assigned_name(assignment)?));
         }
         assigned.push((position, &assignment.value));
     }
@@ -131,18 +186,29 @@ pub(crate) fn assignments<'a>(info: &TableInfo, list: &'a [Assignment]) -> Resul
 }
 
 fn assigned_column(info: &TableInfo, assignment: &Assignment) -> Result<usize> {
-    let AssignmentTarget::ColumnName(name) = &assignment.target else {
-        return Err(Error::unsupported("assigning to several columns at once"));
-    };
-    let name = name.0.last().and_then(|part| part.as_ident()).map(identifier).unwrap_or_default();
-    let position = column_position(info, &name)?;
+    let name = assigned_name(assignment)?;
+    let position = column_position(info, name)?;
     if info.key_columns().contains(&position) {
-        return Err(Error::Unsupported {
+        let refused = Error::Unsupported {
             what: format!("changing {name}, which is part of the primary key"),
             hint: Some("delete the row and insert another"),
-        });
+        };
+        return Err(refused.at(name));
     }
     Ok(position)
+}
+
+fn assigned_name(assignment: &Assignment) -> Result<&Ident> {
+    match &assignment.target {
+        AssignmentTarget::ColumnName(name) => column_name(name),
+        AssignmentTarget::Tuple(_) => Err(Error::unsupported("assigning to several columns at once")),
+    }
+}
+
+/// The column that a name ends with.
+pub(crate) fn column_name(name: &ObjectName) -> Result<&Ident> {
+    let column = name.0.last().and_then(|part| part.as_ident());
+    column.ok_or_else(|| Error::definition(format!("{name} is no name of a column")))
 }
 
 /// The value an expression writes for a column, where it takes no query engine to know it.
