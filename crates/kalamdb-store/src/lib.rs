@@ -7,6 +7,7 @@
 //! Knows partitions, keys and row bytes. Does not know SQL, schemas, sessions or subscriptions.
 
 mod batch;
+mod counts;
 mod cut;
 mod error;
 mod keyspace;
@@ -15,6 +16,7 @@ mod store;
 mod testing;
 
 pub use crate::batch::{Batch, SharedTableStore, StreamTableStore, TableStore, UserTableStore};
+pub use crate::counts::Counts;
 pub use crate::cut::{Cut, KeyRange, Scanned};
 pub use crate::error::{Error, Result};
 pub use crate::keyspace::{Keyspace, StoredRow, stream_key};
