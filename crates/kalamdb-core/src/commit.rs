@@ -243,7 +243,8 @@ impl Sequencer {
     fn stage_catalog(&mut self, plan: CatalogPlan) -> Result<(Committed, Vec<ChangeEvent>)> {
         let now = clock::now_micros();
         let next_seq = self.log.next_seq();
-        let events = plan(&Planning { catalog: &self.catalog, system: &self.system, next_seq, now })?;
+        let Self { catalog, system, store, .. } = self;
+        let events = plan(&Planning { catalog, system, store, next_seq, now })?;
         let encoded: Vec<EncodedEvent> = events.iter().map(ChangeEvent::encode).collect::<Result<_, _>>()?;
         let header = self.log.stage(&encoded, now)?;
         Ok((committed(&header), events))
@@ -305,13 +306,14 @@ impl Sequencer {
     /// From here on the commits can be read, and are on their way to those who listen.
     fn apply_and_publish(&mut self, frames: &[Frame], staged: &[Staged]) -> Result<()> {
         let Some(last) = frames.last() else { return Ok(()) };
-        self.store.apply(frames)?;
-        self.fail_points.reach(FailPoint::AfterApplyingRows);
+        // IMPORTANT: the catalog first: whoever's cut of the rows lacks a dropped table's finds it gone there too.
         for commit in staged.iter().filter(|staged| !staged.catalog.is_empty()) {
             self.system.apply(frames)?;
             self.catalog.apply(&commit.catalog)?;
             self.fail_points.reach(FailPoint::AfterApplyingCatalog);
         }
+        self.store.apply(frames)?;
+        self.fail_points.reach(FailPoint::AfterApplyingRows);
         self.last = Some(last.clone());
         self.unflushed_bytes += frames.iter().map(|frame| frame.as_bytes().len() as u64).sum::<u64>();
         let events: usize = frames.iter().map(Frame::count).sum();

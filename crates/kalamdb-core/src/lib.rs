@@ -40,6 +40,8 @@ mod session;
 mod simulation;
 mod sql;
 mod streams;
+#[cfg(test)]
+mod system_tests;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kalamdb_log::{CommitReceiver, CommitSender, QueueClosed, commit_queue};
 use kalamdb_sql::SystemTables;
-use kalamdb_store::Keyspace;
+use kalamdb_store::{Keyspace, Store};
 use log_format::{ChangeEvent, EncodedEvent, Partition, SchemaVersion, Seq, TableId};
 use tokio::sync::Semaphore;
 
@@ -61,6 +61,7 @@ pub(crate) struct RowCommit {
 pub(crate) struct Planning<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) system: &'a SystemTables,
+    pub(crate) store: &'a Store,
     /// The seq of the first event it will make.
     pub(crate) next_seq: Seq,
     /// Microseconds since 1970.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use log_format::Role;
 use serde_json::json;
 
-use crate::testing::{Kept, root, session};
+use crate::testing::{Kept, cells, root, session};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, ErrorCode, Session, SubscribeRequest};
 
@@ -17,12 +17,6 @@ async fn notes(directory: &tempfile::TempDir) -> (Engine, Session) {
     let engine = open(directory.path());
     ok(&engine, &root(), NOTES, &[]).await;
     (engine, session("ann", Role::User))
-}
-
-/// The cells of a table of text, row by row, without its head.
-fn cells(table: &str) -> Vec<Vec<String>> {
-    let lines = table.lines().filter(|line| line.starts_with('|')).skip(1);
-    lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
 #[tokio::test]

@@ -93,3 +93,9 @@ pub(crate) fn arrived(sink: &Kept, subscription: &mut Subscription) -> Vec<Chang
     frames.sort_by_key(|frame| frame.payload.seq);
     frames
 }
+
+/// The cells of a table of text, row by row, without its head.
+pub(crate) fn cells(table: &str) -> Vec<Vec<String>> {
+    let lines = table.lines().filter(|line| line.starts_with('|')).skip(1);
+    lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}

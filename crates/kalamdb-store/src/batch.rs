@@ -6,7 +6,7 @@ use std::sync::Arc;
 use log_format::{ArchivedChangeEvent as Event, Partition, Seq, TableId};
 use rocksdb::{BoundColumnFamily, WriteBatch};
 
-use crate::counts::{Counters, Delta, delete_table_counts};
+use crate::counts::{Counters, Delta, delete_table_counts, put_truncated_at};
 use crate::error::{Error, Result};
 use crate::keyspace::{
     Keyspace, StoredRow, partition_prefix, prefix_end, stream_key, table_prefix, write_full_key,
@@ -93,7 +93,8 @@ impl<'s> Batch<'s> {
         TableStore { batch: self, rows: PhantomData }
     }
 
-    /// Takes over what one event changes. Events of the catalog change no rows, but for a dropped table.
+    /// Takes over what one event changes. Events of the catalog change no rows, but for a table that is dropped or
+    /// truncated.
     pub(crate) fn apply(&mut self, seq: Seq, commit_time: i64, event: &Event) -> Result<()> {
         match event {
             Event::RowInserted(event) => {
@@ -130,6 +131,11 @@ impl<'s> Batch<'s> {
                 self.counters.evict(self.shared, &partition_prefix(&partition), until)
             }
             Event::TableDropped(event) => self.clear_table(event.table.to_id()),
+            Event::TableTruncated(event) => {
+                let table = event.table.to_id();
+                self.clear_table(table)?;
+                put_truncated_at(self.shared, &mut self.writes, table, seq)
+            }
             _ => Ok(()),
         }
     }

@@ -2,14 +2,14 @@
 //!
 //! The numbers are a projection like the rows: they follow from the events, stand in a column family of their own, and are
 //! written in the batch that writes the rows. A record's key is the prefix of the rows it counts: a partition's, or a
-//! table's alone for all of its partitions. None stands for no rows.
+//! table's alone for all of its partitions. None stands for no rows. Beside them stands which event took all rows of a table.
 //!
 //! Events tell what they add and take away; how many rows an eviction takes is counted over what it takes, once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use log_format::TableId;
+use log_format::{Seq, TableId};
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
 
 use crate::error::{Error, Result};
@@ -317,6 +317,34 @@ pub(crate) fn delete_table_counts(shared: &Shared, writes: &mut WriteBatch, tabl
     let prefix = table_prefix(table);
     writes.delete_range_cf(&shared.counts_family()?, prefix.to_vec(), prefix_end(&prefix));
     Ok(())
+}
+
+/// The key that tells when a table was truncated. No partition's prefix is as short.
+fn truncated_key(table: TableId) -> Vec<u8> {
+    [table_prefix(table).as_slice(), &[0]].concat()
+}
+
+/// Notes, as part of a batch, which event took all rows of a table.
+pub(crate) fn put_truncated_at(
+    shared: &Shared,
+    writes: &mut WriteBatch,
+    table: TableId,
+    seq: Seq,
+) -> Result<()> {
+    writes.put_cf(&shared.counts_family()?, truncated_key(table), seq.get().to_le_bytes());
+    Ok(())
+}
+
+/// The event that last took all rows of a table; zero where none ever did.
+pub(crate) fn truncated_at(shared: &Shared, table: TableId) -> Result<Seq> {
+    let found = shared
+        .database
+        .get_cf(&shared.counts_family()?, truncated_key(table))
+        .map_err(|source| Error::Engine { action: "read when a table was truncated", source })?;
+    found.map_or(Ok(Seq::ZERO), |bytes| {
+        let bytes = bytes.try_into().map_err(|_| Error::Damaged { what: "truncation" })?;
+        Ok(Seq::new(u64::from_le_bytes(bytes)))
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use rocksdb::{
 };
 
 use crate::batch::{Batch, readable};
-use crate::counts::{Counters, Counts, count_all_once};
+use crate::counts::{Counters, Counts, count_all_once, truncated_at};
 use crate::cut::Cut;
 use crate::error::{Error, Result};
 use crate::keyspace::{Keyspace, StoredRow, full_key, partition_prefix, prefix_end, table_prefix};
@@ -210,6 +210,15 @@ impl Store {
     /// Where RocksDB cannot read.
     pub fn table_counts(&self, table: TableId) -> Result<Counts> {
         Counts::read(&self.shared, &table_prefix(table))
+    }
+
+    /// The event that last took all rows of a table at once; zero where none ever did. The log does not tell which rows
+    /// went, so nobody can go on from before it.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn truncated_at(&self, table: TableId) -> Result<Seq> {
+        truncated_at(&self.shared, table)
     }
 
     /// Which event wrote the newest row of this key, and whether that is a tombstone.

@@ -84,6 +84,10 @@ pub(super) fn rows_of_log(frames: &[Frame]) -> Rows {
                     let table = event.table.to_id();
                     rows.retain(|(_, of, _), _| *of != table);
                 }
+                Event::TableTruncated(event) => {
+                    let table = event.table.to_id();
+                    rows.retain(|(_, of, _), _| *of != table);
+                }
                 _ => {}
             }
         }
