@@ -26,6 +26,9 @@ mod fail_points;
 mod functions;
 mod health;
 mod high_keys;
+mod jobs;
+#[cfg(test)]
+mod jobs_tests;
 mod live;
 mod log_keeper;
 mod provider;
@@ -36,6 +39,7 @@ mod requests;
 mod row_tests;
 mod rows;
 mod session;
+mod settings;
 #[cfg(test)]
 mod simulation;
 mod sql;
@@ -59,6 +63,7 @@ pub use crate::changes::{ChangeNames, ChangeRecord, instant};
 pub use crate::engine::{CATALOG_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY};
 pub use crate::error::{Error, ErrorCode, Result};
 pub use crate::functions::role_name;
+pub use crate::jobs::JobRetention;
 pub use crate::live::{
     CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, Sink, Snapshot, SubscribeRequest, Subscription,
     SubscriptionId,

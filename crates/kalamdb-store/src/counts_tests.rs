@@ -121,7 +121,7 @@ fn a_store_without_counts_is_counted_when_it_is_opened() {
     store.apply(&[commit(1, &events), commit(4, &[delete(&one, b"a", b"1")])]).unwrap();
     store
         .write(0, |batch| {
-            delete_table_counts(&store.shared_for_tests(), &mut batch.writes, TABLE)?;
+            delete_table_counts(store.shared(), &mut batch.writes, TABLE)?;
             batch.writes.delete(COUNTED_KEY);
             Ok(())
         })

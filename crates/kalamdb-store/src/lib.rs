@@ -11,6 +11,7 @@ mod counts;
 mod cut;
 mod error;
 mod keyspace;
+mod reclaim;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -20,4 +21,5 @@ pub use crate::counts::Counts;
 pub use crate::cut::{Cut, KeyRange, Scanned};
 pub use crate::error::{Error, Result};
 pub use crate::keyspace::{Keyspace, StoredRow, stream_key};
+pub use crate::reclaim::Reclaimed;
 pub use crate::store::{Store, StoreOptions};

@@ -1,5 +1,6 @@
 //! The store: opening, applying, flushing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,6 +41,8 @@ impl Default for StoreOptions {
 /// What the store and its cuts hold together.
 pub(crate) struct Shared {
     pub(crate) database: Database,
+    /// How many cuts of each seq are held. Locked while one is taken, so that none is overlooked.
+    pub(crate) cuts: Mutex<BTreeMap<Seq, usize>>,
 }
 
 impl Shared {
@@ -119,7 +122,7 @@ impl Store {
             .map(|name| ColumnFamilyDescriptor::new(name, family.clone()));
         let opened = Database::open_cf_descriptors(&database, path, families)
             .map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        let shared = Arc::new(Shared { database: opened });
+        let shared = Arc::new(Shared { database: opened, cuts: Mutex::default() });
         count_all_once(&shared)?;
         let seq = read_applied_seq(|key| shared.database.get(key))?;
         let applied = Mutex::new(Applied { seq, counters: Counters::default() });
@@ -191,9 +194,14 @@ impl Store {
         self.write_counted(&mut applied.counters, bytes, fill)
     }
 
-    #[cfg(test)]
-    pub(crate) fn shared_for_tests(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The seq of the oldest cut that somebody holds.
+    pub fn oldest_cut(&self) -> Option<Seq> {
+        let cuts = self.shared.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        cuts.first_key_value().map(|(seq, _)| *seq)
     }
 
     /// The live rows of a partition.

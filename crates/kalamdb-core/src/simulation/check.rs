@@ -146,11 +146,13 @@ pub(super) fn counts_are_those_of(rows: &Rows, store: &Store, system: &SystemTab
 /// Everything the catalog has, as text.
 fn catalog(system: &SystemTables) -> String {
     format!(
-        "{:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?}",
         system.scan_all_namespaces().unwrap(),
         system.scan_all_tables().unwrap(),
         system.scan_all_table_schemas().unwrap(),
         system.scan_all_users().unwrap(),
+        system.scan_all_storage_locations().unwrap(),
+        system.scan_all_jobs().unwrap(),
     )
 }
 

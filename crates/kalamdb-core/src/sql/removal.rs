@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kalamdb_sql::LiveQueries;
-use log_format::{ChangeEvent, NamespaceId, Role, Table, TableDropped, TableTruncated};
+use log_format::{ChangeEvent, NamespaceId, Role, Table, TableDropped, TableTruncated, UserId};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::jobs::{DROP_TABLE, drop_table_job, job_id};
 use crate::requests::Planning;
 use crate::session::Session;
 use crate::sql::ddl::tolerate;
@@ -35,7 +36,7 @@ pub(crate) async fn drop_namespace(
             reason: "every session begins in it".to_owned(),
         });
     }
-    let id = NamespaceId::new(name);
+    let (id, user) = (NamespaceId::new(name), session.user().clone());
     let live_queries = Arc::clone(engine.live_queries());
     let plan = move |planning: &Planning<'_>| {
         if !planning.catalog.has_namespace(&id) {
@@ -51,12 +52,19 @@ pub(crate) async fn drop_namespace(
         for info in &tables {
             refuse_while_watched(&live_queries, info, "dropped")?;
         }
-        let mut events: Vec<ChangeEvent> = tables.iter().map(|info| table_dropped(info.record())).collect();
+        let mut events = Vec::with_capacity(tables.len() * 2 + 1);
+        for info in &tables {
+            push_drop(planning, &mut events, info.record(), &user)?;
+        }
         events.push(ChangeEvent::NamespaceDropped(Box::new(id)));
         Ok(events)
     };
     let done = tolerate(if_exists, engine.commits().catalog(plan).await)?;
-    let message = if done.is_some() { "dropped" } else { "was not there" };
+    let message = match done.map(|done| done.last_seq.get() - done.first_seq.get()) {
+        None => "was not there",
+        Some(0) => "dropped",
+        Some(_) => "dropped with its tables; their space is freed by jobs (system.jobs)",
+    };
     Ok(StatementResult::done(session, 0, format!("namespace {name} {message}")))
 }
 
@@ -78,17 +86,27 @@ pub(crate) async fn drop_table(
             info.kind_name()
         )));
     }
-    let (id, full_name) = (info.id(), info.full_name());
+    let (id, full_name, user) = (info.id(), info.full_name(), session.user().clone());
     let live_queries = Arc::clone(engine.live_queries());
-    let plan = move |planning: &Planning<'_>| match planning.catalog.by_id(id) {
-        Some(info) => {
-            refuse_while_watched(&live_queries, &info, "dropped")?;
-            Ok(vec![table_dropped(info.record())])
-        }
-        None => Err(Error::TableNotFound { name: info.full_name(), nearest: None }),
+    let plan = move |planning: &Planning<'_>| {
+        let Some(info) = planning.catalog.by_id(id) else {
+            return Err(Error::TableNotFound { name: info.full_name(), nearest: None });
+        };
+        refuse_while_watched(&live_queries, &info, "dropped")?;
+        let mut events = Vec::with_capacity(2);
+        push_drop(planning, &mut events, info.record(), &user)?;
+        Ok(events)
     };
-    tolerate(if_exists, engine.commits().catalog(plan).await)?;
-    Ok(StatementResult::done(session, 0, format!("table {full_name} dropped")))
+    let done = tolerate(if_exists, engine.commits().catalog(plan).await)?;
+    let message = match done {
+        // The job's event is the last of the commit.
+        Some(done) => format!(
+            "table {full_name} dropped; the job {} frees its space",
+            job_id(DROP_TABLE, done.last_seq)
+        ),
+        None => format!("table {full_name} was not there"),
+    };
+    Ok(StatementResult::done(session, 0, message))
 }
 
 /// TRUNCATE: every row of every owner goes, at once and for good.
@@ -115,6 +133,19 @@ pub(crate) async fn truncate(
     engine.commits().catalog(plan).await?;
     let rows = rows.load(Ordering::Relaxed);
     Ok(StatementResult::done(session, rows, format!("table {full_name} truncated: {rows} rows went")))
+}
+
+/// Adds what drops a table: its name, metadata and rows go with the commit, its space with the job.
+fn push_drop(
+    planning: &Planning<'_>,
+    events: &mut Vec<ChangeEvent>,
+    table: &Table,
+    user: &UserId,
+) -> Result<()> {
+    let dropped = planning.next_seq.plus(events.len() as u64);
+    events.push(table_dropped(table));
+    events.push(drop_table_job(planning, events.len(), table, dropped, user)?);
+    Ok(())
 }
 
 fn table_dropped(table: &Table) -> ChangeEvent {
