@@ -10,7 +10,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::catalog::{Job, Namespace, StorageLocation, Table, TableSchema, User};
 use crate::error::{Error, Result};
 use crate::footer::PartitionHash;
-use crate::ids::{NamespaceId, Partition, TableId, UserId};
+use crate::ids::{JobId, NamespaceId, Partition, TableId, UserId};
 
 /// One change of the database. What is not listed here cannot happen to it.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,10 @@ pub enum ChangeEvent {
     JobCreated(Box<Job>),
     /// A job went on or ended.
     JobUpdated(Box<Job>),
+    /// All rows of a table went; the table stays.
+    TableTruncated(Box<TableTruncated>),
+    /// A job that ended is remembered no longer.
+    JobDropped(Box<JobId>),
 }
 
 /// A writer opened the log. Between `previous_end` and this event's seq there is a gap: seqs that may have been
@@ -125,6 +129,17 @@ pub struct StreamEvicted {
 /// A table that is gone, with what a reader needs to say which.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct TableDropped {
+    /// The table.
+    pub table: TableId,
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// Its name.
+    pub name: String,
+}
+
+/// A table that lost all its rows, with what a reader needs to say which.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct TableTruncated {
     /// The table.
     pub table: TableId,
     /// Its namespace.
@@ -303,6 +318,8 @@ impl ArchivedChangeEvent {
             Self::StorageLocationDropped(_) => "StorageLocationDropped",
             Self::JobCreated(_) => "JobCreated",
             Self::JobUpdated(_) => "JobUpdated",
+            Self::TableTruncated(_) => "TableTruncated",
+            Self::JobDropped(_) => "JobDropped",
         }
     }
 }

@@ -22,7 +22,7 @@ pub use crate::catalog::{
 pub use crate::error::{Error, Result};
 pub use crate::event::{
     ArchivedChangeEvent, ChangeEvent, EncodedEvent, EpochStarted, Operation, RowDeleted, RowInserted,
-    RowUpdated, StreamAppended, StreamEvicted, TableDropped,
+    RowUpdated, StreamAppended, StreamEvicted, TableDropped, TableTruncated,
 };
 pub use crate::footer::{
     FOOTER_BYTES_MAX, FOOTER_ENTRIES_MAX, FOOTER_PARTITIONS_MAX, FOOTER_TAIL_BYTES, FooterEntry,

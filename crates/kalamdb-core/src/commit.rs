@@ -6,7 +6,9 @@
 //! it goes on once there is space.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kalamdb_log::{CommitReceiver, Durability, Group, LogWriter};
@@ -20,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::fail_points::{FailPoint, FailPoints};
 use crate::health::Health;
 use crate::high_keys::HighKeys;
+use crate::jobs::JobBell;
 use crate::live::Feed;
 use crate::reply::Reply;
 use crate::requests::{
@@ -54,10 +57,12 @@ pub(crate) struct Sequencer {
     catalog: Arc<Catalog>,
     feed: Arc<Feed>,
     health: Arc<Health>,
+    jobs: Arc<JobBell>,
     queue: CommitReceiver<Request>,
     /// Bytes of log whose effect may be in memory only.
     unflushed_bytes: u64,
     unflushed_bytes_max: u64,
+    flush_asked: Arc<AtomicBool>,
     /// The last commit, which the system tables may not have been told of.
     last: Option<Frame>,
     pending: HashMap<(Arc<Partition>, Vec<u8>), Pending>,
@@ -72,6 +77,7 @@ pub(crate) struct Projections {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) health: Arc<Health>,
+    pub(crate) jobs: Arc<JobBell>,
 }
 
 impl Sequencer {
@@ -90,9 +96,11 @@ impl Sequencer {
             catalog: on.catalog,
             feed: on.feed,
             health: on.health,
+            jobs: on.jobs,
             queue,
             unflushed_bytes: 0,
             unflushed_bytes_max,
+            flush_asked: commits.flush_asked(),
             last: None,
             pending: HashMap::new(),
             high_keys: HighKeys::default(),
@@ -101,10 +109,28 @@ impl Sequencer {
         (sequencer, commits)
     }
 
-    /// Commits until nobody can hand in commits any more, then closes the log.
+    /// Commits until nobody can hand in commits any more, then closes the log. Where it dies over a commit, those who wait
+    /// and those who come after are told so.
     pub(crate) fn run(mut self) {
-        while self.turn(None) {}
-        self.finish();
+        let (queue, health) = (self.queue.clone(), Arc::clone(&self.health));
+        let committing = AssertUnwindSafe(move || {
+            while self.turn(None) {}
+            self.finish();
+        });
+        let Err(panic) = catch_unwind(committing) else { return };
+        health.fail(&Error::panicked(panic.as_ref()));
+        loop {
+            match queue.next_group(GROUP_REQUESTS_MAX, None) {
+                Group::Requests(requests) => {
+                    let reason = health.failure().unwrap_or_default();
+                    for request in requests {
+                        request.reply.send(Err(Error::ReadOnly { reason: reason.clone() }));
+                    }
+                }
+                Group::Idle => {}
+                Group::Closed => return,
+            }
+        }
     }
 
     /// Commits what waits, or what comes first within the time; syncs when it is due. False once nothing can come.
@@ -242,7 +268,8 @@ impl Sequencer {
     fn stage_catalog(&mut self, plan: CatalogPlan) -> Result<(Committed, Vec<ChangeEvent>)> {
         let now = clock::now_micros();
         let next_seq = self.log.next_seq();
-        let events = plan(&Planning { catalog: &self.catalog, system: &self.system, next_seq, now })?;
+        let Self { catalog, system, store, .. } = self;
+        let events = plan(&Planning { catalog, system, store, next_seq, now })?;
         let encoded: Vec<EncodedEvent> = events.iter().map(ChangeEvent::encode).collect::<Result<_, _>>()?;
         let header = self.log.stage(&encoded, now)?;
         Ok((committed(&header), events))
@@ -303,13 +330,14 @@ impl Sequencer {
     /// From here on the commits can be read, and are on their way to those who listen.
     fn apply_and_publish(&mut self, frames: &[Frame], staged: &[Staged]) -> Result<()> {
         let Some(last) = frames.last() else { return Ok(()) };
-        self.store.apply(frames)?;
-        self.fail_points.reach(FailPoint::AfterApplyingRows);
+        // IMPORTANT: the catalog first: whoever's cut of the rows lacks a dropped table's finds it gone there too.
         for commit in staged.iter().filter(|staged| !staged.catalog.is_empty()) {
             self.system.apply(frames)?;
             self.catalog.apply(&commit.catalog)?;
             self.fail_points.reach(FailPoint::AfterApplyingCatalog);
         }
+        self.store.apply(frames)?;
+        self.fail_points.reach(FailPoint::AfterApplyingRows);
         self.last = Some(last.clone());
         self.unflushed_bytes += frames.iter().map(|frame| frame.as_bytes().len() as u64).sum::<u64>();
         let events: usize = frames.iter().map(Frame::count).sum();
@@ -318,12 +346,17 @@ impl Sequencer {
         self.fail_points.reach(FailPoint::BeforePublish);
         self.feed.publish(frames);
         self.fail_points.reach(FailPoint::AfterPublish);
+        let mut events = staged.iter().flat_map(|commit| &commit.catalog);
+        if events.any(|event| matches!(event, ChangeEvent::JobCreated(_))) {
+            self.jobs.ring();
+        }
         Ok(())
     }
 
     /// Bounds what a restart has to replay.
     fn flush_if_due(&mut self) -> Result<()> {
-        if self.unflushed_bytes < self.unflushed_bytes_max {
+        let is_asked = self.flush_asked.swap(false, Ordering::AcqRel);
+        if self.unflushed_bytes < self.unflushed_bytes_max && !is_asked {
             return Ok(());
         }
         self.flush_projections(false)

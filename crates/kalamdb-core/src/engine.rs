@@ -1,6 +1,7 @@
 //! The engine: opening, replay, and what the server calls.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -29,12 +30,14 @@ use crate::error::{Error, Result};
 use crate::fail_points::FailPoints;
 use crate::functions::Snowflakes;
 use crate::health::Health;
+use crate::jobs::{JobBell, JobRetention, JobRunner};
 use crate::live::{self, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
 use crate::log_keeper::LogKeeper;
 use crate::provider::CATALOG;
 use crate::replay::{Replayed, replay};
 use crate::requests::{Commits, Committed, Planning};
 use crate::session::{DEFAULT_NAMESPACE, Session};
+use crate::settings::{Setting, settings_of};
 use crate::sql::{self, Executed, Plans};
 use crate::streams::{Stop, StreamKeeper};
 use crate::table::TableInfo;
@@ -67,6 +70,8 @@ pub struct EngineOptions {
     pub store: StoreOptions,
     /// How much of the log is kept beyond what is needed.
     pub retention: Retention,
+    /// How long jobs that ended are remembered.
+    pub job_retention: JobRetention,
     /// What the log is on: the operating system's files, but for tests.
     pub log_disk: Arc<dyn Disk>,
 }
@@ -84,6 +89,7 @@ impl EngineOptions {
             query_bytes_max: 1 << 30,
             store: StoreOptions::default(),
             retention: Retention::default(),
+            job_retention: JobRetention::default(),
             log_disk: Arc::new(RealDisk),
         }
     }
@@ -127,6 +133,8 @@ struct Shared {
     plans: Plans,
     next_subscription: AtomicU64,
     stop: Arc<Stop>,
+    jobs: Arc<JobBell>,
+    settings: Vec<Setting>,
     /// None once the engine is closed: nobody can hand in commits then, and the sequencer ends.
     commits: RwLock<Option<Commits>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -138,21 +146,18 @@ pub(crate) struct Workers {
     pub(crate) router: Arc<Router>,
     pub(crate) keeper: StreamKeeper,
     pub(crate) log_keeper: LogKeeper,
-    health: Arc<Health>,
+    pub(crate) jobs: JobRunner,
 }
 
 impl Workers {
     fn start(self) -> Result<Vec<JoinHandle<()>>> {
-        let Self { sequencer, router, keeper, log_keeper, health } = self;
+        let Self { sequencer, router, keeper, log_keeper, jobs } = self;
         Ok(vec![
-            spawn("sequencer", move || {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| sequencer.run())) {
-                    health.fail(&Error::panicked(panic.as_ref()));
-                }
-            })?,
+            spawn("sequencer", move || sequencer.run())?,
             spawn("live-router", move || router.run())?,
             spawn("stream-keeper", move || keeper.run())?,
             spawn("log-keeper", move || log_keeper.run())?,
+            spawn("job-runner", move || jobs.run())?,
         ])
     }
 }
@@ -175,8 +180,12 @@ impl Engine {
     /// # Errors
     /// Where the directory cannot be used, is in use, or contradicts itself.
     pub fn open(options: EngineOptions) -> Result<(Self, Opened)> {
+        Self::open_on(options, Machine::default())
+    }
+
+    pub(crate) fn open_on(options: EngineOptions, machine: Machine) -> Result<(Self, Opened)> {
         let root_password = options.root_password.clone();
-        let (engine, workers, mut opened) = Self::assemble(options, Machine::default())?;
+        let (engine, workers, mut opened) = Self::assemble(options, machine)?;
         *engine.shared.threads.lock().unwrap_or_else(PoisonError::into_inner) = workers.start()?;
         opened.root_password = engine.begin(root_password)?;
         Ok((engine, opened))
@@ -184,6 +193,7 @@ impl Engine {
 
     /// Opens a database whose threads have not begun yet: nothing is committed before they do.
     pub(crate) fn assemble(options: EngineOptions, machine: Machine) -> Result<(Self, Workers, Opened)> {
+        let settings = settings_of(&options);
         let log_dir = LogDirectory::new(options.log_disk, options.data_dir.join(LOG_DIRECTORY));
         let log_options = LogOptions {
             segment_bytes: options.segment_bytes,
@@ -208,9 +218,12 @@ impl Engine {
             catalog: Arc::clone(&catalog),
             feed: Arc::clone(&feed),
             health: Arc::clone(&health),
+            jobs: Arc::default(),
         };
+        let bell = Arc::clone(&projections.jobs);
+        let fail_points = machine.fail_points;
         let (sequencer, commits) =
-            Sequencer::new(log, projections, options.unflushed_bytes_max, machine.fail_points);
+            Sequencer::new(log, projections, options.unflushed_bytes_max, fail_points.clone());
         let stop = Arc::new(Stop::default());
         let keeper = StreamKeeper {
             feed,
@@ -227,13 +240,16 @@ impl Engine {
             system: Arc::clone(&system),
             stop: Arc::clone(&stop),
         };
-        let workers = Workers {
-            sequencer,
-            router: Arc::clone(&router),
-            keeper,
-            log_keeper,
-            health: Arc::clone(&health),
+        let jobs = JobRunner {
+            store: Arc::clone(&store),
+            system: Arc::clone(&system),
+            commits: commits.clone(),
+            bell: Arc::clone(&bell),
+            retention: options.job_retention,
+            fail_points,
+            begun: HashSet::new(),
         };
+        let workers = Workers { sequencer, router: Arc::clone(&router), keeper, log_keeper, jobs };
         let shared = Shared {
             data_dir: options.data_dir,
             store,
@@ -247,6 +263,8 @@ impl Engine {
             plans: Plans::default(),
             next_subscription: AtomicU64::new(1),
             stop,
+            jobs: bell,
+            settings,
             commits: RwLock::new(Some(commits)),
             threads: Mutex::new(Vec::new()),
         };
@@ -288,6 +306,7 @@ impl Engine {
     /// Takes no more writes, ends all subscriptions, flushes the projections, closes the log. Blocks until that is done.
     pub fn close(self) {
         self.shared.stop.stop();
+        self.shared.jobs.stop();
         drop(self.shared.commits.write().unwrap_or_else(PoisonError::into_inner).take());
         let threads =
             std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -295,6 +314,8 @@ impl Engine {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine panicked");
             }
+            // The first is the sequencer: a dead one has told nobody that it ended.
+            self.shared.router.feed().close();
         }
     }
 
@@ -376,6 +397,11 @@ impl Engine {
 
     pub(crate) fn system(&self) -> &SystemTables {
         &self.shared.system
+    }
+
+    /// What it runs with.
+    pub(crate) fn settings(&self) -> &[Setting] {
+        &self.shared.settings
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {

@@ -178,6 +178,18 @@ pub enum Error {
         /// Who uses it.
         reason: String,
     },
+    /// Live queries watch it.
+    #[error("{table} cannot be {action}: {count} live queries watch it: {ids}; it goes once they have ended")]
+    Watched {
+        /// The table.
+        table: String,
+        /// What cannot be done to it.
+        action: &'static str,
+        /// How many.
+        count: usize,
+        /// Some of them, by their ids in `system.live_queries`.
+        ids: String,
+    },
     /// Not allowed.
     #[error("{user} may not {action}; it takes the role {needed}")]
     PermissionDenied {
@@ -381,6 +393,7 @@ impl Error {
             Self::PermissionDenied { .. } => ErrorCode::PermissionDenied,
             Self::Unauthorized => ErrorCode::Unauthorized,
             Self::InUse { .. }
+            | Self::Watched { .. }
             | Self::DuplicateKey { .. }
             | Self::KeyTwice { .. }
             | Self::Constraint { .. }

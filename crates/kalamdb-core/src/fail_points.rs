@@ -18,6 +18,9 @@ pub(crate) enum FailPoint {
     BeforeFlush,
     BetweenFlushes,
     AfterFlush,
+    BeforeJobWorks,
+    AfterSpaceFreed,
+    AfterJobWorked,
 }
 
 /// Who steps in, if somebody does.

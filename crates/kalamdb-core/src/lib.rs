@@ -28,6 +28,9 @@ mod fast_path_tests;
 mod functions;
 mod health;
 mod high_keys;
+mod jobs;
+#[cfg(test)]
+mod jobs_tests;
 mod live;
 mod log_keeper;
 mod provider;
@@ -38,10 +41,13 @@ mod requests;
 mod row_tests;
 mod rows;
 mod session;
+mod settings;
 #[cfg(test)]
 mod simulation;
 mod sql;
 mod streams;
+#[cfg(test)]
+mod system_tests;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -62,6 +68,7 @@ pub use crate::changes::{ChangeNames, ChangeRecord, instant};
 pub use crate::engine::{CATALOG_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY};
 pub use crate::error::{Error, ErrorCode, Position, Result};
 pub use crate::functions::role_name;
+pub use crate::jobs::JobRetention;
 pub use crate::live::{
     CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, Sink, Snapshot, SubscribeRequest, Subscription,
     SubscriptionId,

@@ -1,10 +1,11 @@
 //! What writers hand in to the sequencer, and the queue it waits in.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kalamdb_log::{CommitReceiver, CommitSender, QueueClosed, commit_queue};
 use kalamdb_sql::SystemTables;
-use kalamdb_store::Keyspace;
+use kalamdb_store::{Keyspace, Store};
 use log_format::{ChangeEvent, EncodedEvent, Partition, SchemaVersion, Seq, TableId};
 use tokio::sync::Semaphore;
 
@@ -72,6 +73,7 @@ pub(crate) struct RowCommit {
 pub(crate) struct Planning<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) system: &'a SystemTables,
+    pub(crate) store: &'a Store,
     /// The seq of the first event it will make.
     pub(crate) next_seq: Seq,
     /// Microseconds since 1970.
@@ -96,13 +98,26 @@ pub(crate) struct Request {
 pub(crate) struct Commits {
     sender: CommitSender<Request>,
     room: Arc<Semaphore>,
+    /// Set where the projections are to be flushed with the next commit, however little there is.
+    flush_asked: Arc<AtomicBool>,
 }
 
 impl Commits {
     /// A queue: the way in, and the end that the sequencer takes from.
     pub(crate) fn new() -> (Self, CommitReceiver<Request>) {
         let (sender, queue) = commit_queue(QUEUE_CAPACITY);
-        (Self { sender, room: Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize)) }, queue)
+        let room = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));
+        (Self { sender, room, flush_asked: Arc::default() }, queue)
+    }
+
+    /// Has the projections put into files with the next commit: in the background, as always.
+    pub(crate) fn ask_for_flush(&self) {
+        self.flush_asked.store(true, Ordering::Release);
+    }
+
+    /// What [`Commits::ask_for_flush`] sets.
+    pub(crate) fn flush_asked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flush_asked)
     }
 
     /// Commits rows and waits until they count as written.

@@ -95,9 +95,15 @@ impl StreamKeeper {
         };
         for frame in frames {
             for (seq, event) in frame.events() {
-                if let Event::StreamAppended(event) = event? {
-                    let rows = held.entry(event.partition.to_partition()).or_default();
-                    rows.push_back((frame.header().fields.commit_time, seq));
+                match event? {
+                    Event::StreamAppended(event) => {
+                        let rows = held.entry(event.partition.to_partition()).or_default();
+                        rows.push_back((frame.header().fields.commit_time, seq));
+                    }
+                    Event::TableTruncated(event) => {
+                        held.retain(|partition, _| partition.table != event.table.to_id());
+                    }
+                    _ => {}
                 }
             }
             *position = frame.last_seq();

@@ -15,11 +15,21 @@ pub(crate) struct Kept {
     frames: Mutex<Vec<ChangeFrame>>,
     room: usize,
     lagging: Mutex<bool>,
+    is_ended: Mutex<bool>,
 }
 
 impl Kept {
     pub(crate) fn with_room(room: usize) -> Arc<Self> {
-        Arc::new(Self { frames: Mutex::new(Vec::new()), room, lagging: Mutex::new(false) })
+        Arc::new(Self {
+            frames: Mutex::new(Vec::new()),
+            room,
+            lagging: Mutex::new(false),
+            is_ended: Mutex::new(false),
+        })
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        *self.is_ended.lock().unwrap()
     }
 
     pub(crate) fn take(&self) -> Vec<ChangeFrame> {
@@ -41,7 +51,9 @@ impl Sink for Kept {
         *self.lagging.lock().unwrap() = true;
     }
 
-    fn ended(&self, _: SubscriptionId, _: Error) {}
+    fn ended(&self, _: SubscriptionId, _: Error) {
+        *self.is_ended.lock().unwrap() = true;
+    }
 }
 
 pub(crate) fn session(user: &str, role: Role) -> Session {

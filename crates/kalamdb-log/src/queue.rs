@@ -39,10 +39,16 @@ impl<T> Clone for CommitSender<T> {
     }
 }
 
-/// Where the sequencer takes them.
+/// Where the sequencer takes them. A clone takes from the same queue: what is in it when the last one goes is nobody's.
 #[derive(Debug)]
 pub struct CommitReceiver<T> {
     receiver: Receiver<T>,
+}
+
+impl<T> Clone for CommitReceiver<T> {
+    fn clone(&self) -> Self {
+        Self { receiver: self.receiver.clone() }
+    }
 }
 
 /// A queue that holds `capacity` requests; the next sender waits.

@@ -1,8 +1,8 @@
 //! Writing: the typed calls on a batch. A batch exists only inside [`crate::SystemTables::apply`].
 
 use log_format::{
-    ChangeEvent, Job, Namespace, NamespaceId, Record, StorageLocation, Table, TableId, TableSchema, User,
-    UserId,
+    ChangeEvent, Job, JobId, Namespace, NamespaceId, Record, StorageLocation, Table, TableId, TableSchema,
+    User, UserId,
 };
 use rocksdb::WriteBatch;
 
@@ -47,12 +47,14 @@ impl<'s> Batch<'s> {
             ChangeEvent::StorageLocationDropped(name) => self.delete_storage_location(name),
             ChangeEvent::JobCreated(record) => self.insert_job(record),
             ChangeEvent::JobUpdated(record) => self.update_job(record),
+            ChangeEvent::JobDropped(id) => self.delete_job(id),
             ChangeEvent::EpochStarted(_)
             | ChangeEvent::RowInserted(_)
             | ChangeEvent::RowUpdated(_)
             | ChangeEvent::RowDeleted(_)
             | ChangeEvent::StreamAppended(_)
-            | ChangeEvent::StreamEvicted(_) => Ok(()),
+            | ChangeEvent::StreamEvicted(_)
+            | ChangeEvent::TableTruncated(_) => Ok(()),
         }
     }
 
@@ -150,6 +152,14 @@ impl Batch<'_> {
     /// Where the store is damaged.
     pub fn delete_storage_location(&mut self, name: &str) -> Result<()> {
         self.delete(SystemTable::StorageLocations, name.as_bytes())
+    }
+
+    /// Removes a job.
+    ///
+    /// # Errors
+    /// Where the store is damaged.
+    pub fn delete_job(&mut self, id: &JobId) -> Result<()> {
+        self.delete(SystemTable::Jobs, id.as_str().as_bytes())
     }
 }
 

@@ -99,7 +99,7 @@ fn storage_locations_are_inserted_updated_and_deleted() {
 }
 
 #[test]
-fn jobs_are_inserted_and_updated() {
+fn jobs_are_inserted_updated_and_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let system = open(dir.path());
     write(&system, |batch| batch.insert_job(&job("b", JobStatus::Queued)));
@@ -110,4 +110,10 @@ fn jobs_are_inserted_and_updated() {
         system.scan_all_jobs().unwrap(),
         [job("a", JobStatus::Queued), job("b", JobStatus::Completed)]
     );
+    assert_eq!(
+        system.get_job(&job("b", JobStatus::Queued).id).unwrap(),
+        Some(job("b", JobStatus::Completed))
+    );
+    write(&system, |batch| batch.delete_job(&job("a", JobStatus::Queued).id));
+    assert_eq!(system.scan_all_jobs().unwrap(), [job("b", JobStatus::Completed)]);
 }

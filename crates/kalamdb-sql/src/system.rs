@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log_format::{
-    ArchivedChangeEvent as Event, Frame, Job, Namespace, NamespaceId, Operation, Record, SchemaVersion, Seq,
-    StorageLocation, Table, TableId, TableSchema, User, UserId,
+    ArchivedChangeEvent as Event, Frame, Job, JobId, Namespace, NamespaceId, Operation, Record,
+    SchemaVersion, Seq, StorageLocation, Table, TableId, TableSchema, User, UserId,
 };
 use rocksdb::{
     BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, Direction, FlushOptions, IteratorMode,
@@ -247,6 +247,14 @@ impl SystemTables {
     /// Where the record cannot be read.
     pub fn get_storage_location(&self, name: &str) -> Result<Option<StorageLocation>> {
         self.get(SystemTable::StorageLocations, name.as_bytes())
+    }
+
+    /// The job with this id.
+    ///
+    /// # Errors
+    /// Where the record cannot be read.
+    pub fn get_job(&self, id: &JobId) -> Result<Option<Job>> {
+        self.get(SystemTable::Jobs, id.as_str().as_bytes())
     }
 
     /// All namespaces, by name.

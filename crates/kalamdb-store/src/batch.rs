@@ -6,6 +6,7 @@ use std::sync::Arc;
 use log_format::{ArchivedChangeEvent as Event, Partition, Seq, TableId};
 use rocksdb::{BoundColumnFamily, WriteBatch};
 
+use crate::counts::{Counters, Delta, delete_table_counts, put_truncated_at};
 use crate::error::{Error, Result};
 use crate::keyspace::{
     Keyspace, StoredRow, partition_prefix, prefix_end, stream_key, table_prefix, write_full_key,
@@ -14,7 +15,9 @@ use crate::store::Shared;
 
 /// What one group of commits changes, written all at once.
 pub struct Batch<'s> {
+    shared: &'s Shared,
     families: [Arc<BoundColumnFamily<'s>>; 3],
+    counters: &'s mut Counters,
     pub(crate) writes: WriteBatch,
     /// Where keys and values are put together, so that a row costs no allocation of its own.
     key: Vec<u8>,
@@ -62,11 +65,17 @@ pub type StreamTableStore<'b, 's> = TableStore<'b, 's, StreamRows>;
 
 impl<'s> Batch<'s> {
     /// An empty batch with room for about that many bytes.
-    pub(crate) fn new(shared: &'s Shared, bytes: usize) -> Result<Self> {
+    pub(crate) fn new(shared: &'s Shared, counters: &'s mut Counters, bytes: usize) -> Result<Self> {
         let [user, shared_rows, stream] = Keyspace::ALL;
         let families = [shared.family(user)?, shared.family(shared_rows)?, shared.family(stream)?];
         let writes = WriteBatch::with_capacity_bytes(bytes);
-        Ok(Self { families, writes, key: Vec::new(), value: Vec::new() })
+        Ok(Self { shared, families, counters, writes, key: Vec::new(), value: Vec::new() })
+    }
+
+    /// All there is to write, counts included.
+    pub(crate) fn finish(mut self) -> Result<WriteBatch> {
+        self.counters.write(self.shared, &mut self.writes)?;
+        Ok(self.writes)
     }
 
     /// Rows of USER tables.
@@ -84,14 +93,18 @@ impl<'s> Batch<'s> {
         TableStore { batch: self, rows: PhantomData }
     }
 
-    /// Takes over what one event changes. Events of the catalog change no rows, but for a dropped table.
-    pub(crate) fn apply(&mut self, seq: Seq, commit_time: i64, event: &Event) {
+    /// Takes over what one event changes. Events of the catalog change no rows, but for a table that is dropped or
+    /// truncated.
+    pub(crate) fn apply(&mut self, seq: Seq, commit_time: i64, event: &Event) -> Result<()> {
         match event {
             Event::RowInserted(event) => {
                 self.put_row(&event.partition.to_partition(), &event.key, seq, commit_time, &event.row);
+                self.count(&event.key, Delta::of_row(1, &event.row))
             }
             Event::RowUpdated(event) => {
                 self.put_row(&event.partition.to_partition(), &event.key, seq, commit_time, &event.new);
+                let (old, new) = (Delta::of_row(1, &event.old), Delta::of_row(1, &event.new));
+                self.count(&event.key, Delta { rows: 0, bytes: new.bytes - old.bytes })
             }
             Event::RowDeleted(event) => {
                 let partition = event.partition.to_partition();
@@ -100,24 +113,46 @@ impl<'s> Batch<'s> {
                     Some(_) => self.users().put(&partition, &event.key, &tombstone),
                     None => self.shared().put(&partition, &event.key, &tombstone),
                 }
+                self.count(&event.key, Delta::of_row(-1, &event.old))
             }
             Event::StreamAppended(event) => {
                 let row = StoredRow { seq, updated: commit_time, deleted: false, row: &event.row };
-                self.streams().put(&event.partition.to_partition(), &stream_key(commit_time, seq), &row);
+                let key = stream_key(commit_time, seq);
+                self.streams().put(&event.partition.to_partition(), &key, &row);
+                let Self { shared, counters, key: full, .. } = self;
+                counters.append(shared, partition_part(full, &key), key, &event.row)
             }
-            Event::StreamEvicted(event) => self.streams().evict_older_than(
-                &event.partition.to_partition(),
-                event.before_time.to_native(),
-                Seq::new(event.before_seq.to_native()),
-            ),
-            Event::TableDropped(event) => {
+            Event::StreamEvicted(event) => {
+                let (before_time, before_seq) =
+                    (event.before_time.to_native(), Seq::new(event.before_seq.to_native()));
+                let partition = event.partition.to_partition();
+                self.streams().evict_older_than(&partition, before_time, before_seq);
+                let until = stream_key(before_time, before_seq);
+                self.counters.evict(self.shared, &partition_prefix(&partition), until)
+            }
+            Event::TableDropped(event) => self.clear_table(event.table.to_id()),
+            Event::TableTruncated(event) => {
                 let table = event.table.to_id();
-                self.users().drop_table(table);
-                self.shared().drop_table(table);
-                self.streams().drop_table(table);
+                self.clear_table(table)?;
+                put_truncated_at(self.shared, &mut self.writes, table, seq)
             }
-            _ => {}
+            _ => Ok(()),
         }
+    }
+
+    /// Counts the row that was put last, whose row key is this.
+    fn count(&mut self, key: &[u8], delta: Delta) -> Result<()> {
+        let Self { shared, counters, key: full, .. } = self;
+        counters.add(shared, partition_part(full, key), delta)
+    }
+
+    /// No row of a table is left, whatever its kind.
+    fn clear_table(&mut self, table: TableId) -> Result<()> {
+        self.users().drop_table(table);
+        self.shared().drop_table(table);
+        self.streams().drop_table(table);
+        self.counters.clear(table);
+        delete_table_counts(self.shared, &mut self.writes, table)
     }
 
     fn put_row(&mut self, partition: &Partition, key: &[u8], seq: Seq, updated: i64, row: &[u8]) {
@@ -127,6 +162,11 @@ impl<'s> Batch<'s> {
             None => self.shared().put(partition, key, &row),
         }
     }
+}
+
+/// The part of a row's key that its partition makes up.
+fn partition_part<'k>(full: &'k [u8], key: &[u8]) -> &'k [u8] {
+    full.get(..full.len() - key.len()).unwrap_or_default()
 }
 
 impl<'s, R: Rows> TableStore<'_, 's, R> {

@@ -5,7 +5,7 @@
 
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use log_format::{Partition, Seq, TableId, UserId};
 use rocksdb::{Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
@@ -74,12 +74,21 @@ impl Drop for Cut {
         // SAFETY: `snapshot` is dropped here and nowhere else, and is not used again. `shared`, which owns the database
         // that the snapshot points into, is a field and so is dropped only after this body.
         unsafe { ManuallyDrop::drop(&mut self.snapshot) }
+        let mut cuts = self.shared.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = cuts.get_mut(&self.seq) {
+            *held -= 1;
+            if *held == 0 {
+                cuts.remove(&self.seq);
+            }
+        }
     }
 }
 
 impl Cut {
     #[expect(unsafe_code, reason = "the proof stands beside it")]
     pub(crate) fn take(shared: &Arc<Shared>) -> Result<Self> {
+        // IMPORTANT: held from before the snapshot until it is listed: who asks for the oldest cut misses none.
+        let mut cuts = shared.cuts.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = shared.database.snapshot();
         // SAFETY: only the lifetime changes. The snapshot borrows `shared.database`, which stands inside an `Arc`'s
         // allocation and so does not move; this struct holds a clone of that `Arc` for as long as the snapshot, and drops
@@ -90,10 +99,9 @@ impl Cut {
                 SnapshotWithThreadMode<'static, Database>,
             >(snapshot)
         };
-        let mut cut =
-            Self { seq: Seq::ZERO, snapshot: ManuallyDrop::new(snapshot), shared: Arc::clone(shared) };
-        cut.seq = read_applied_seq(|key| cut.snapshot.get(key))?;
-        Ok(cut)
+        let seq = read_applied_seq(|key| snapshot.get(key))?;
+        *cuts.entry(seq).or_default() += 1;
+        Ok(Self { seq, snapshot: ManuallyDrop::new(snapshot), shared: Arc::clone(shared) })
     }
 
     /// The last event the cut contains.

@@ -6,7 +6,7 @@
 //!
 //! A value is `seq (u64) · commit time (i64) · flags (u8)`, little-endian, then the row's bytes as the event held them.
 
-use log_format::{Partition, Seq, TableId, escape_bytes};
+use log_format::{Partition, Seq, TableId, escape_bytes, unescape_bytes};
 
 use crate::error::{Error, Result};
 
@@ -61,6 +61,25 @@ pub(crate) fn write_full_key(full: &mut Vec<u8>, partition: &Partition, key: &[u
     full.extend_from_slice(&table_prefix(partition.table));
     escape_bytes(full, user.as_bytes());
     full.extend_from_slice(key);
+}
+
+/// The table whose rows' keys begin with this prefix, where it is long enough to tell.
+pub(crate) fn table_of_prefix(prefix: &[u8]) -> Option<TableId> {
+    prefix.split_first_chunk::<8>().map(|(table, _)| TableId::new(u64::from_be_bytes(*table)))
+}
+
+/// The table of a row's key, and the prefix of its partition.
+pub(crate) fn partition_of_key(key: &[u8]) -> Result<(TableId, &[u8])> {
+    const DAMAGED: Error = Error::Damaged { what: "row key" };
+    let (table, rest) = key.split_first_chunk::<8>().ok_or(DAMAGED)?;
+    let (_, user) = unescape_bytes(rest).map_err(|_| DAMAGED)?;
+    let prefix = key.get(..table.len() + user).ok_or(DAMAGED)?;
+    Ok((TableId::new(u64::from_be_bytes(*table)), prefix))
+}
+
+/// How many bytes the row of a stored value has.
+pub(crate) fn row_bytes(value: &[u8]) -> Result<usize> {
+    value.len().checked_sub(VALUE_HEADER_BYTES).ok_or(Error::Damaged { what: "row" })
 }
 
 /// The least key greater than every key with this prefix; empty where there is none.

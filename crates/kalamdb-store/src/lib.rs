@@ -7,15 +7,19 @@
 //! Knows partitions, keys and row bytes. Does not know SQL, schemas, sessions or subscriptions.
 
 mod batch;
+mod counts;
 mod cut;
 mod error;
 mod keyspace;
+mod reclaim;
 mod store;
 #[cfg(test)]
 mod testing;
 
 pub use crate::batch::{Batch, SharedTableStore, StreamTableStore, TableStore, UserTableStore};
+pub use crate::counts::Counts;
 pub use crate::cut::{Cut, KeyRange, Scanned};
 pub use crate::error::{Error, Result};
 pub use crate::keyspace::{Keyspace, StoredRow, stream_key};
+pub use crate::reclaim::Reclaimed;
 pub use crate::store::{Store, StoreOptions};

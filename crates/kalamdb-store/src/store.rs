@@ -1,23 +1,26 @@
 //! The store: opening, applying, flushing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use log_format::{Frame, Partition, Seq};
+use log_format::{Frame, Partition, Seq, TableId};
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions,
-    MultiThreaded, Options, ReadOptions, ReadTier, WriteOptions,
+    MultiThreaded, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use crate::batch::{Batch, readable};
+use crate::counts::{Counters, Counts, count_all_once, truncated_at};
 use crate::cut::Cut;
 use crate::error::{Error, Result};
-use crate::keyspace::{Keyspace, StoredRow, full_key, partition_prefix, prefix_end};
+use crate::keyspace::{Keyspace, StoredRow, full_key, partition_prefix, prefix_end, table_prefix};
 
 pub(crate) type Database = DBWithThreadMode<MultiThreaded>;
 
 const APPLIED_SEQ_KEY: &[u8] = b"applied_seq";
 const DEFAULT_FAMILY: &str = "default";
+const COUNTS_FAMILY: &str = "row_counts";
 
 /// How much memory the store may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +41,41 @@ impl Default for StoreOptions {
 /// What the store and its cuts hold together.
 pub(crate) struct Shared {
     pub(crate) database: Database,
+    /// How many cuts of each seq are held. Locked while one is taken, so that none is overlooked.
+    pub(crate) cuts: Mutex<BTreeMap<Seq, usize>>,
 }
 
 impl Shared {
     pub(crate) fn family(&self, keyspace: Keyspace) -> Result<Arc<BoundColumnFamily<'_>>> {
         self.database.cf_handle(keyspace.column_family()).ok_or(Error::Damaged { what: "column family" })
     }
+
+    pub(crate) fn counts_family(&self) -> Result<Arc<BoundColumnFamily<'_>>> {
+        self.database.cf_handle(COUNTS_FAMILY).ok_or(Error::Damaged { what: "column family" })
+    }
+
+    /// Writes a batch. The log is the only write-ahead log.
+    pub(crate) fn write(&self, writes: WriteBatch) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.database
+            .write_opt(writes, &options)
+            .map_err(|source| Error::Engine { action: "apply a commit", source })
+    }
+}
+
+/// What the one who applies knows.
+struct Applied {
+    /// The last event that was applied.
+    seq: Seq,
+    counters: Counters,
 }
 
 /// The hot tier of one database.
 pub struct Store {
     shared: Arc<Shared>,
+    // Held for as long as commits are applied; nobody else wants it.
+    applied: Mutex<Applied>,
     path: PathBuf,
 }
 
@@ -91,10 +118,15 @@ impl Store {
         family.set_level_compaction_dynamic_level_bytes(true);
         let families = std::iter::once(DEFAULT_FAMILY)
             .chain(Keyspace::ALL.map(Keyspace::column_family))
+            .chain([COUNTS_FAMILY])
             .map(|name| ColumnFamilyDescriptor::new(name, family.clone()));
         let opened = Database::open_cf_descriptors(&database, path, families)
             .map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        Ok(Self { shared: Arc::new(Shared { database: opened }), path: path.to_owned() })
+        let shared = Arc::new(Shared { database: opened, cuts: Mutex::default() });
+        count_all_once(&shared)?;
+        let seq = read_applied_seq(|key| shared.database.get(key))?;
+        let applied = Mutex::new(Applied { seq, counters: Counters::default() });
+        Ok(Self { shared, applied, path: path.to_owned() })
     }
 
     /// The last event whose effect is in the files: what a crash leaves.
@@ -115,36 +147,86 @@ impl Store {
         read_applied_seq(|key| self.shared.database.get(key))
     }
 
-    /// Applies commits that follow those already applied, in order, as one write. Applying the same commits again
-    /// changes nothing.
+    /// Applies commits in order, as one write. Those that were applied before are passed over.
     ///
     /// # Errors
     /// Where an event cannot be read or RocksDB cannot write; nothing is then applied.
     pub fn apply(&self, commits: &[Frame]) -> Result<()> {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let first_new = commits.iter().position(|commit| commit.last_seq() > applied.seq);
+        let commits = first_new.and_then(|first| commits.get(first..)).unwrap_or_default();
         let Some(last) = commits.last() else { return Ok(()) };
         let bytes = commits.iter().map(|commit| commit.as_bytes().len()).sum();
-        self.write(bytes, |batch| {
+        let written = self.write_counted(&mut applied.counters, bytes, |batch| {
             for commit in commits {
                 for (seq, event) in commit.events() {
-                    batch.apply(seq, commit.header().fields.commit_time, readable(seq, event)?);
+                    batch.apply(seq, commit.header().fields.commit_time, readable(seq, event)?)?;
                 }
             }
             batch.writes.put(APPLIED_SEQ_KEY, last.last_seq().get().to_le_bytes());
             Ok(())
-        })
+        });
+        if written.is_ok() {
+            applied.seq = last.last_seq();
+        }
+        written
     }
 
-    /// Writes what `fill` puts into a batch of about that many bytes, all of it or nothing. The log is the only
-    /// write-ahead log.
+    /// Writes what `fill` puts into a batch of about that many bytes, all of it or nothing.
+    fn write_counted(
+        &self,
+        counters: &mut Counters,
+        bytes: usize,
+        fill: impl FnOnce(&mut Batch<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut batch = Batch::new(&self.shared, &mut *counters, bytes)?;
+        let written = fill(&mut batch).and_then(|()| batch.finish()).and_then(|it| self.shared.write(it));
+        if written.is_err() {
+            counters.forget();
+        }
+        written
+    }
+
+    /// As [`Store::apply`] writes, without commits.
+    #[cfg(test)]
     pub(crate) fn write(&self, bytes: usize, fill: impl FnOnce(&mut Batch<'_>) -> Result<()>) -> Result<()> {
-        let mut batch = Batch::new(&self.shared, bytes)?;
-        fill(&mut batch)?;
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.shared
-            .database
-            .write_opt(batch.writes, &options)
-            .map_err(|source| Error::Engine { action: "apply a commit", source })
+        let mut applied = self.applied.lock().unwrap();
+        self.write_counted(&mut applied.counters, bytes, fill)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The seq of the oldest cut that somebody holds.
+    pub fn oldest_cut(&self) -> Option<Seq> {
+        let cuts = self.shared.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        cuts.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    /// The live rows of a partition.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn counts(&self, partition: &Partition) -> Result<Counts> {
+        Counts::read(&self.shared, &partition_prefix(partition))
+    }
+
+    /// The live rows of all partitions of a table.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn table_counts(&self, table: TableId) -> Result<Counts> {
+        Counts::read(&self.shared, &table_prefix(table))
+    }
+
+    /// The event that last took all rows of a table at once; zero where none ever did. The log does not tell which rows
+    /// went, so nobody can go on from before it.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read.
+    pub fn truncated_at(&self, table: TableId) -> Result<Seq> {
+        truncated_at(&self.shared, table)
     }
 
     /// Which event wrote the newest row of this key, and whether that is a tombstone.
@@ -204,10 +286,11 @@ impl Store {
     pub fn flush(&self, wait: bool) -> Result<()> {
         let mut options = FlushOptions::default();
         options.set_wait(wait);
-        let mut families = Vec::with_capacity(4);
+        let mut families = Vec::with_capacity(5);
         for keyspace in Keyspace::ALL {
             families.push(self.shared.family(keyspace)?);
         }
+        families.push(self.shared.counts_family()?);
         families.extend(self.shared.database.cf_handle(DEFAULT_FAMILY));
         self.shared
             .database

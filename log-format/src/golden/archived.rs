@@ -18,7 +18,7 @@ use crate::catalog::{
 };
 use crate::event::{
     ArchivedChangeEvent, ArchivedEpochStarted, ArchivedRowDeleted, ArchivedRowInserted, ArchivedRowUpdated,
-    ArchivedStreamAppended, ArchivedStreamEvicted, ArchivedTableDropped,
+    ArchivedStreamAppended, ArchivedStreamEvicted, ArchivedTableDropped, ArchivedTableTruncated,
 };
 use crate::ids::ArchivedPartition;
 use crate::value::ArchivedDataType;
@@ -50,6 +50,7 @@ fn records_are_laid_out_as_told() {
     check!(STREAM_APPENDED, ArchivedStreamAppended: partition, row);
     check!(STREAM_EVICTED, ArchivedStreamEvicted: partition, before_time, before_seq);
     check!(TABLE_DROPPED, ArchivedTableDropped: table, namespace, name);
+    check!(TABLE_TRUNCATED, ArchivedTableTruncated: table, namespace, name);
     check!(NAMESPACE, ArchivedNamespace: id, options, created_at, updated_at);
     check!(STREAM_OPTIONS, ArchivedStreamOptions: scope, ttl_ms, max_buffer, ephemeral);
     check!(FLUSH_POLICY, ArchivedFlushPolicy: rows, interval_ms);

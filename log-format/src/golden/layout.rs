@@ -187,6 +187,17 @@ static OPTION: Record = Record {
     fields: &[field(0, "name", Shape::Text, ""), field(8, "value", Shape::Text, "")],
 };
 
+pub(super) static TABLE_TRUNCATED: Record = Record {
+    name: "TableTruncated",
+    size: 24,
+    align: 8,
+    fields: &[
+        field(0, "table", Shape::U64, "the table's id"),
+        field(8, "namespace", Shape::Text, ""),
+        field(16, "name", Shape::Text, ""),
+    ],
+};
+
 pub(super) static NAMESPACE: Record = Record {
     name: "Namespace",
     size: 32,
@@ -378,7 +389,7 @@ pub(super) static JOB: Record = Record {
 };
 
 /// Every event in the order of its tag: name, payload, what happened.
-pub(super) static EVENTS: [(&str, Shape, &str); 21] = [
+pub(super) static EVENTS: [(&str, Shape, &str); 23] = [
     ("EpochStarted", Shape::Record(&EPOCH_STARTED), "the log was opened for writing"),
     ("RowInserted", Shape::Record(&ROW_INSERTED), "a row came to be"),
     ("RowUpdated", Shape::Record(&ROW_UPDATED), "a row changed; its key never does"),
@@ -400,9 +411,15 @@ pub(super) static EVENTS: [(&str, Shape, &str); 21] = [
     ("StorageLocationDropped", Shape::Text, "the place of this name was dropped"),
     ("JobCreated", Shape::Record(&JOB), "a job was queued or started"),
     ("JobUpdated", Shape::Record(&JOB), "a job went on or ended"),
+    (
+        "TableTruncated",
+        Shape::Record(&TABLE_TRUNCATED),
+        "a table lost all its rows, of every owner, and stays",
+    ),
+    ("JobDropped", Shape::Text, "the job of this id, which had ended, is remembered no longer"),
 ];
 
-static RECORDS: [&Record; 18] = [
+static RECORDS: [&Record; 19] = [
     &PARTITION,
     &EPOCH_STARTED,
     &ROW_INSERTED,
@@ -411,6 +428,7 @@ static RECORDS: [&Record; 18] = [
     &STREAM_APPENDED,
     &STREAM_EVICTED,
     &TABLE_DROPPED,
+    &TABLE_TRUNCATED,
     &NAMESPACE,
     &OPTION,
     &TABLE,

@@ -4,7 +4,7 @@ use crate::{
     Access, ChangeEvent, Column, ColumnDefault, ColumnId, DataType, EpochStarted, FlushPolicy, Job, JobId,
     JobStatus, KeyBuilder, Namespace, NamespaceId, Partition, Role, RowBuilder, RowDeleted, RowInserted,
     RowUpdated, SchemaVersion, StorageLocation, StreamAppended, StreamEvicted, StreamOptions, StreamScope,
-    Table, TableDropped, TableId, TableKind, TableSchema, User, UserId, Value,
+    Table, TableDropped, TableId, TableKind, TableSchema, TableTruncated, User, UserId, Value,
 };
 
 const CREATED: i64 = 1_790_000_000_000_000;
@@ -246,9 +246,19 @@ fn failed_job() -> Job {
     }
 }
 
+/// Those that came after the others.
+fn later() -> Vec<ChangeEvent> {
+    let (namespace, name) = (NamespaceId::new("chat"), text("messages"));
+    let truncated = TableTruncated { table: TableId::new(7), namespace, name };
+    vec![
+        ChangeEvent::TableTruncated(Box::new(truncated)),
+        ChangeEvent::JobDropped(Box::new(JobId::new("drop_table-41"))),
+    ]
+}
+
 /// One event of each type, in the order of their tags.
 pub(super) fn events() -> Vec<ChangeEvent> {
-    [rows(), catalog(), operations()].concat()
+    [rows(), catalog(), operations(), later()].concat()
 }
 
 /// One value of each type, with the greatest and the smallest where that is worth seeing.

@@ -38,6 +38,7 @@ fn details(event: &ChangeEvent, epoch: u32) -> Details {
         ChangeEvent::NamespaceDropped(id) => vec![("namespace", json!(id.as_str()))],
         ChangeEvent::TableCreated(table) | ChangeEvent::TableAltered(table) => of_table(table),
         ChangeEvent::TableDropped(table) => vec![("table_id", json!(table.table.get()))],
+        ChangeEvent::TableTruncated(table) => vec![("table_id", json!(table.table.get()))],
         ChangeEvent::SchemaVersionAdded(schema) => of_schema(schema),
         ChangeEvent::UserCreated(user) | ChangeEvent::UserAltered(user) => {
             vec![("role", json!(format!("{:?}", user.role).to_lowercase()))]
@@ -47,6 +48,7 @@ fn details(event: &ChangeEvent, epoch: u32) -> Details {
         }
         ChangeEvent::StorageLocationDropped(name) => vec![("location", json!(**name))],
         ChangeEvent::JobCreated(job) | ChangeEvent::JobUpdated(job) => of_job(job),
+        ChangeEvent::JobDropped(id) => vec![("job", json!(id.as_str()))],
         ChangeEvent::RowInserted(_)
         | ChangeEvent::RowUpdated(_)
         | ChangeEvent::RowDeleted(_)

@@ -2,7 +2,7 @@
 
 use log_format::{
     ArchivedChangeEvent as Archived, ArchivedPartition, ChangeEvent, FrameFields, Operation, RowReader, Seq,
-    TableDropped,
+    TableDropped, TableTruncated,
 };
 
 use crate::changes::details;
@@ -166,6 +166,10 @@ impl ChangeRecord {
                 let TableDropped { namespace, name, .. } = dropped.as_ref();
                 self.named(namespace.as_str(), name);
             }
+            ChangeEvent::TableTruncated(truncated) => {
+                let TableTruncated { namespace, name, .. } = truncated.as_ref();
+                self.named(namespace.as_str(), name);
+            }
             ChangeEvent::SchemaVersionAdded(schema) => {
                 match names.find(schema.table, None, self.seq)?.filter(|table| !table.name.is_empty()) {
                     Some(table) => self.named(&table.namespace, &table.name),
@@ -183,6 +187,10 @@ impl ChangeRecord {
                 self.user.push_str(user.id.as_str());
             }
             ChangeEvent::UserDropped(user) => self.user.push_str(user.as_str()),
+            ChangeEvent::JobCreated(job) | ChangeEvent::JobUpdated(job) => {
+                let namespace = job.namespace.as_ref().map_or("", |namespace| namespace.as_str());
+                self.named(namespace, job.table_name.as_deref().unwrap_or_default());
+            }
             _ => {}
         }
         Ok(())

@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
-use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq};
+use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq, TableId};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::live::query::LiveQuery;
 use crate::rows::{BatchBuilder, RowHead};
 use crate::table::TableInfo;
@@ -80,6 +80,23 @@ struct RowChange<'f> {
     seq: Seq,
     old: Option<&'f [u8]>,
     new: Option<&'f [u8]>,
+}
+
+/// Why a subscription to a table, which has seen everything up to `cursor`, ends with a commit, if it does: what the log
+/// does not tell row by row, nobody can follow.
+pub(crate) fn ends_with(commit: &Frame, table: TableId, cursor: Seq) -> Result<Option<Error>> {
+    for (seq, event) in commit.events() {
+        match event? {
+            Event::TableDropped(event) if event.table.to_id() == table => {
+                return Ok(Some(Error::TableDropped));
+            }
+            Event::TableTruncated(event) if event.table.to_id() == table && seq > cursor => {
+                return Ok(Some(Error::ResyncRequired { from: cursor, floor: seq, end: commit.last_seq() }));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// What one commit does to one partition.

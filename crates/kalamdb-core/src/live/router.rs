@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::table::TableInfo;
 
 // By their place beside this file: a test has a second copy of feed and router that meets at other locks.
-use super::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition};
+use super::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
 use super::feed::{After, Feed};
 use super::projection::Projections;
 use super::query::{LiveQuery, Route};
@@ -357,9 +357,11 @@ impl Routes {
         if self.subscribers.is_empty() {
             return Ok(());
         }
-        for (seq, event) in frame.events() {
-            if let Event::TableDropped(dropped) = event? {
-                self.end_all_of(dropped.table.to_id(), seq);
+        for (_, event) in frame.events() {
+            match event? {
+                Event::TableDropped(event) => self.end_all_of(event.table.to_id(), frame)?,
+                Event::TableTruncated(event) => self.end_all_of(event.table.to_id(), frame)?,
+                _ => {}
             }
         }
         for (partition, changes) in changes_by_partition(frame, |it| self.partitions.contains_key(it))? {
@@ -445,19 +447,21 @@ impl Routes {
         }
     }
 
-    fn end_all_of(&mut self, table: TableId, seq: Seq) {
-        let ids: Vec<SubscriptionId> = self
-            .subscribers
-            .values()
-            .filter(|subscriber| subscriber.query.partition.table == table)
-            .map(|subscriber| subscriber.id)
-            .collect();
-        tracing::debug!(%table, %seq, subscribers = ids.len(), "a table that is listened to was dropped");
+    /// A table went, or its rows did without being told one by one.
+    fn end_all_of(&mut self, table: TableId, frame: &Frame) -> Result<()> {
+        let of_table = self.subscribers.values().filter(|it| it.query.partition.table == table);
+        let ids: Vec<SubscriptionId> = of_table.map(|subscriber| subscriber.id).collect();
+        tracing::debug!(%table, seq = %frame.first_seq(), subscribers = ids.len(), "a table that is listened to went");
         for id in ids {
-            if let Some(subscriber) = self.remove(id) {
-                subscriber.sink.ended(id, Error::TableDropped);
+            let Some(subscriber) = self.subscribers.get(&id) else { continue };
+            let cursor = subscriber.position().cursor;
+            if let Some(error) = ends_with(frame, table, cursor)?
+                && let Some(subscriber) = self.remove(id)
+            {
+                subscriber.sink.ended(id, error);
             }
         }
+        Ok(())
     }
 }
 

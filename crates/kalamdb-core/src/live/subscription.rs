@@ -8,13 +8,13 @@ use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use kalamdb_log::LogReader;
 use kalamdb_sql::{LiveProgress, LiveQueries, LiveQuery as LiveQueryRecord, LiveState};
-use log_format::{Frame, PartitionHash, Seq};
+use log_format::{Frame, PartitionHash, Seq, TableId};
 
 use crate::changes::{CHANGES, ChangeRows};
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition};
+use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
 use crate::live::feed::After;
 use crate::live::query::LiveQuery;
 use crate::live::router::{Position, Router, Sink, Subscriber, SubscriptionId};
@@ -179,7 +179,8 @@ impl Subscription {
                 let partition = &self.subscriber.query.partition;
                 if partition.table != CHANGES {
                     // The segment that is written to is never left out, so the cursor comes to the log's end.
-                    reader.only([PartitionHash::of(partition)]);
+                    // What ends it is one of the catalog's events.
+                    reader.only([PartitionHash::of(partition), PartitionHash::CATALOG]);
                 }
                 self.reader.insert(reader)
             }
@@ -200,6 +201,9 @@ impl Subscription {
     fn match_commit(&mut self, commit: &Frame, out: &mut Vec<ChangeFrame>) -> Result<()> {
         let Subscriber { query, progress, .. } = &self.subscriber;
         let mut position = self.subscriber.position();
+        if let Some(error) = ends_with(commit, query.partition.table, position.cursor)? {
+            return Err(error);
+        }
         let of_log = match query.partition.table {
             CHANGES => {
                 let rows = self.change_rows.get_or_insert_with(|| self.router.change_rows());
@@ -255,7 +259,7 @@ pub(crate) async fn subscribe(
     )?;
     let resumed = match request.from {
         None => None,
-        Some(from) => match check_resume(engine.router(), from) {
+        Some(from) => match check_resume(engine, query.partition.table, from) {
             Ok(()) => Some(from),
             Err(Error::ResyncRequired { .. }) if request.on_gap == OnGap::Snapshot => None,
             Err(error) => return Err(error),
@@ -301,8 +305,9 @@ pub(crate) async fn subscribe(
         created_at: now,
     });
     engine.router().join(&subscriber.query.partition);
+    let table = subscriber.query.partition.table;
     metrics::counter!("kalamdb_subscriptions_total").increment(1);
-    Ok(Subscription {
+    let subscription = Subscription {
         router: Arc::clone(engine.router()),
         live_queries: Arc::clone(engine.live_queries()),
         subscriber,
@@ -312,12 +317,22 @@ pub(crate) async fn subscribe(
         reader: None,
         unread: VecDeque::new(),
         change_rows: None,
-    })
+    };
+    // IMPORTANT: after it is listed. Who drops the table from here on is refused, or its event comes after the cut.
+    if table != CHANGES && engine.catalog().by_id(table).is_none() {
+        return Err(Error::TableDropped);
+    }
+    Ok(subscription)
 }
 
-/// Whether every change after `from` can still be read, and `from` is a seq that was given out.
-fn check_resume(router: &Router, from: Seq) -> Result<()> {
+/// Whether every change of a table after `from` can still be read, and `from` is a seq that was given out.
+fn check_resume(engine: &Engine, table: TableId, from: Seq) -> Result<()> {
+    let router = engine.router();
     let published = router.feed().published();
+    let truncated_at = engine.store().truncated_at(table)?;
+    if from < truncated_at {
+        return Err(Error::ResyncRequired { from, floor: truncated_at, end: published.max(truncated_at) });
+    }
     if from == published {
         return Ok(());
     }

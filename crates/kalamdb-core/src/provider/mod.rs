@@ -5,6 +5,7 @@
 
 mod changes;
 mod hot;
+mod keyed;
 mod system;
 
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use kalamdb_log::LogReader;
 use kalamdb_sql::SystemTables;
-use kalamdb_store::{Keyspace, Store, StoreOptions};
-use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq, TableId};
+use kalamdb_store::{Counts, Keyspace, Store, StoreOptions};
+use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq, TableId, UserId};
 
 use crate::Engine;
 
@@ -84,6 +84,10 @@ pub(super) fn rows_of_log(frames: &[Frame]) -> Rows {
                     let table = event.table.to_id();
                     rows.retain(|(_, of, _), _| *of != table);
                 }
+                Event::TableTruncated(event) => {
+                    let table = event.table.to_id();
+                    rows.retain(|(_, of, _), _| *of != table);
+                }
                 _ => {}
             }
         }
@@ -111,14 +115,44 @@ fn rows_of(store: &Store, system: &SystemTables) -> Rows {
     rows
 }
 
+/// The store's counts of live rows, of each partition and each table, are those of these rows.
+pub(super) fn counts_are_those_of(rows: &Rows, store: &Store, system: &SystemTables) {
+    let mut expected: BTreeMap<(TableId, Option<Vec<u8>>), Counts> = BTreeMap::new();
+    for ((_, table, key), (_, deleted, row)) in rows {
+        let (user, _) = log_format::unescape_bytes(key).unwrap();
+        for of in [None, Some(user)] {
+            let counts = expected.entry((*table, of)).or_default();
+            counts.rows += u64::from(!deleted);
+            counts.bytes += if *deleted { 0 } else { row.len() as u64 };
+        }
+    }
+    for ((table, user), counts) in &expected {
+        let found = match user {
+            None => store.table_counts(*table),
+            Some(user) if user.is_empty() => store.counts(&Partition::shared(*table)),
+            Some(user) => {
+                let user = UserId::new(String::from_utf8(user.clone()).unwrap());
+                store.counts(&Partition::of_user(*table, user))
+            }
+        };
+        assert_eq!(found.unwrap(), *counts, "the rows of table {table}, of {user:?}");
+    }
+    for table in system.scan_all_tables().unwrap() {
+        let expected = expected.get(&(table.id, None)).copied().unwrap_or_default();
+        assert_eq!(store.table_counts(table.id).unwrap(), expected, "the rows of {}", table.name);
+    }
+}
+
 /// Everything the catalog has, as text.
 fn catalog(system: &SystemTables) -> String {
     format!(
-        "{:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?}",
         system.scan_all_namespaces().unwrap(),
         system.scan_all_tables().unwrap(),
         system.scan_all_table_schemas().unwrap(),
         system.scan_all_users().unwrap(),
+        system.scan_all_storage_locations().unwrap(),
+        system.scan_all_jobs().unwrap(),
     )
 }
 
@@ -132,7 +166,10 @@ pub(super) fn rebuilt_equals_live(engine: &Engine, frames: &[Frame]) {
         store.apply(frames).unwrap();
     }
     assert_eq!(catalog(&system), catalog(engine.system()));
-    assert_eq!(rows_of(&store, &system), rows_of_store(engine));
+    let rows = rows_of(&store, &system);
+    counts_are_those_of(&rows, &store, &system);
+    counts_are_those_of(&rows, engine.store(), engine.system());
+    assert_eq!(rows, rows_of_store(engine));
 }
 
 /// Whether a commit is of a stream: those do not wait for the disk.

@@ -473,6 +473,7 @@ impl World {
         let rows = check::rows_of_log(&found);
         let of_store = check::rows_of_store(self.engine());
         assert_eq!(rows, of_store, "the rows are not what the log says");
+        check::counts_are_those_of(&rows, self.engine().store(), self.engine().system());
         self.totals.rows_checked += rows.len() as u64;
         let tags = check::tags(&found);
         for (tag, fate) in &self.fates {

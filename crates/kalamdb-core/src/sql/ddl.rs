@@ -1,4 +1,4 @@
-//! Namespaces, tables, accounts; and the statements that show them.
+//! Namespaces, tables, accounts; and the statements that show them. What takes tables and rows away stands in `removal`.
 //!
 //! Each change is planned on the sequencer ([`crate::requests::Planning`]): what it checks cannot change before it is
 //! committed.
@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use log_format::{
-    ChangeEvent, Namespace, NamespaceId, Role, SchemaVersion, Table, TableDropped, TableId, TableSchema,
-    User, UserId,
+    ChangeEvent, Namespace, NamespaceId, Role, SchemaVersion, Table, TableId, TableSchema, User, UserId,
 };
 
 use crate::accounts;
@@ -19,6 +18,7 @@ use crate::session::Session;
 use crate::sql::definition::TableDefinition;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{Statement, TableName, UserChange};
+use crate::sql::{removal, stats};
 
 /// Bytes of a namespace's, table's or user's name.
 const NAME_BYTES_MAX: usize = 128;
@@ -33,11 +33,11 @@ pub(crate) async fn execute(
             create_namespace(engine, session, name, *if_not_exists, options).await
         }
         Statement::DropNamespace { name, if_exists, cascade } => {
-            drop_namespace(engine, session, name, *if_exists, *cascade).await
+            removal::drop_namespace(engine, session, name, *if_exists, *cascade).await
         }
         Statement::CreateTable(definition) => create_table(engine, session, definition).await,
         Statement::DropTable { name, if_exists, kind } => {
-            drop_table(engine, session, name, *if_exists, *kind).await
+            removal::drop_table(engine, session, name, *if_exists, *kind).await
         }
         Statement::CreateUser { name, if_not_exists, password, role } => {
             create_user(engine, session, name, *if_not_exists, password, *role).await
@@ -50,6 +50,8 @@ pub(crate) async fn execute(
         }
         Statement::ShowTables { namespace } => show_tables(engine, session, namespace.as_deref()),
         Statement::Describe(name) => describe(engine, session, name),
+        Statement::Truncate(name) => removal::truncate(engine, session, name).await,
+        Statement::ShowStats(name) => stats::show(engine, session, name),
         _ => Err(Error::unsupported("this statement")),
     }
 }
@@ -75,7 +77,7 @@ fn check_namespace_name(name: &str) -> Result<()> {
 }
 
 /// `IF [NOT] EXISTS`: what it tolerates is not an error.
-fn tolerate<T>(tolerated: bool, result: Result<T>) -> Result<Option<T>> {
+pub(super) fn tolerate<T>(tolerated: bool, result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(done) => Ok(Some(done)),
         Err(
@@ -108,42 +110,6 @@ async fn create_namespace(
     };
     let done = tolerate(if_not_exists, engine.commits().catalog(plan).await)?;
     let message = if done.is_some() { "created" } else { "exists already" };
-    Ok(StatementResult::done(session, 0, format!("namespace {name} {message}")))
-}
-
-async fn drop_namespace(
-    engine: &Engine,
-    session: &Session,
-    name: &str,
-    if_exists: bool,
-    cascade: bool,
-) -> Result<StatementResult> {
-    session.require(Role::Dba, "drop a namespace")?;
-    if name == crate::session::DEFAULT_NAMESPACE {
-        return Err(Error::InUse {
-            what: format!("namespace {name}"),
-            reason: "every session begins in it".to_owned(),
-        });
-    }
-    let id = NamespaceId::new(name);
-    for info in engine.catalog().tables_in(&id) {
-        refuse_while_listened_to(engine, info.id(), &info.full_name())?;
-    }
-    let plan = move |planning: &Planning<'_>| {
-        planning.catalog.require_namespace(&id)?;
-        let tables = planning.catalog.tables_in(&id);
-        if !tables.is_empty() && !cascade {
-            return Err(Error::InUse {
-                what: format!("namespace {id}"),
-                reason: format!("it holds {} tables; drop them or add CASCADE", tables.len()),
-            });
-        }
-        let mut events: Vec<ChangeEvent> = tables.iter().map(|info| table_dropped(info.record())).collect();
-        events.push(ChangeEvent::NamespaceDropped(Box::new(id)));
-        Ok(events)
-    };
-    let done = tolerate(if_exists, engine.commits().catalog(plan).await)?;
-    let message = if done.is_some() { "dropped" } else { "was not there" };
     Ok(StatementResult::done(session, 0, format!("namespace {name} {message}")))
 }
 
@@ -207,54 +173,6 @@ fn plan_table(
         created_by,
     };
     Ok(vec![ChangeEvent::TableCreated(Box::new(table)), ChangeEvent::SchemaVersionAdded(Box::new(schema))])
-}
-
-fn table_dropped(table: &Table) -> ChangeEvent {
-    ChangeEvent::TableDropped(Box::new(TableDropped {
-        table: table.id,
-        namespace: table.namespace.clone(),
-        name: table.name.clone(),
-    }))
-}
-
-fn refuse_while_listened_to(engine: &Engine, table: TableId, full_name: &str) -> Result<()> {
-    let listening = engine.live_queries().live_queries_on(table);
-    if listening.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<&str> = listening.iter().take(10).map(|query| query.live_id.as_str()).collect();
-    Err(Error::InUse {
-        what: format!("table {full_name}"),
-        reason: format!("{} live queries watch it: {}", listening.len(), ids.join(", ")),
-    })
-}
-
-async fn drop_table(
-    engine: &Engine,
-    session: &Session,
-    name: &TableName,
-    if_exists: bool,
-    kind: Option<&'static str>,
-) -> Result<StatementResult> {
-    session.require(Role::Service, "drop a table")?;
-    let Some(info) = tolerate(if_exists, engine.resolve(session, name))? else {
-        return Ok(StatementResult::done(session, 0, format!("table {} was not there", name.name)));
-    };
-    if let Some(kind) = kind.filter(|kind| *kind != info.kind_name()) {
-        return Err(Error::definition(format!(
-            "{} is a {} table, not a {kind} table",
-            info.full_name(),
-            info.kind_name()
-        )));
-    }
-    refuse_while_listened_to(engine, info.id(), &info.full_name())?;
-    let (id, full_name) = (info.id(), info.full_name());
-    let plan = move |planning: &Planning<'_>| match planning.catalog.by_id(id) {
-        Some(info) => Ok(vec![table_dropped(info.record())]),
-        None => Err(Error::TableNotFound { name: info.full_name(), nearest: None }),
-    };
-    tolerate(if_exists, engine.commits().catalog(plan).await)?;
-    Ok(StatementResult::done(session, 0, format!("table {full_name} dropped")))
 }
 
 async fn create_user(
@@ -400,7 +318,7 @@ fn rows<const N: usize>(
     Ok(one_batch(session, RecordBatch::try_from_iter(arrays)?, None))
 }
 
-fn one_batch(session: &Session, batch: RecordBatch, message: Option<String>) -> StatementResult {
+pub(super) fn one_batch(session: &Session, batch: RecordBatch, message: Option<String>) -> StatementResult {
     StatementResult {
         schema: batch.schema(),
         row_count: batch.num_rows() as u64,

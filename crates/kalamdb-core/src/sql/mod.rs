@@ -2,7 +2,7 @@
 //!
 //! - `parse`: text to statements; `sqlparser` does what it knows, KalamDB's own statements are read here.
 //! - `definition`: CREATE TABLE's columns and options, both spellings.
-//! - `ddl`: namespaces, tables, accounts.
+//! - `ddl`: namespaces, tables, accounts; `removal`: DROP and TRUNCATE; `stats`: SHOW STATS.
 //! - `target`: the table a statement changes; `change_set`: what it changes, to be committed as one.
 //! - `insert`: INSERT; `conflict`: what it does where a key is taken. `dml`: UPDATE and DELETE.
 //! - `returning`: the changed rows as an answer; `expressions`: what is evaluated on rows at hand.
@@ -22,8 +22,10 @@ mod literal;
 mod parse;
 mod plans;
 mod point;
+mod removal;
 mod returning;
 mod select;
+mod stats;
 mod target;
 mod transaction;
 

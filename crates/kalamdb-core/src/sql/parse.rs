@@ -66,6 +66,8 @@ pub(crate) enum Statement {
         namespace: Option<String>,
     },
     Describe(TableName),
+    ShowStats(TableName),
+    Truncate(TableName),
     Use(String),
     Begin,
     Commit,
@@ -89,6 +91,7 @@ impl Statement {
                 | Self::ShowNamespaces
                 | Self::ShowTables { .. }
                 | Self::Describe(_)
+                | Self::ShowStats(_)
                 | Self::Use(_)
                 | Self::Subscribe(_)
         )
@@ -308,6 +311,14 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             let namespace = given.then(|| parser.parse_identifier()).transpose()?;
             Ok(Statement::ShowTables { namespace: namespace.as_ref().map(identifier) })
         }
+        ("SHOW", "STATS", "FOR") => {
+            skip(parser, 3);
+            Ok(Statement::ShowStats(table_after_keyword(parser)?))
+        }
+        ("TRUNCATE", _, _) => {
+            skip(parser, 1);
+            Ok(Statement::Truncate(table_after_keyword(parser)?))
+        }
         ("DESCRIBE" | "DESC", "TABLE", _) => {
             skip(parser, 2);
             Ok(Statement::Describe(table_name(&parser.parse_object_name(false)?)?))
@@ -364,6 +375,12 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
 /// `TRANSACTION` or `WORK`, which may follow BEGIN and its like.
 fn transaction_word(parser: &mut Parser<'_>) {
     let _ = parser.parse_one_of_keywords(&[Keyword::TRANSACTION, Keyword::WORK]);
+}
+
+/// `[TABLE] name`.
+fn table_after_keyword(parser: &mut Parser<'_>) -> Result<TableName> {
+    let _ = parser.parse_keyword(Keyword::TABLE);
+    table_name(&parser.parse_object_name(false)?)
 }
 
 /// What `sqlparser` knows.
@@ -543,6 +560,8 @@ mod tests {
             Statement::DropTable { kind: Some("user"), if_exists: true, .. }
         ));
         assert!(matches!(one("SUBSCRIBE TO SELECT * FROM t"), Statement::Subscribe(_)));
+        assert!(matches!(one("show stats for table a.b"), Statement::ShowStats(_)));
+        assert!(matches!(one("truncate t"), Statement::Truncate(_)));
         assert!(matches!(
             one("EXECUTE AS USER 'a' (INSERT INTO t VALUES (1))"),
             Statement::ExecuteAsUser { .. }

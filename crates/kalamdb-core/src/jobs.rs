@@ -1,0 +1,290 @@
+//! Work that goes on after the statement that asked for it: one thread, one job after the other.
+//!
+//! A job is a record in `system.jobs`, made in the very commit that makes it necessary, and every step of its way is an event
+//! like any other. What a job does can be done again: one that a crash interrupted is taken up at the next start. A job that
+//! cannot go on yet, because somebody still reads what it is to take away, lets others go first and is asked again.
+//!
+//! Jobs that ended are remembered for a while; then events take their records away.
+
+mod drop_table;
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kalamdb_sql::SystemTables;
+use kalamdb_store::Store;
+use log_format::{ChangeEvent, Job, JobId, JobStatus, Seq, Table, UserId};
+use serde_json::Value as Json;
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::fail_points::{FailPoint, FailPoints};
+use crate::requests::{Commits, Planning};
+
+pub(crate) use self::drop_table::{DROP_TABLE, drop_table_job};
+
+/// How soon a job that cannot go on yet is asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How soon after a failure of the database itself.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// How often jobs that ended are looked at when there is nothing to do.
+const IDLE: Duration = Duration::from_mins(1);
+/// Jobs that one commit forgets at the most.
+const FORGOTTEN_MAX: usize = 500;
+/// The node that jobs run on: there is one.
+const NODE: &str = "local";
+
+/// How long jobs that ended are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobRetention {
+    /// Milliseconds after their end.
+    pub finished_ms_max: u64,
+    /// How many, the newest.
+    pub finished_max: usize,
+}
+
+impl Default for JobRetention {
+    fn default() -> Self {
+        Self { finished_ms_max: 7 * 24 * 3_600_000, finished_max: 10_000 }
+    }
+}
+
+/// Wakes the one who does the jobs.
+#[derive(Debug, Default)]
+pub(crate) struct JobBell {
+    // Held for a look or a change.
+    state: Mutex<Rung>,
+    news: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Rung {
+    is_rung: bool,
+    is_stopped: bool,
+}
+
+impl JobBell {
+    fn state(&self) -> MutexGuard<'_, Rung> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is a job.
+    pub(crate) fn ring(&self) {
+        self.state().is_rung = true;
+        self.news.notify_all();
+    }
+
+    /// There is to be no more work.
+    pub(crate) fn stop(&self) {
+        self.state().is_stopped = true;
+        self.news.notify_all();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.state().is_stopped
+    }
+
+    /// Waits for a job, for that long at the most. True where there is to be no more work.
+    fn wait(&self, period: Duration) -> bool {
+        let idle = |state: &mut Rung| !state.is_rung && !state.is_stopped;
+        let waited = self.news.wait_timeout_while(self.state(), period, idle);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_rung = false;
+        state.is_stopped
+    }
+}
+
+/// The id of a job that the event `created` makes: a seq is never used twice, and rises.
+pub(crate) fn job_id(job_type: &str, created: Seq) -> JobId {
+    JobId::new(format!("{job_type}-{created}"))
+}
+
+/// A job's record as it begins, the nth event of a commit that is being planned.
+pub(crate) fn new_job(
+    planning: &Planning<'_>,
+    nth: usize,
+    job_type: &str,
+    table: &Table,
+    user: &UserId,
+    parameters: &Json,
+) -> ChangeEvent {
+    ChangeEvent::JobCreated(Box::new(Job {
+        id: job_id(job_type, planning.next_seq.plus(nth as u64)),
+        job_type: job_type.to_owned(),
+        namespace: Some(table.namespace.clone()),
+        table_name: Some(table.name.clone()),
+        user: Some(user.clone()),
+        status: JobStatus::Queued,
+        parameters: Some(parameters.to_string()),
+        result: None,
+        error_message: None,
+        trace: None,
+        memory_used: None,
+        cpu_used: None,
+        node: NODE.to_owned(),
+        created_at: planning.now,
+        started_at: None,
+        finished_at: None,
+    }))
+}
+
+/// How far a job got.
+enum Progress {
+    /// Done, with this to tell.
+    Done(Json),
+    /// It has to wait for something.
+    NotYet,
+}
+
+/// The one who does the jobs.
+pub(crate) struct JobRunner {
+    pub(crate) store: Arc<Store>,
+    pub(crate) system: Arc<SystemTables>,
+    pub(crate) commits: Commits,
+    pub(crate) bell: Arc<JobBell>,
+    pub(crate) retention: JobRetention,
+    pub(crate) fail_points: FailPoints,
+    /// Jobs that this process has begun or taken up again.
+    pub(crate) begun: HashSet<JobId>,
+}
+
+impl JobRunner {
+    /// Does jobs until told to stop.
+    pub(crate) fn run(mut self) {
+        loop {
+            let pause = match self.turn() {
+                Ok(true) => IDLE,
+                Ok(false) => AGAIN_AFTER,
+                Err(error) => {
+                    // The database is closing or takes no writes: the jobs stay as they are.
+                    tracing::debug!(%error, "jobs cannot go on");
+                    FAILURE_PAUSE
+                }
+            };
+            if self.bell.wait(pause) {
+                return;
+            }
+        }
+    }
+
+    /// Does what there is to do; false where something has to wait.
+    fn turn(&mut self) -> Result<bool> {
+        let mut jobs: Vec<Job> = self.system.scan_all_jobs()?.into_iter().filter(is_unfinished).collect();
+        jobs.sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
+        let mut all_done = true;
+        for job in jobs {
+            if self.bell.is_stopped() {
+                return Ok(true);
+            }
+            all_done &= self.work_on(&job)?;
+        }
+        self.forget_old()?;
+        Ok(all_done)
+    }
+
+    fn work_on(&mut self, job: &Job) -> Result<bool> {
+        if self.begun.insert(job.id.clone()) {
+            self.begin(job)?;
+        }
+        self.fail_points.reach(FailPoint::BeforeJobWorks);
+        let worked = catch_unwind(AssertUnwindSafe(|| self.perform(job)));
+        let worked = worked.unwrap_or_else(|panic| Err(Error::panicked(panic.as_ref())));
+        self.fail_points.reach(FailPoint::AfterJobWorked);
+        match worked {
+            Ok(Progress::NotYet) => return Ok(false),
+            Ok(Progress::Done(result)) => self.end(job, JobStatus::Completed, move |job| {
+                job.result = Some(result.to_string());
+            })?,
+            Err(error @ (Error::ShuttingDown | Error::ReadOnly { .. })) => return Err(error),
+            Err(error) => {
+                tracing::error!(job = %job.id, %error, "a job failed");
+                let (message, trace) = (error.to_string(), trace(&error));
+                self.end(job, JobStatus::Failed, move |job| {
+                    job.error_message = Some(message);
+                    job.trace = Some(trace);
+                })?;
+            }
+        }
+        self.begun.remove(&job.id);
+        Ok(true)
+    }
+
+    /// What a job of each type does.
+    fn perform(&self, job: &Job) -> Result<Progress> {
+        match job.job_type.as_str() {
+            DROP_TABLE => self.free_dropped_table(job),
+            other => Err(Error::unsupported(format!("a job of type {other}"))),
+        }
+    }
+
+    fn begin(&self, job: &Job) -> Result<()> {
+        if job.job_type == DROP_TABLE {
+            // What it waits for may as well come at once; the commit that follows sees to it.
+            self.commits.ask_for_flush();
+        }
+        self.update(job, |job, now| {
+            job.status = JobStatus::Running;
+            job.started_at = job.started_at.or(Some(now));
+        })
+    }
+
+    fn end(
+        &self,
+        job: &Job,
+        status: JobStatus,
+        change: impl FnOnce(&mut Job) + Send + 'static,
+    ) -> Result<()> {
+        metrics::counter!("kalamdb_jobs_ended_total").increment(1);
+        self.update(job, move |job, now| {
+            job.status = status;
+            job.finished_at = Some(now);
+            change(job);
+        })
+    }
+
+    fn update(&self, job: &Job, change: impl FnOnce(&mut Job, i64) + Send + 'static) -> Result<()> {
+        let id = job.id.clone();
+        self.commits.catalog_blocking(move |planning| {
+            let found = planning.system.get_job(&id)?;
+            let mut job = found.ok_or_else(|| Error::NotFound { kind: "job", name: id.to_string() })?;
+            change(&mut job, planning.now);
+            Ok(vec![ChangeEvent::JobUpdated(Box::new(job))])
+        })?;
+        Ok(())
+    }
+
+    /// Lets go of the records of jobs that ended long ago, or before too many others.
+    fn forget_old(&self) -> Result<()> {
+        let mut ended: Vec<Job> = self.system.scan_all_jobs()?;
+        ended.retain(|job| !is_unfinished(job));
+        ended.sort_by(|left, right| right.finished_at.cmp(&left.finished_at).then(right.id.cmp(&left.id)));
+        let kept_ms = i64::try_from(self.retention.finished_ms_max).unwrap_or(i64::MAX);
+        let oldest = clock::now_micros().saturating_sub(kept_ms.saturating_mul(1000));
+        let is_old = |(at, job): &(usize, Job)| {
+            *at >= self.retention.finished_max || job.finished_at.is_some_and(|ended| ended < oldest)
+        };
+        let old: Vec<JobId> = ended.into_iter().enumerate().filter(is_old).map(|(_, job)| job.id).collect();
+        for ids in old.chunks(FORGOTTEN_MAX) {
+            let events = ids.iter().map(|id| ChangeEvent::JobDropped(Box::new(id.clone()))).collect();
+            self.commits.catalog_blocking(move |_| Ok(events))?;
+        }
+        Ok(())
+    }
+}
+
+const fn is_unfinished(job: &Job) -> bool {
+    matches!(job.status, JobStatus::Queued | JobStatus::Running)
+}
+
+/// What an error came from, one cause a line.
+fn trace(error: &Error) -> String {
+    let mut lines = vec![format!("{error:?}")];
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        lines.push(source.to_string());
+        cause = source.source();
+    }
+    lines.join("\n")
+}
