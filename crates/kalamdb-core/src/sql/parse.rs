@@ -97,8 +97,9 @@ impl From<ParserError> for Error {
 /// The statements of a request.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
     let dialect = GenericDialect {};
-    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from)?;
+    let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from)?;
     check_operators(&tokens)?;
+    call_current_user(&mut tokens);
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let mut statements = Vec::new();
     loop {
@@ -120,6 +121,20 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
         return Err(Error::EmptySql);
     }
     Ok(statements)
+}
+
+/// `CURRENT_USER` alone is a value to the parser; before parentheses it is the name of a function like any other.
+fn call_current_user(tokens: &mut [TokenWithSpan]) {
+    let mut is_called = false;
+    for token in tokens.iter_mut().rev() {
+        match &mut token.token {
+            Token::Whitespace(_) => {}
+            Token::Word(word) if is_called && word.keyword == Keyword::CURRENT_USER => {
+                word.keyword = Keyword::NoKeyword;
+            }
+            other => is_called = *other == Token::LParen,
+        }
+    }
 }
 
 /// Bounds how deep an expression can get. Parentheses are bounded by the parser, but a chain `a + a + …` is as deep as
@@ -468,6 +483,16 @@ mod tests {
             Statement::ExecuteAsUser { .. }
         ));
         assert_eq!(parse("select 1;; select 2;").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_current_user_is_asked_for_with_and_without_parentheses() {
+        for sql in ["SELECT CURRENT_USER()", "select current_user ( ) = 'ann'", "SELECT current_user"] {
+            let Statement::Query(query) = one(sql) else { panic!("{sql}") };
+            assert!(query.to_string().to_lowercase().contains("current_user"), "{query}");
+        }
+        one("CREATE USER TABLE t (id INT PRIMARY KEY, who TEXT DEFAULT CURRENT_USER(), role TEXT)");
+        assert!(parse("SELECT CURRENT_USER(").is_err());
     }
 
     #[test]
