@@ -77,7 +77,7 @@ impl Catalog {
                 }
                 ChangeEvent::TableAltered(table) => {
                     let mut versions =
-                        names.tables.get(&table.id).map(|known| known.versions()).unwrap_or_default();
+                        names.tables.get(&table.id).map(|known| known.versions().to_vec()).unwrap_or_default();
                     versions.extend(events.iter().filter_map(|event| match event {
                         ChangeEvent::SchemaVersionAdded(schema) if schema.table == table.id => {
                             Some(schema.as_ref().clone())

@@ -46,6 +46,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod values;
+mod widening;
 
 pub use datafusion::arrow;
 pub use datafusion::execution::SendableRecordBatchStream;
