@@ -59,8 +59,8 @@ pub use crate::engine::{CATALOG_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY,
 pub use crate::error::{Error, ErrorCode, Result};
 pub use crate::functions::role_name;
 pub use crate::live::{
-    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, Sink, Snapshot, SubscribeRequest, Subscription,
-    SubscriptionId,
+    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, SchemaFrame, Sink, Snapshot, SubscribeRequest,
+    Subscription, SubscriptionId,
 };
 pub use crate::replay::Replayed;
 pub use crate::requests::Committed;
