@@ -243,7 +243,8 @@ impl Sequencer {
     fn stage_catalog(&mut self, plan: CatalogPlan) -> Result<(Committed, Vec<ChangeEvent>)> {
         let now = clock::now_micros();
         let next_seq = self.log.next_seq();
-        let events = plan(&Planning { catalog: &self.catalog, system: &self.system, next_seq, now })?;
+        let (catalog, system, store) = (&self.catalog, &self.system, &self.store);
+        let events = plan(&Planning { catalog, system, store, next_seq, now })?;
         let encoded: Vec<EncodedEvent> = events.iter().map(ChangeEvent::encode).collect::<Result<_, _>>()?;
         let header = self.log.stage(&encoded, now)?;
         Ok((committed(&header), events))

@@ -150,6 +150,14 @@ pub enum Error {
         /// Who uses it.
         reason: String,
     },
+    /// Live queries rely on it.
+    #[error("{what} cannot be changed: {reason}; end them first, or add another column")]
+    Watched {
+        /// The column.
+        what: String,
+        /// Who watches it.
+        reason: String,
+    },
     /// Not allowed.
     #[error("{user} may not {action}; it takes the role {needed}")]
     PermissionDenied {
@@ -331,6 +339,7 @@ impl Error {
             Self::PermissionDenied { .. } => ErrorCode::PermissionDenied,
             Self::Unauthorized => ErrorCode::Unauthorized,
             Self::InUse { .. }
+            | Self::Watched { .. }
             | Self::DuplicateKey { .. }
             | Self::KeyTwice { .. }
             | Self::Constraint { .. }

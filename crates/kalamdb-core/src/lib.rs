@@ -14,6 +14,8 @@
 )]
 
 mod accounts;
+#[cfg(test)]
+mod alter_tests;
 mod catalog;
 mod changes;
 pub mod clock;

@@ -1,16 +1,18 @@
 //! What writers hand in to the sequencer, and the queue it waits in.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use kalamdb_log::{CommitReceiver, CommitSender, QueueClosed, commit_queue};
 use kalamdb_sql::SystemTables;
-use kalamdb_store::Keyspace;
+use kalamdb_store::{Keyspace, Store};
 use log_format::{ChangeEvent, EncodedEvent, Partition, SchemaVersion, Seq, TableId};
 use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::reply::{self, Reply};
+use crate::table::TableInfo;
 
 /// Requests that wait at the most.
 const QUEUE_CAPACITY: usize = 8192;
@@ -61,10 +63,23 @@ pub(crate) struct RowCommit {
 pub(crate) struct Planning<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) system: &'a SystemTables,
+    pub(crate) store: &'a Store,
     /// The seq of the first event it will make.
     pub(crate) next_seq: Seq,
     /// Microseconds since 1970.
     pub(crate) now: i64,
+}
+
+impl Planning<'_> {
+    /// Whether a table has rows that are not deleted, whoever they belong to. Reads up to the first.
+    pub(crate) fn has_rows(&self, info: &TableInfo) -> Result<bool> {
+        let mut found = false;
+        self.store.cut()?.scan_table(info.keyspace(), info.id(), |_, row| {
+            found = !row.deleted;
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(found)
+    }
 }
 
 /// Makes the events of a change of the catalog, or refuses. Runs on the sequencer.

@@ -19,6 +19,7 @@ use crate::session::Session;
 use crate::sql::definition::TableDefinition;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{Statement, TableName, UserChange};
+use crate::sql::alter;
 
 /// Bytes of a namespace's, table's or user's name.
 const NAME_BYTES_MAX: usize = 128;
@@ -49,6 +50,10 @@ pub(crate) async fn execute(
             rows(session, [("namespace", names.iter().map(|id| Some(id.to_string())).collect())])
         }
         Statement::ShowTables { namespace } => show_tables(engine, session, namespace.as_deref()),
+        Statement::AlterTable(alteration) => alter::alter_table(engine, session, alteration).await,
+        Statement::AlterNamespace { name, options } => {
+            alter::alter_namespace(engine, session, name, options).await
+        }
         Statement::Describe(name) => describe(engine, session, name),
         _ => Err(Error::unsupported("this statement")),
     }
@@ -75,7 +80,7 @@ fn check_namespace_name(name: &str) -> Result<()> {
 }
 
 /// `IF [NOT] EXISTS`: what it tolerates is not an error.
-fn tolerate<T>(tolerated: bool, result: Result<T>) -> Result<Option<T>> {
+pub(crate) fn tolerate<T>(tolerated: bool, result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(done) => Ok(Some(done)),
         Err(

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use log_format::Role;
 
 use crate::error::{Error, Result};
+use crate::sql::alteration::Alteration;
 use crate::sql::definition::TableDefinition;
 
 /// Statements in one request at the most.
@@ -41,7 +42,12 @@ pub(crate) enum Statement {
         if_exists: bool,
         cascade: bool,
     },
+    AlterNamespace {
+        name: String,
+        options: Vec<(String, String)>,
+    },
     CreateTable(Box<TableDefinition>),
+    AlterTable(Box<Alteration>),
     DropTable {
         name: TableName,
         if_exists: bool,
@@ -233,6 +239,9 @@ fn statement(parser: &mut Parser<'_>) -> Result<Statement> {
             Ok(Statement::CreateTable(Box::new(TableDefinition::parse(parser, None)?)))
         }
         ("CREATE", "USER", _) => create_user(parser),
+        ("ALTER", "NAMESPACE" | "TABLE", _) | ("ALTER", "USER" | "SHARED" | "STREAM", "TABLE") => {
+            alter(parser, &second)
+        }
         ("ALTER", "USER", _) => alter_user(parser),
         ("DROP", "NAMESPACE", _) => {
             skip(parser, 2);
@@ -329,16 +338,34 @@ fn create_namespace(parser: &mut Parser<'_>) -> Result<Statement> {
     Ok(Statement::CreateNamespace { name, if_not_exists, options })
 }
 
+/// The name of a kind of table, by its keyword.
+fn kind_name(keyword: &str) -> Option<&'static str> {
+    match keyword {
+        "USER" => Some("user"),
+        "SHARED" => Some("shared"),
+        "STREAM" => Some("stream"),
+        _ => None,
+    }
+}
+
 fn drop_table(parser: &mut Parser<'_>, kind: Option<&str>) -> Result<Statement> {
     let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let name = table_name(&parser.parse_object_name(false)?)?;
-    let kind = match kind {
-        Some("USER") => Some("user"),
-        Some("SHARED") => Some("shared"),
-        Some("STREAM") => Some("stream"),
-        _ => None,
-    };
-    Ok(Statement::DropTable { name, if_exists, kind })
+    Ok(Statement::DropTable { name, if_exists, kind: kind.and_then(kind_name) })
+}
+
+/// `ALTER NAMESPACE n SET OPTIONS (…)`, `ALTER [kind] TABLE …`.
+fn alter(parser: &mut Parser<'_>, what: &str) -> Result<Statement> {
+    skip(parser, 2);
+    if what == "NAMESPACE" {
+        let name = identifier(&parser.parse_identifier()?);
+        parser.expect_keyword_is(Keyword::SET)?;
+        let _ = parser.parse_keyword(Keyword::OPTIONS);
+        return Ok(Statement::AlterNamespace { name, options: option_list(parser)? });
+    }
+    let kind = kind_name(what);
+    skip(parser, usize::from(kind.is_some()));
+    Ok(Statement::AlterTable(Box::new(Alteration::parse(parser, kind)?)))
 }
 
 fn create_user(parser: &mut Parser<'_>) -> Result<Statement> {
