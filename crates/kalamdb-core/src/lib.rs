@@ -22,6 +22,8 @@ pub mod clock;
 mod commit;
 #[cfg(test)]
 mod corruption_tests;
+#[cfg(test)]
+mod describe_tests;
 mod engine;
 mod error;
 mod fail_points;

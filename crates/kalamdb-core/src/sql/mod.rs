@@ -3,7 +3,7 @@
 //! - `parse`: text to statements; `sqlparser` does what it knows, KalamDB's own statements are read here.
 //! - `definition`: CREATE TABLE's columns and options, both spellings.
 //! - `ddl`: namespaces, tables, accounts. `alteration`: what ALTER TABLE says; `alter`: doing it.
-//! - `definition_text`: what tables are, as SQL.
+//! - `describe`: what tables are; `definition_text`: that as SQL.
 //! - `target`: the table a statement changes; `change_set`: what it changes, to be committed as one.
 //! - `insert`: INSERT; `conflict`: what it does where a key is taken. `dml`: UPDATE and DELETE.
 //! - `returning`: the changed rows as an answer; `expressions`: what is evaluated on rows at hand.
@@ -17,6 +17,7 @@ mod conflict;
 mod ddl;
 mod definition;
 mod definition_text;
+mod describe;
 mod dml;
 mod execute;
 mod expressions;

@@ -72,6 +72,8 @@ pub(crate) enum Statement {
         namespace: Option<String>,
     },
     Describe(TableName),
+    DescribeHistory(TableName),
+    ShowCreateTable(TableName),
     Use(String),
     Subscribe(Box<ast::Statement>),
     ExecuteAsUser {
@@ -279,13 +281,17 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             let namespace = given.then(|| parser.parse_identifier()).transpose()?;
             Ok(Statement::ShowTables { namespace: namespace.as_ref().map(identifier) })
         }
+        ("SHOW", "CREATE", "TABLE") => {
+            skip(parser, 3);
+            Ok(Statement::ShowCreateTable(table_name(&parser.parse_object_name(false)?)?))
+        }
         ("DESCRIBE" | "DESC", "TABLE", _) => {
             skip(parser, 2);
-            Ok(Statement::Describe(table_name(&parser.parse_object_name(false)?)?))
+            describe(parser)
         }
         ("DESCRIBE" | "DESC", _, _) => {
             skip(parser, 1);
-            Ok(Statement::Describe(table_name(&parser.parse_object_name(false)?)?))
+            describe(parser)
         }
         ("USE", _, _) => {
             skip(parser, 1);
@@ -366,6 +372,16 @@ fn alter(parser: &mut Parser<'_>, what: &str) -> Result<Statement> {
     let kind = kind_name(what);
     skip(parser, usize::from(kind.is_some()));
     Ok(Statement::AlterTable(Box::new(Alteration::parse(parser, kind)?)))
+}
+
+fn describe(parser: &mut Parser<'_>) -> Result<Statement> {
+    let name = table_name(&parser.parse_object_name(false)?)?;
+    let [history] = words::<1>(parser);
+    if history == "HISTORY" {
+        skip(parser, 1);
+        return Ok(Statement::DescribeHistory(name));
+    }
+    Ok(Statement::Describe(name))
 }
 
 fn create_user(parser: &mut Parser<'_>) -> Result<Statement> {
