@@ -205,3 +205,26 @@ async fn a_shutdown_is_told_and_the_next_start_goes_on() {
     assert_eq!(socket.next().await["batch_control"]["status"], "ready");
     assert_eq!(socket.change("s").await["prev_seq"], ack["snapshot_seq"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_lives_through_an_alter_and_is_told_of_new_columns() {
+    let (server, api) = setup("").await;
+    let mut socket = Socket::connect(&server, &api.token).await;
+    let (ack, _) = socket.snapshot("all", "SELECT * FROM app.notes", json!({})).await;
+    insert(&api, 1..2).await;
+    assert_eq!(socket.change("all").await["prev_seq"], ack["snapshot_seq"]);
+    let dropped = api.try_sql("ALTER TABLE app.notes DROP COLUMN body", &[]).await;
+    assert_eq!(dropped.body["error"]["code"], "CONSTRAINT_VIOLATION", "{}", dropped.body);
+    api.sql("ALTER TABLE app.notes ADD COLUMN stars INT NOT NULL DEFAULT 3").await;
+    api.sql("UPDATE app.notes SET stars = 5").await;
+    let schema = socket.next().await;
+    assert_eq!(
+        (&schema["type"], &schema["subscription_id"], &schema["schema_version"]),
+        (&json!("schema"), &json!("all"), &json!(2)),
+        "{schema}"
+    );
+    assert_eq!(schema["schema"][2], json!({ "name": "stars", "data_type": "Int", "index": 2 }));
+    let change = socket.change("all").await;
+    assert_eq!(change["prev_seq"], schema["prev_seq"]);
+    assert_eq!((&change["old_values"][0]["stars"], &change["rows"][0]["stars"]), (&json!(3), &json!(5)));
+}

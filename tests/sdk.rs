@@ -225,3 +225,22 @@ async fn the_same_stream_goes_on_over_a_crash() {
     sql(&client, "DELETE FROM app.notes WHERE id = 1", vec![]).await;
     assert_eq!(brief(&next(&mut events).await), "-1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_goes_on_through_an_alter() {
+    let server = server_with_table().await;
+    let client = client(&server, SerializationType::Json);
+    let mut events = in_time("live_events", client.live_events("SELECT * FROM app.notes")).await.unwrap();
+    assert!(matches!(next(&mut events).await, ChangeEvent::Ack { .. }));
+    sql(&client, "INSERT INTO app.notes (id, body) VALUES (1, 'one')", Vec::new()).await;
+    assert_eq!(brief(&next(&mut events).await), "+1");
+    server.root().await.sql("ALTER TABLE app.notes ADD COLUMN stars INT DEFAULT 3").await;
+    sql(&client, "UPDATE app.notes SET body = 'eins'", Vec::new()).await;
+    // It does not know the message that announces the column, and leaves it out; the rows have it.
+    let update = next(&mut events).await;
+    assert_eq!(brief(&update), "~1 one>eins");
+    let ChangeEvent::Update { rows, .. } = update else { panic!("{update:?}") };
+    assert_eq!(rows[0]["stars"].as_int(), Some(3));
+    events.close().await.unwrap();
+    client.disconnect().await;
+}

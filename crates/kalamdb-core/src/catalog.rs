@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use kalamdb_sql::SystemTables;
 use log_format::{ChangeEvent, NamespaceId, Table, TableId, TableSchema};
 
-use crate::changes::changes_table;
+use crate::changes::{CHANGES, changes_table};
 use crate::error::{Error, Result};
 use crate::table::TableInfo;
 
@@ -76,8 +76,11 @@ impl Catalog {
                     names.put(table.as_ref().clone(), versions.collect())?;
                 }
                 ChangeEvent::TableAltered(table) => {
-                    let mut versions =
-                        names.tables.get(&table.id).map(|known| known.versions()).unwrap_or_default();
+                    let mut versions = names
+                        .tables
+                        .get(&table.id)
+                        .map(|known| known.versions().to_vec())
+                        .unwrap_or_default();
                     versions.extend(events.iter().filter_map(|event| match event {
                         ChangeEvent::SchemaVersionAdded(schema) if schema.table == table.id => {
                             Some(schema.as_ref().clone())
@@ -133,6 +136,13 @@ impl Catalog {
     /// The table with this id.
     pub(crate) fn by_id(&self, id: TableId) -> Option<Arc<TableInfo>> {
         self.read().tables.get(&id).cloned()
+    }
+
+    /// Whether the table is there and was not altered since this was looked up.
+    pub(crate) fn is_newest(&self, info: &Arc<TableInfo>) -> bool {
+        let newest =
+            if info.id() == CHANGES { Some(Arc::clone(&self.changes)) } else { self.by_id(info.id()) };
+        newest.is_some_and(|newest| Arc::ptr_eq(&newest, info))
     }
 
     /// The table of this name, if there is one.

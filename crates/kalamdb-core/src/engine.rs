@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 
 use datafusion::execution::SessionState;
@@ -166,6 +166,18 @@ impl Workers {
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+}
+
+/// The way back to an engine, for those who must not keep it open.
+pub(crate) struct WeakEngine {
+    shared: Weak<Shared>,
+}
+
+impl WeakEngine {
+    /// The engine, if anybody else still has it.
+    pub(crate) fn upgrade(&self) -> Option<Engine> {
+        self.shared.upgrade().map(|shared| Engine { shared })
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -390,6 +402,10 @@ impl Engine {
     }
 
     // ── for the engine's own modules ──
+
+    pub(crate) fn downgrade(&self) -> WeakEngine {
+        WeakEngine { shared: Arc::downgrade(&self.shared) }
+    }
 
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store

@@ -179,10 +179,10 @@ pub enum Error {
         reason: String,
     },
     /// Live queries watch it.
-    #[error("{table} cannot be {action}: {count} live queries watch it: {ids}; it goes once they have ended")]
+    #[error("{what} cannot be {action}: {} watch it: {ids}; end them first", queries(*.count))]
     Watched {
-        /// The table.
-        table: String,
+        /// The table or column.
+        what: String,
         /// What cannot be done to it.
         action: &'static str,
         /// How many.
@@ -419,6 +419,10 @@ impl Error {
             | Self::File { .. } => ErrorCode::InternalError,
         }
     }
+}
+
+fn queries(count: usize) -> String {
+    if count == 1 { "1 live query".to_owned() } else { format!("{count} live queries") }
 }
 
 fn instead(name: &str, nearest: Option<&str>) -> String {

@@ -14,12 +14,16 @@
 )]
 
 mod accounts;
+#[cfg(test)]
+mod alter_tests;
 mod catalog;
 mod changes;
 pub mod clock;
 mod commit;
 #[cfg(test)]
 mod corruption_tests;
+#[cfg(test)]
+mod describe_tests;
 mod engine;
 mod error;
 mod fail_points;
@@ -57,6 +61,7 @@ mod tests;
 mod transaction_tests;
 mod values;
 mod view;
+mod widening;
 
 pub use datafusion::arrow;
 pub use datafusion::execution::SendableRecordBatchStream;
@@ -70,8 +75,8 @@ pub use crate::error::{Error, ErrorCode, Position, Result};
 pub use crate::functions::role_name;
 pub use crate::jobs::JobRetention;
 pub use crate::live::{
-    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, Sink, Snapshot, SubscribeRequest, Subscription,
-    SubscriptionId,
+    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, SchemaFrame, Sink, Snapshot, SubscribeRequest,
+    Subscription, SubscriptionId,
 };
 pub use crate::replay::Replayed;
 pub use crate::requests::Committed;

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::reply::{self, Reply};
+use crate::table::TableInfo;
 
 /// Requests that wait at the most.
 const QUEUE_CAPACITY: usize = 8192;
@@ -78,6 +79,13 @@ pub(crate) struct Planning<'a> {
     pub(crate) next_seq: Seq,
     /// Microseconds since 1970.
     pub(crate) now: i64,
+}
+
+impl Planning<'_> {
+    /// Whether a table has rows that are not deleted, whoever they belong to.
+    pub(crate) fn has_rows(&self, info: &TableInfo) -> Result<bool> {
+        Ok(self.store.table_counts(info.id())?.rows > 0)
+    }
 }
 
 /// Makes the events of a change of the catalog, or refuses. Runs on the sequencer.

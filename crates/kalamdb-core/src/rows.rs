@@ -13,6 +13,7 @@ use log_format::{CellRef, DataType, RowReader, Seq, Value};
 
 use crate::error::Result;
 use crate::table::{SystemColumn, TableInfo, arrow_type};
+use crate::widening::NO_UUID_TEXT;
 
 /// One column that is being filled.
 enum ColumnBuilder {
@@ -67,19 +68,23 @@ impl ColumnBuilder {
         }
     }
 
-    /// Adds a cell. A cell of a narrower type is widened; one that cannot be this column's (no ALTER allows it) is NULL.
+    /// Adds a cell of the column's type; one of another type would be NULL.
     fn append(&mut self, cell: &CellRef<'_>) {
         match self {
             Self::Boolean(out) => {
                 out.append_option(if let CellRef::Boolean(v) = cell { Some(*v) } else { None });
             }
             Self::SmallInt(out) => {
-                out.append_option(integer(cell).and_then(|v| i16::try_from(v).ok()));
+                out.append_option(if let CellRef::SmallInt(v) = cell { Some(*v) } else { None });
             }
-            Self::Int(out) => out.append_option(integer(cell).and_then(|v| i32::try_from(v).ok())),
-            Self::BigInt(out) => out.append_option(integer(cell)),
+            Self::Int(out) => out.append_option(if let CellRef::Int(v) = cell { Some(*v) } else { None }),
+            Self::BigInt(out) => {
+                out.append_option(if let CellRef::BigInt(v) = cell { Some(*v) } else { None });
+            }
             Self::Float(out) => out.append_option(if let CellRef::Float(v) = cell { Some(*v) } else { None }),
-            Self::Double(out) => out.append_option(double(cell)),
+            Self::Double(out) => {
+                out.append_option(if let CellRef::Double(v) = cell { Some(*v) } else { None });
+            }
             Self::Decimal(out) => {
                 out.append_option(if let CellRef::Decimal(v) = cell { Some(*v) } else { None });
             }
@@ -121,23 +126,6 @@ impl ColumnBuilder {
             Self::Bytes(out) => Arc::new(out.finish()),
             Self::Embedding(out, _) => Arc::new(out.finish()),
         }
-    }
-}
-
-fn integer(cell: &CellRef<'_>) -> Option<i64> {
-    match cell {
-        CellRef::SmallInt(v) => Some(i64::from(*v)),
-        CellRef::Int(v) => Some(i64::from(*v)),
-        CellRef::BigInt(v) => Some(*v),
-        _ => None,
-    }
-}
-
-fn double(cell: &CellRef<'_>) -> Option<f64> {
-    match cell {
-        CellRef::Float(v) => Some(f64::from(*v)),
-        CellRef::Double(v) => Some(*v),
-        _ => None,
     }
 }
 
@@ -246,6 +234,7 @@ impl<'t> BatchBuilder<'t> {
     pub(crate) fn push(&mut self, head: RowHead, row: &[u8]) -> Result<()> {
         let reader = RowReader::new(row)?;
         self.filled.fill(false);
+        let mut text = NO_UUID_TEXT;
         for (cell, target) in reader.cells().zip(self.info.targets(reader.version())?) {
             let cell = cell?;
             let slot = target.column.and_then(|column| self.slots.get(column).copied().flatten());
@@ -253,7 +242,7 @@ impl<'t> BatchBuilder<'t> {
                 && let (Some(builder), Some(filled)) =
                     (self.builders.get_mut(slot), self.filled.get_mut(slot))
             {
-                builder.append(&cell);
+                builder.append(&target.read(cell, &mut text));
                 *filled = true;
             }
         }

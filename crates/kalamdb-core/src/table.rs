@@ -5,13 +5,14 @@ use std::sync::{Arc, OnceLock};
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
 use kalamdb_store::Keyspace;
 use log_format::{
-    Column, ColumnDefault, DataType, KeyBuilder, KeyReader, RowBuilder, RowReader, SchemaVersion,
+    CellRef, Column, ColumnDefault, DataType, KeyBuilder, KeyReader, RowBuilder, RowReader, SchemaVersion,
     StreamOptions, Table, TableId, TableKind, TableSchema, Value,
 };
 
 use crate::error::{Error, Result};
 use crate::rows::Shape;
 use crate::values;
+use crate::widening::{NO_UUID_TEXT, UuidText, Widening};
 
 /// The metadata entry of an Arrow field that tells its SQL type where Arrow alone does not.
 pub const TYPE_METADATA: &str = "kalam_type";
@@ -133,6 +134,18 @@ pub fn sql_type(field: &Field) -> DataType {
 pub(crate) struct CellTarget {
     /// The column now; none where it was dropped.
     pub(crate) column: Option<usize>,
+    /// What it goes through; nothing where the column has the type it was written with.
+    widening: Option<Widening>,
+}
+
+impl CellTarget {
+    /// The cell as it is in a row of now.
+    pub(crate) fn read<'a>(&self, cell: CellRef<'a>, text: &'a mut UuidText) -> CellRef<'a> {
+        match self.widening {
+            None => cell,
+            Some(widening) => widening.cell(cell, text),
+        }
+    }
 }
 
 /// A table: its record, its columns now, and every schema version.
@@ -163,16 +176,18 @@ impl TableInfo {
         let key_columns = key_columns.ok_or_else(|| Error::Inconsistent {
             reason: format!("table {name}: a key column is not among its columns"),
         })?;
-        let targets = versions
-            .iter()
-            .map(|schema| {
-                schema.columns.iter().map(|column| CellTarget { column: position(column.id) }).collect()
-            })
-            .collect();
+        let target = |written: &Column| {
+            let column = position(written.id);
+            let now = column.and_then(|at| current.columns.get(at)).map(|column| column.data_type);
+            CellTarget { column, widening: now.and_then(|now| Widening::between(written.data_type, now)) }
+        };
+        let targets = versions.iter().map(|schema| schema.columns.iter().map(target).collect()).collect();
         let fields: Vec<Field> = current
             .columns
             .iter()
-            .map(|column| arrow_field(&column.name, column.data_type, column.nullable))
+            .map(|column| {
+                arrow_field(&column.name, column.data_type, column.nullable || reads_null(column, &versions))
+            })
             .collect();
         Ok(Self {
             table,
@@ -229,8 +244,8 @@ impl TableInfo {
         self.table.current_version
     }
 
-    pub(crate) fn versions(&self) -> Vec<TableSchema> {
-        self.versions.clone()
+    pub(crate) fn versions(&self) -> &[TableSchema] {
+        &self.versions
     }
 
     pub(crate) fn columns(&self) -> &[Column] {
@@ -262,7 +277,13 @@ impl TableInfo {
     }
 
     /// What becomes of the cells of a row of `version`.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] for a version that came after this one: the table was altered meanwhile, plan anew.
     pub(crate) fn targets(&self, version: SchemaVersion) -> Result<&[CellTarget]> {
+        if version > self.version() {
+            return Err(Error::Conflict { attempts: 1 });
+        }
         self.versions
             .iter()
             .position(|schema| schema.version == version)
@@ -277,12 +298,24 @@ impl TableInfo {
     pub(crate) fn values(&self, row: &[u8]) -> Result<Vec<Value>> {
         let reader = RowReader::new(row)?;
         let mut values = self.missing_values()?;
+        let mut text = NO_UUID_TEXT;
         for (cell, target) in reader.cells().zip(self.targets(reader.version())?) {
             if let Some(slot) = target.column.and_then(|column| values.get_mut(column)) {
-                *slot = cell?.to_value();
+                *slot = target.read(cell?, &mut text).to_value();
             }
         }
         Ok(values)
+    }
+
+    /// The value of one column in a row, as of now.
+    pub(crate) fn value_in(&self, row: &[u8], column: usize) -> Result<Value> {
+        let reader = RowReader::new(row)?;
+        let mut text = NO_UUID_TEXT;
+        let mut cells = reader.cells().zip(self.targets(reader.version())?);
+        match cells.find(|(_, target)| target.column == Some(column)) {
+            Some((cell, target)) => Ok(target.read(cell?, &mut text).to_value()),
+            None => self.columns.get(column).map_or(Ok(Value::Null), missing_value),
+        }
     }
 
     /// What a row that was written before a column was added holds in it.
@@ -330,11 +363,20 @@ impl TableInfo {
     }
 }
 
-fn missing_value(column: &Column) -> Result<Value> {
+/// What a row that was written before the column was added holds in it.
+pub(crate) fn missing_value(column: &Column) -> Result<Value> {
     match &column.default {
         Some(ColumnDefault::Constant(cell)) => {
             Ok(RowReader::new(cell)?.values()?.into_iter().next().unwrap_or(Value::Null))
         }
         _ => Ok(Value::Null),
     }
+}
+
+/// Whether rows of older versions, tombstones and events among them, may lack the column and have nothing in its place, though
+/// no row that is written can.
+fn reads_null(column: &Column, versions: &[TableSchema]) -> bool {
+    let is_in = |schema: &TableSchema| schema.columns.iter().any(|other| other.id == column.id);
+    let is_added = !versions.iter().all(is_in);
+    is_added && missing_value(column).is_ok_and(|value| value.is_null())
 }

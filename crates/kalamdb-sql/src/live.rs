@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use log_format::{Seq, TableId, UserId};
+use log_format::{ColumnId, Seq, TableId, UserId};
 
 /// Where a live query stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct LiveQuery {
     pub user: UserId,
     /// The table.
     pub table: TableId,
+    /// The columns it selects or compares, by id: they stay as they are while it lives.
+    pub columns: Vec<ColumnId>,
     /// The SQL text.
     pub query: String,
     /// What the client asked for, as JSON.
@@ -121,6 +123,13 @@ impl LiveQueries {
         self.locked().insert(query.live_id.clone(), query);
     }
 
+    /// It selects or compares these columns now.
+    pub fn update_live_query_columns(&self, live_id: &str, columns: Vec<ColumnId>) {
+        if let Some(query) = self.locked().get_mut(live_id) {
+            query.columns = columns;
+        }
+    }
+
     /// Removes a live query.
     pub fn delete_live_query(&self, live_id: &str) -> Option<LiveQuery> {
         self.locked().remove(live_id)
@@ -151,6 +160,7 @@ mod tests {
             query_id: "q1".to_owned(),
             user: UserId::new("ann"),
             table: TableId::new(4),
+            columns: vec![ColumnId::new(1)],
             query: "SELECT 1".to_owned(),
             options: None,
             progress: Arc::clone(&progress),
@@ -163,6 +173,10 @@ mod tests {
         assert_eq!((found.state(), found.seq(), found.changes()), (LiveState::Live, Seq::new(9), 3));
         assert_eq!(found.updated_at(), 6);
         assert!(table.live_queries_on(TableId::new(5)).is_empty());
+        table.update_live_query_columns("c1-q1", vec![ColumnId::new(1), ColumnId::new(3)]);
+        table.update_live_query_columns("c1-q2", Vec::new());
+        let columns = table.live_queries_on(TableId::new(4)).remove(0).columns;
+        assert_eq!(columns, [ColumnId::new(1), ColumnId::new(3)]);
         assert!(table.delete_live_query("c1-q1").is_some());
         assert!(table.scan_all_live_queries().is_empty());
     }

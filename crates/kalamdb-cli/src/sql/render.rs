@@ -29,6 +29,9 @@ pub(crate) enum Format {
 pub(crate) fn render(format: Format, result: &ResultSet) -> String {
     let has_rows = !result.schema.is_empty();
     match format {
+        Format::Table if has_rows && result.message.is_some() => {
+            format!("{}{}\n", render_table(result), message_of(result))
+        }
         Format::Table if has_rows => render_table(result),
         Format::Table => format!("{}\n", message_of(result)),
         Format::Json if has_rows => render_json(result),

@@ -43,6 +43,13 @@ pub(super) fn write_cell(out: &mut Vec<u8>, cell: &CellRef<'_>, scale: u8) {
     }
 }
 
+/// A number or time as text; `scale` is its column's, if it is a decimal.
+pub(crate) fn cell_text(cell: &CellRef<'_>, scale: u8) -> String {
+    let mut text = Vec::new();
+    write_as_text(&mut text, cell, scale);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 /// What JSON has no number for.
 fn write_as_text(out: &mut Vec<u8>, cell: &CellRef<'_>, scale: u8) {
     match *cell {

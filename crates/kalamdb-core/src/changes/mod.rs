@@ -16,6 +16,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use json::cell_text;
 pub use json::instant;
 pub use names::ChangeNames;
 pub use record::ChangeRecord;

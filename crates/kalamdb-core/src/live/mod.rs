@@ -10,6 +10,9 @@
 //! A subscriber is always at some seq. Whether it gets commits from the router or reads them from the log is only a
 //! question of speed: both go through the same matching code. So a subscriber that is new, resumed or too slow is one thing,
 //! a reader that has not caught up yet, and there is no window in which a commit could be missed or seen twice.
+//!
+//! One whose table is altered is such a reader, too: the router takes it out at that commit, and it has its query compiled anew
+//! before it reads on. *Invariant*: no row is matched by a query of an older schema version than the row's own.
 
 /// What feed and router meet at.
 mod sync {
@@ -27,7 +30,7 @@ mod subscription;
 
 pub use change::{ChangeFrame, ChangeKind, ChangePayload};
 pub use router::{Sink, SubscriptionId};
-pub use subscription::{CaughtUp, OnGap, Snapshot, SubscribeRequest, Subscription};
+pub use subscription::{CaughtUp, OnGap, SchemaFrame, Snapshot, SubscribeRequest, Subscription};
 
 pub(crate) use feed::{After as FeedAfter, Feed};
 pub(crate) use query::{column_equals, lossless};

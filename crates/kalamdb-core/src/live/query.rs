@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
     BinaryExpr, Expr, LogicalPlan, Operator, Volatility, utils::split_conjunction,
 };
 use datafusion::physical_expr::PhysicalExpr;
-use log_format::{KeyBuilder, Partition, Value};
+use log_format::{ColumnId, KeyBuilder, Partition, Value};
 
 use crate::error::{Error, Result, from_query};
 use crate::live::projection::{Projection, Projections};
@@ -46,6 +46,8 @@ pub(crate) struct LiveQuery {
     /// What subscribers see; `_seq` is always in it.
     pub(crate) projection: Arc<Projection>,
     pub(crate) route: Option<Route>,
+    /// The columns it selects or compares.
+    pub(crate) columns: Vec<ColumnId>,
 }
 
 impl LiveQuery {
@@ -83,6 +85,7 @@ impl LiveQuery {
                 hint: Some("a live query reads one table"),
             });
         }
+        let columns = named_columns(&info, expressions);
         let physical = |expression: &Expr| {
             let bare = expression.clone().unalias_nested().data;
             state.create_physical_expr(bare, input).map_err(from_query)
@@ -106,7 +109,7 @@ impl LiveQuery {
             key.push(&value).ok()?;
             Some(Route { column, value: key.finish() })
         });
-        Ok(Self { info, partition, condition, projection: shared, route })
+        Ok(Self { info, partition, condition, projection: shared, route, columns })
     }
 
     /// Which rows of a batch match.
@@ -138,6 +141,18 @@ fn equal(array: &dyn Array, value: &Value) -> Vec<bool> {
         Value::Text(value) => array.as_string::<i32>().iter().map(|found| found == Some(value)).collect(),
         _ => vec![false; array.len()],
     }
+}
+
+/// The table's own columns that expressions name.
+fn named_columns<'e>(info: &TableInfo, expressions: impl Iterator<Item = &'e Expr>) -> Vec<ColumnId> {
+    let named = expressions.flat_map(Expr::column_refs).map(|column| column.name.as_str());
+    let mut columns: Vec<ColumnId> = named
+        .filter_map(|name| info.columns().iter().find(|column| column.name == name))
+        .map(|column| column.id)
+        .collect();
+    columns.sort_unstable();
+    columns.dedup();
+    columns
 }
 
 /// Whether the value may be another one later for the same row: `random()`, `now()`. Who asks stays who it is.

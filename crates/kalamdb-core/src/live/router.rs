@@ -4,12 +4,13 @@
 //! the changed rows' values and those that cannot be routed, and hands each its frames. It never waits for a subscriber:
 //! one whose queue is full is taken out and reads the log from where it stands.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kalamdb_log::{LogDirectory, LogIndex, LogReader};
 use kalamdb_sql::{LiveProgress, LiveState};
-use log_format::{ArchivedChangeEvent as Event, Frame, KeyBuilder, Partition, RowReader, Seq, TableId};
+use log_format::{ArchivedChangeEvent as Event, Frame, KeyBuilder, Partition, SchemaVersion, Seq, TableId};
 
 use crate::catalog::Catalog;
 use crate::changes::{ChangeRows, changes_partition};
@@ -84,8 +85,15 @@ impl Subscriber {
 struct PartitionRoutes {
     /// Those whose filter says nothing about a constant.
     unrouted: HashSet<SubscriptionId>,
-    /// By column, then by the constant it must equal.
-    by_value: HashMap<usize, HashMap<Vec<u8>, HashSet<SubscriptionId>>>,
+    /// Of one schema version by column: while an ALTER is handed out there are subscribers of both.
+    by_column: HashMap<(SchemaVersion, usize), ColumnRoutes>,
+}
+
+/// Those whose filter asks for a constant in one column.
+struct ColumnRoutes {
+    /// The table as they know it.
+    info: Arc<TableInfo>,
+    by_value: HashMap<Vec<u8>, HashSet<SubscriptionId>>,
 }
 
 struct Routes {
@@ -216,7 +224,7 @@ impl Router {
     /// Gives one commit to everyone it concerns.
     fn hand_out(&self, frame: &Frame) {
         let mut routes = self.routes();
-        if let Err(error) = routes.hand_out(frame, &self.catalog) {
+        if let Err(error) = routes.hand_out(frame) {
             // Nobody may miss it: all read the log themselves, and are told what is wrong when they come to it.
             tracing::error!(%error, seq = %frame.first_seq(), "a commit cannot be handed out");
             let ids: Vec<SubscriptionId> = routes.subscribers.keys().copied().collect();
@@ -230,9 +238,17 @@ impl Router {
         routes.position = routes.position.max(frame.last_seq());
     }
 
+    /// Whether the table was altered since the query was compiled: then it is to be compiled anew.
+    pub(crate) fn is_outdated(&self, query: &LiveQuery) -> bool {
+        !self.catalog.is_newest(&query.info)
+    }
+
     /// Makes a subscriber live if it has seen everything that was handed out.
     pub(crate) fn attach(&self, subscriber: &Subscriber) -> bool {
         let mut routes = self.routes();
+        if self.is_outdated(&subscriber.query) {
+            return false;
+        }
         let cursor = subscriber.position().cursor;
         if routes.subscribers.is_empty() && routes.position <= cursor {
             // Commits that concerned nobody were not handed out: begin where this one stands, unless that is far back.
@@ -244,7 +260,7 @@ impl Router {
             return false;
         }
         let partition = routes.partitions.entry(subscriber.query.partition.clone()).or_default();
-        partition.slot(subscriber.query.route.as_ref()).insert(subscriber.id);
+        partition.slot(&subscriber.query).insert(subscriber.id);
         routes.subscribers.insert(subscriber.id, subscriber.clone());
         self.feed.set_awaited(true);
         subscriber.progress.enter(LiveState::Live, clock::now_micros());
@@ -275,7 +291,7 @@ impl Router {
     }
 
     /// Takes a subscriber out, if it is live.
-    fn detach(&self, id: SubscriptionId) {
+    pub(crate) fn detach(&self, id: SubscriptionId) {
         let mut routes = self.routes();
         routes.remove(id);
         if routes.subscribers.is_empty() {
@@ -286,40 +302,39 @@ impl Router {
 }
 
 impl PartitionRoutes {
-    fn slot(&mut self, route: Option<&Route>) -> &mut HashSet<SubscriptionId> {
-        match route {
-            None => &mut self.unrouted,
-            Some(route) => {
-                self.by_value.entry(route.column).or_default().entry(route.value.clone()).or_default()
-            }
-        }
+    fn slot(&mut self, query: &LiveQuery) -> &mut HashSet<SubscriptionId> {
+        let Some(Route { column, value }) = &query.route else { return &mut self.unrouted };
+        let of_column = self.by_column.entry((query.info.version(), *column));
+        let routes = of_column
+            .or_insert_with(|| ColumnRoutes { info: Arc::clone(&query.info), by_value: HashMap::new() });
+        routes.by_value.entry(value.clone()).or_default()
     }
 
-    fn remove(&mut self, route: Option<&Route>, id: SubscriptionId) {
-        let slot = self.slot(route);
+    fn remove(&mut self, query: &LiveQuery, id: SubscriptionId) {
+        let slot = self.slot(query);
         slot.remove(&id);
         let was_last = slot.is_empty();
-        if let Some(route) = route.filter(|_| was_last)
-            && let Some(values) = self.by_value.get_mut(&route.column)
-        {
-            values.remove(&route.value);
-            if values.is_empty() {
-                self.by_value.remove(&route.column);
+        let Some(Route { column, value }) = query.route.as_ref().filter(|_| was_last) else { return };
+        let of_column = (query.info.version(), *column);
+        if let Some(routes) = self.by_column.get_mut(&of_column) {
+            routes.by_value.remove(value);
+            if routes.by_value.is_empty() {
+                self.by_column.remove(&of_column);
             }
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.unrouted.is_empty() && self.by_value.is_empty()
+        self.unrouted.is_empty() && self.by_column.is_empty()
     }
 
     /// Everyone whom these changes may concern.
-    fn candidates(&self, info: &TableInfo, changes: &PartitionChanges<'_>) -> Result<Vec<SubscriptionId>> {
+    fn candidates(&self, changes: &PartitionChanges<'_>) -> Result<Vec<SubscriptionId>> {
         let mut found: HashSet<SubscriptionId> = self.unrouted.clone();
-        for (column, values) in &self.by_value {
+        for ((_, column), routes) in &self.by_column {
             for row in changes.rows() {
-                let value = key_of_cell(info, row, *column)?;
-                found.extend(value.and_then(|value| values.get(&value)).into_iter().flatten());
+                let value = key_of_cell(&routes.info, row, *column)?;
+                found.extend(value.and_then(|value| routes.by_value.get(&value)).into_iter().flatten());
             }
         }
         let mut found: Vec<_> = found.into_iter().collect();
@@ -330,22 +345,15 @@ impl PartitionRoutes {
 
 /// The value a row has in a column, as a key; none for NULL.
 fn key_of_cell(info: &TableInfo, row: &[u8], column: usize) -> Result<Option<Vec<u8>>> {
-    let reader = RowReader::new(row)?;
-    let targets = info.targets(reader.version())?;
-    let cell = reader.cells().zip(targets).find(|(_, target)| target.column == Some(column));
-    let value = match cell {
-        Some((cell, _)) => cell?.to_value(),
-        None => info.missing_values()?.into_iter().nth(column).unwrap_or(log_format::Value::Null),
-    };
     let mut key = KeyBuilder::new();
-    Ok(key.push(&value).is_ok().then(|| key.finish()))
+    Ok(key.push(&info.value_in(row, column)?).is_ok().then(|| key.finish()))
 }
 
 impl Routes {
     fn remove(&mut self, id: SubscriptionId) -> Option<Subscriber> {
         let subscriber = self.subscribers.remove(&id)?;
         if let Some(partition) = self.partitions.get_mut(&subscriber.query.partition) {
-            partition.remove(subscriber.query.route.as_ref(), id);
+            partition.remove(&subscriber.query, id);
             if partition.is_empty() {
                 self.partitions.remove(&subscriber.query.partition);
             }
@@ -353,7 +361,7 @@ impl Routes {
         Some(subscriber)
     }
 
-    fn hand_out(&mut self, frame: &Frame, catalog: &Catalog) -> Result<()> {
+    fn hand_out(&mut self, frame: &Frame) -> Result<()> {
         if self.subscribers.is_empty() {
             return Ok(());
         }
@@ -361,19 +369,18 @@ impl Routes {
             match event? {
                 Event::TableDropped(event) => self.end_all_of(event.table.to_id(), frame)?,
                 Event::TableTruncated(event) => self.end_all_of(event.table.to_id(), frame)?,
+                Event::TableAltered(table) => self.set_aside_all_on(table.id.to_id(), frame),
                 _ => {}
             }
         }
         for (partition, changes) in changes_by_partition(frame, |it| self.partitions.contains_key(it))? {
-            if let Some(info) = catalog.by_id(partition.table) {
-                self.hand_out_to(&partition, &info, &changes, frame)?;
-            }
+            self.hand_out_to(&partition, &changes, frame)?;
         }
-        self.hand_out_log(frame, catalog.changes())
+        self.hand_out_log(frame)
     }
 
     /// Gives a commit to those who listen to the log itself.
-    fn hand_out_log(&mut self, frame: &Frame, info: &TableInfo) -> Result<()> {
+    fn hand_out_log(&mut self, frame: &Frame) -> Result<()> {
         let partition = changes_partition();
         if !self.partitions.contains_key(&partition) {
             return Ok(());
@@ -384,23 +391,30 @@ impl Routes {
             return Ok(());
         };
         let changes = PartitionChanges::of_rows(frame.header().fields.commit_time, &rows);
-        self.hand_out_to(&partition, info, &changes, frame)
+        self.hand_out_to(&partition, &changes, frame)
     }
 
     fn hand_out_to(
         &mut self,
         partition: &Partition,
-        info: &TableInfo,
         changes: &PartitionChanges<'_>,
         frame: &Frame,
     ) -> Result<()> {
         let Some(routes) = self.partitions.get(partition) else { return Ok(()) };
-        let candidates = routes.candidates(info, changes)?;
-        if candidates.is_empty() {
-            return Ok(());
+        // By schema version: each query sees the rows as the table was when it was compiled.
+        let mut batches: HashMap<SchemaVersion, ChangeBatches> = HashMap::new();
+        for id in routes.candidates(changes)? {
+            let Some(subscriber) = self.subscribers.get(&id) else { continue };
+            let info = Arc::clone(&subscriber.query.info);
+            match batches.entry(info.version()) {
+                Entry::Occupied(mut made) => self.give(id, frame, made.get_mut())?,
+                Entry::Vacant(place) => {
+                    let made = place.insert(ChangeBatches::new(&info, changes)?);
+                    self.give(id, frame, made)?;
+                }
+            }
         }
-        let mut batches = ChangeBatches::new(info, changes)?;
-        candidates.into_iter().try_for_each(|id| self.give(id, frame, &mut batches))
+        Ok(())
     }
 
     fn give(&mut self, id: SubscriptionId, frame: &Frame, batches: &mut ChangeBatches) -> Result<()> {
@@ -439,6 +453,22 @@ impl Routes {
         }
     }
 
+    /// A table was altered: those who watch it have their queries compiled anew, and read on from before this commit.
+    fn set_aside_all_on(&mut self, table: TableId, frame: &Frame) {
+        for id in self.listeners_on(table) {
+            if let Some(subscriber) = self.subscribers.get(&id) {
+                let mut position = subscriber.position();
+                position.cursor = position.cursor.max(frame.first_seq().previous());
+            }
+            self.set_aside(id);
+        }
+    }
+
+    fn listeners_on(&self, table: TableId) -> Vec<SubscriptionId> {
+        let of_table = self.subscribers.values().filter(|it| it.query.partition.table == table);
+        of_table.map(|subscriber| subscriber.id).collect()
+    }
+
     fn set_aside_all_of(&mut self, partition: &Partition) {
         let of_partition = self.subscribers.values().filter(|it| it.query.partition == *partition);
         let ids: Vec<SubscriptionId> = of_partition.map(|subscriber| subscriber.id).collect();
@@ -449,8 +479,7 @@ impl Routes {
 
     /// A table went, or its rows did without being told one by one.
     fn end_all_of(&mut self, table: TableId, frame: &Frame) -> Result<()> {
-        let of_table = self.subscribers.values().filter(|it| it.query.partition.table == table);
-        let ids: Vec<SubscriptionId> = of_table.map(|subscriber| subscriber.id).collect();
+        let ids = self.listeners_on(table);
         tracing::debug!(%table, seq = %frame.first_seq(), subscribers = ids.len(), "a table that is listened to went");
         for id in ids {
             let Some(subscriber) = self.subscribers.get(&id) else { continue };

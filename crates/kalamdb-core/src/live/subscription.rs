@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
+use futures_util::FutureExt;
 use kalamdb_log::LogReader;
 use kalamdb_sql::{LiveProgress, LiveQueries, LiveQuery as LiveQueryRecord, LiveState};
-use log_format::{Frame, PartitionHash, Seq, TableId};
+use log_format::{DataType, Frame, PartitionHash, SchemaVersion, Seq, TableId};
 
 use crate::changes::{CHANGES, ChangeRows};
 use crate::clock;
-use crate::engine::Engine;
+use crate::engine::{Engine, WeakEngine};
 use crate::error::{Error, Result};
 use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
 use crate::live::feed::After;
@@ -20,6 +21,7 @@ use crate::live::query::LiveQuery;
 use crate::live::router::{Position, Router, Sink, Subscriber, SubscriptionId};
 use crate::session::Session;
 use crate::sql::live_plan;
+use crate::table::sql_type;
 
 /// Commits read from the log at a time.
 const LOG_COMMITS: usize = 256;
@@ -72,9 +74,22 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
+/// What rows have from here on: the table was altered, and what is selected is not what it was.
+#[derive(Clone, Debug)]
+pub struct SchemaFrame {
+    /// The columns; `_seq` is among them.
+    pub schema: SchemaRef,
+    /// The table's schema version.
+    pub version: SchemaVersion,
+    /// The seq of the change before it on this subscription. It has none of its own: it is no part of the chain.
+    pub prev_seq: Seq,
+}
+
 /// What [`Subscription::catch_up`] found.
 #[derive(Debug)]
 pub struct CaughtUp {
+    /// To be told before the frames.
+    pub schema: Option<SchemaFrame>,
     /// Frames to send before anything that is delivered live.
     pub frames: Vec<ChangeFrame>,
     /// Whether the sink gets frames from here on. If not, call again.
@@ -87,6 +102,8 @@ pub struct Subscription {
     live_queries: Arc<LiveQueries>,
     subscriber: Subscriber,
     live_id: String,
+    /// What it is compiled from, once more whenever the table is altered.
+    source: Source,
     start_seq: Seq,
     snapshot: Option<Snapshot>,
     /// Where it reads the log's files, once it is further back than the feed reaches.
@@ -95,6 +112,14 @@ pub struct Subscription {
     unread: VecDeque<Frame>,
     /// What makes rows of the log's events, if it listens to those.
     change_rows: Option<ChangeRows>,
+}
+
+/// A query as it was asked.
+struct Source {
+    /// Weak: a subscription that is kept for longer must not keep the database open.
+    engine: WeakEngine,
+    session: Session,
+    sql: String,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -138,21 +163,61 @@ impl Subscription {
     /// [`Error::ResyncRequired`] where the log has been deleted under it, [`Error::ShuttingDown`], or what is wrong
     /// with the log.
     pub fn catch_up(&mut self, rows_max: usize) -> Result<CaughtUp> {
-        let mut frames = Vec::new();
+        let (mut schema, mut frames) = (None, Vec::new());
         loop {
-            while let Some(commit) = self.unread.pop_front() {
-                self.match_commit(&commit, &mut frames)?;
-                if frames.len() >= rows_max {
-                    return Ok(CaughtUp { frames, live: false });
+            // Whatever is unread was published before this look, so no row of it is of a newer version than the query.
+            if self.router.is_outdated(&self.subscriber.query) {
+                if !frames.is_empty() {
+                    return Ok(CaughtUp { schema, frames, live: false });
                 }
+                schema = self.compile_anew()?.or(schema);
             }
-            if self.router.attach(&self.subscriber) {
-                self.reader = None;
-                self.change_rows = None;
-                return Ok(CaughtUp { frames, live: true });
+            match self.unread.pop_front() {
+                Some(commit) => self.match_commit(&commit, &mut frames)?,
+                None if self.router.attach(&self.subscriber) => {
+                    self.reader = None;
+                    self.change_rows = None;
+                    return Ok(CaughtUp { schema, frames, live: true });
+                }
+                None => self.read_on()?,
             }
-            self.read_on()?;
+            if frames.len() >= rows_max {
+                return Ok(CaughtUp { schema, frames, live: false });
+            }
         }
+    }
+
+    /// Takes the table as it is now. Gives what rows have from here on, where that is something else.
+    fn compile_anew(&mut self) -> Result<Option<SchemaFrame>> {
+        let engine = self.source.engine.upgrade().ok_or(Error::ShuttingDown)?;
+        let old = &self.subscriber.query;
+        if engine.catalog().by_id(old.partition.table).is_none() {
+            return Err(Error::TableDropped);
+        }
+        // Planning looks tables up in memory: nothing in it waits for anything.
+        let plan = live_plan(&engine, &self.source.session, &self.source.sql).now_or_never();
+        let plan =
+            plan.ok_or_else(|| Error::Inconsistent { reason: "planning had to wait".to_owned() })??;
+        let new = LiveQuery::compile(
+            &plan.state,
+            &plan.select,
+            plan.info,
+            plan.partition,
+            self.router.projections(),
+        )?;
+        let shown = |query: &LiveQuery| -> Vec<(String, DataType)> {
+            let fields = query.projection.schema().fields().iter();
+            fields.map(|field| (field.name().clone(), sql_type(field))).collect()
+        };
+        let is_other = shown(old) != shown(&new);
+        self.router.detach(self.subscriber.id);
+        self.live_queries.update_live_query_columns(&self.live_id, new.columns.clone());
+        self.subscriber.query = Arc::new(new);
+        Ok(is_other.then(|| SchemaFrame {
+            schema: Arc::clone(self.schema()),
+            version: self.subscriber.query.info.version(),
+            prev_seq: self.subscriber.position().prev_seq,
+        }))
     }
 
     /// Fills `unread` with the commits after the cursor.
@@ -257,14 +322,7 @@ pub(crate) async fn subscribe(
         plan.partition,
         engine.router().projections(),
     )?;
-    let resumed = match request.from {
-        None => None,
-        Some(from) => match check_resume(engine, query.partition.table, from) {
-            Ok(()) => Some(from),
-            Err(Error::ResyncRequired { .. }) if request.on_gap == OnGap::Snapshot => None,
-            Err(error) => return Err(error),
-        },
-    };
+    let resumed = resumed_from(engine, query.partition.table, &request)?;
     // The log has no state to begin with: who wants what is in it says from where, or how much of it.
     let of_log = query.partition.table == CHANGES;
     let last_rows = request.last_rows.or(of_log.then_some(0));
@@ -293,12 +351,14 @@ pub(crate) async fn subscribe(
         progress: Arc::clone(&progress),
     };
     let live_id = format!("{}-{}", request.connection_id, request.query_id);
+    let source = Source { engine: engine.downgrade(), session: session.clone(), sql: request.sql.clone() };
     engine.live_queries().insert_live_query(LiveQueryRecord {
         live_id: live_id.clone(),
         connection_id: request.connection_id,
         query_id: request.query_id,
         user: session.user().clone(),
         table: subscriber.query.partition.table,
+        columns: subscriber.query.columns.clone(),
         query: request.sql,
         options: request.options_json,
         progress,
@@ -312,6 +372,7 @@ pub(crate) async fn subscribe(
         live_queries: Arc::clone(engine.live_queries()),
         subscriber,
         live_id,
+        source,
         start_seq,
         snapshot,
         reader: None,
@@ -323,6 +384,16 @@ pub(crate) async fn subscribe(
         return Err(Error::TableDropped);
     }
     Ok(subscription)
+}
+
+/// Where it goes on, if it does not begin with a snapshot.
+fn resumed_from(engine: &Engine, table: TableId, request: &SubscribeRequest) -> Result<Option<Seq>> {
+    let Some(from) = request.from else { return Ok(None) };
+    match check_resume(engine, table, from) {
+        Ok(()) => Ok(Some(from)),
+        Err(Error::ResyncRequired { .. }) if request.on_gap == OnGap::Snapshot => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether every change of a table after `from` can still be read, and `from` is a seq that was given out.

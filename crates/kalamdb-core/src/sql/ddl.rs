@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use log_format::{
     ChangeEvent, Namespace, NamespaceId, Role, SchemaVersion, Table, TableId, TableSchema, User, UserId,
 };
@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::sql::definition::TableDefinition;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{Statement, TableName, UserChange};
-use crate::sql::{removal, stats};
+use crate::sql::{alter, describe, removal, stats};
 
 /// Bytes of a namespace's, table's or user's name.
 const NAME_BYTES_MAX: usize = 128;
@@ -49,9 +49,15 @@ pub(crate) async fn execute(
             rows(session, [("namespace", names.iter().map(|id| Some(id.to_string())).collect())])
         }
         Statement::ShowTables { namespace } => show_tables(engine, session, namespace.as_deref()),
-        Statement::Describe(name) => describe(engine, session, name),
         Statement::Truncate(name) => removal::truncate(engine, session, name).await,
         Statement::ShowStats(name) => stats::show(engine, session, name),
+        Statement::AlterTable(alteration) => alter::alter_table(engine, session, alteration).await,
+        Statement::AlterNamespace { name, options } => {
+            alter::alter_namespace(engine, session, name, options).await
+        }
+        Statement::Describe(name) => describe::describe(engine, session, name),
+        Statement::DescribeHistory(name) => describe::history(engine, session, name),
+        Statement::ShowCreateTable(name) => describe::show_create(engine, session, name),
         _ => Err(Error::unsupported("this statement")),
     }
 }
@@ -77,7 +83,7 @@ fn check_namespace_name(name: &str) -> Result<()> {
 }
 
 /// `IF [NOT] EXISTS`: what it tolerates is not an error.
-pub(super) fn tolerate<T>(tolerated: bool, result: Result<T>) -> Result<Option<T>> {
+pub(crate) fn tolerate<T>(tolerated: bool, result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(done) => Ok(Some(done)),
         Err(
@@ -284,33 +290,8 @@ fn show_tables(engine: &Engine, session: &Session, namespace: Option<&str>) -> R
     )
 }
 
-fn describe(engine: &Engine, session: &Session, name: &TableName) -> Result<StatementResult> {
-    let info = engine.resolve(session, name)?;
-    let own = info.columns().iter().enumerate().map(|(at, column)| {
-        let key = info.key_columns().iter().position(|key| *key == at).map(|at| (at + 1).to_string());
-        (column.name.clone(), column.data_type.to_string(), column.nullable, key, false)
-    });
-    let system = info
-        .system_columns()
-        .iter()
-        .map(|column| (column.name().to_owned(), column.data_type().to_string(), false, None, true));
-    let all: Vec<_> = own.chain(system).collect();
-    let text = |values: Vec<Option<String>>| Arc::new(StringArray::from(values)) as ArrayRef;
-    let flags = |values: Vec<bool>| Arc::new(BooleanArray::from(values)) as ArrayRef;
-    let batch = RecordBatch::try_from_iter([
-        ("column", text(all.iter().map(|it| Some(it.0.clone())).collect())),
-        ("type", text(all.iter().map(|it| Some(it.1.clone())).collect())),
-        ("nullable", flags(all.iter().map(|it| it.2).collect())),
-        ("key", text(all.iter().map(|it| it.3.clone()).collect())),
-        ("system", flags(all.iter().map(|it| it.4).collect())),
-    ])?;
-    let message =
-        format!("{} is a {} table, schema version {}", info.full_name(), info.kind_name(), info.version());
-    Ok(one_batch(session, batch, Some(message)))
-}
-
 /// Columns of text as a result.
-fn rows<const N: usize>(
+pub(crate) fn rows<const N: usize>(
     session: &Session,
     columns: [(&str, Vec<Option<String>>); N],
 ) -> Result<StatementResult> {
@@ -318,7 +299,7 @@ fn rows<const N: usize>(
     Ok(one_batch(session, RecordBatch::try_from_iter(arrays)?, None))
 }
 
-pub(super) fn one_batch(session: &Session, batch: RecordBatch, message: Option<String>) -> StatementResult {
+pub(crate) fn one_batch(session: &Session, batch: RecordBatch, message: Option<String>) -> StatementResult {
     StatementResult {
         schema: batch.schema(),
         row_count: batch.num_rows() as u64,

@@ -20,7 +20,7 @@ use crate::sql::parse::{TableName, identifier, option_list, option_value, table_
 use crate::table::SystemColumn;
 
 /// Columns a table may have.
-const COLUMNS_MAX: usize = 1000;
+pub(crate) const COLUMNS_MAX: usize = 1000;
 
 /// A table as CREATE TABLE describes it.
 #[derive(Clone, Debug)]
@@ -153,7 +153,7 @@ fn flush_policy_words(parser: &mut Parser<'_>) -> Result<String> {
     Ok(parts.join(","))
 }
 
-fn flush_policy(text: &str) -> Result<FlushPolicy> {
+pub(crate) fn flush_policy(text: &str) -> Result<FlushPolicy> {
     let wrong = || {
         Error::definition(format!(
             "{text:?} is no flush policy; write rows:10000, interval:300 or rows:10000,interval:5m"
@@ -173,7 +173,7 @@ fn flush_policy(text: &str) -> Result<FlushPolicy> {
     Ok(policy)
 }
 
-fn duration_ms(option: &str, text: &str) -> Result<u64> {
+pub(crate) fn duration_ms(option: &str, text: &str) -> Result<u64> {
     parse_duration_ms(text).ok_or_else(|| {
         Error::definition(format!("{option}: {text:?} is no duration; write 500ms, 10s, 5m, 1h or 7d"))
     })
@@ -223,7 +223,7 @@ fn table_kind(keyword: Option<&str>, options: &mut Options) -> Result<TableKind>
     }
 }
 
-fn access(level: Option<&str>) -> Result<Access> {
+pub(crate) fn access(level: Option<&str>) -> Result<Access> {
     match level.map(str::to_lowercase).as_deref() {
         None | Some("private") => Ok(Access::Private),
         Some("restricted") => Ok(Access::Restricted),
@@ -336,8 +336,8 @@ fn unquote(name: &str) -> String {
     }
 }
 
-fn column(id: ColumnId, definition: &ColumnDef) -> Result<(Column, bool)> {
-    let name = identifier(&definition.name);
+/// Whether a column may be called so.
+pub(crate) fn check_column_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > 128 {
         return Err(Error::definition("a column's name has 1 to 128 bytes"));
     }
@@ -346,6 +346,13 @@ fn column(id: ColumnId, definition: &ColumnDef) -> Result<(Column, bool)> {
             "{name} is a name of the system's own columns; choose another"
         )));
     }
+    Ok(())
+}
+
+/// A column as it is defined, and whether it says that it is the primary key.
+pub(crate) fn column(id: ColumnId, definition: &ColumnDef) -> Result<(Column, bool)> {
+    let name = identifier(&definition.name);
+    check_column_name(&name)?;
     let data_type = column_type(&definition.data_type)?;
     let mut column = Column { id, name, data_type, nullable: true, default: None };
     let mut is_key = false;
@@ -388,7 +395,7 @@ fn default(column: &Column, expression: &Expr) -> Result<ColumnDefault> {
 }
 
 /// The type a definition names, in PostgreSQL's, `DataFusion`'s or KalamDB's words.
-fn column_type(named: &SqlType) -> Result<DataType> {
+pub(crate) fn column_type(named: &SqlType) -> Result<DataType> {
     Ok(match named {
         SqlType::Boolean | SqlType::Bool => DataType::Boolean,
         SqlType::SmallInt(_) | SqlType::Int2(_) | SqlType::Int16 => DataType::SmallInt,

@@ -2,7 +2,8 @@
 //!
 //! - `parse`: text to statements; `sqlparser` does what it knows, KalamDB's own statements are read here.
 //! - `definition`: CREATE TABLE's columns and options, both spellings.
-//! - `ddl`: namespaces, tables, accounts; `removal`: DROP and TRUNCATE; `stats`: SHOW STATS.
+//! - `ddl`: namespaces, tables, accounts. `alteration`: what ALTER TABLE says; `alter`: doing it. `removal`: DROP and TRUNCATE.
+//! - `describe`: what tables are; `definition_text`: that as SQL; `stats`: SHOW STATS.
 //! - `target`: the table a statement changes; `change_set`: what it changes, to be committed as one.
 //! - `insert`: INSERT; `conflict`: what it does where a key is taken. `dml`: UPDATE and DELETE.
 //! - `returning`: the changed rows as an answer; `expressions`: what is evaluated on rows at hand.
@@ -10,10 +11,14 @@
 //!   plan; `plans`: those that are kept.
 //! - `transaction`: `BEGIN; …; COMMIT`. `execute`: statements in order.
 
+mod alter;
+mod alteration;
 mod change_set;
 mod conflict;
 mod ddl;
 mod definition;
+mod definition_text;
+mod describe;
 mod dml;
 mod execute;
 mod expressions;

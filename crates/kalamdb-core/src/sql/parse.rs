@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use log_format::Role;
 
 use crate::error::{Error, Result};
+use crate::sql::alteration::Alteration;
 use crate::sql::definition::TableDefinition;
 
 /// Statements in one request at the most.
@@ -41,7 +42,12 @@ pub(crate) enum Statement {
         if_exists: bool,
         cascade: bool,
     },
+    AlterNamespace {
+        name: String,
+        options: Vec<(String, String)>,
+    },
     CreateTable(Box<TableDefinition>),
+    AlterTable(Box<Alteration>),
     DropTable {
         name: TableName,
         if_exists: bool,
@@ -68,6 +74,8 @@ pub(crate) enum Statement {
     Describe(TableName),
     ShowStats(TableName),
     Truncate(TableName),
+    DescribeHistory(TableName),
+    ShowCreateTable(TableName),
     Use(String),
     Begin,
     Commit,
@@ -92,6 +100,8 @@ impl Statement {
                 | Self::ShowTables { .. }
                 | Self::Describe(_)
                 | Self::ShowStats(_)
+                | Self::DescribeHistory(_)
+                | Self::ShowCreateTable(_)
                 | Self::Use(_)
                 | Self::Subscribe(_)
         )
@@ -136,7 +146,7 @@ fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
     let dialect = GenericDialect {};
     let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from)?;
     check_operators(&tokens)?;
-    bare_current_user(&mut tokens);
+    call_current_user(&mut tokens);
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let mut statements = Vec::new();
     loop {
@@ -160,20 +170,16 @@ fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
     Ok(statements)
 }
 
-/// Writes `CURRENT_USER()` as the parser knows it: without parentheses.
-fn bare_current_user(tokens: &mut Vec<TokenWithSpan>) {
-    let mut at = 0;
-    while let Some(name) = tokens.get(at) {
-        let is_named = matches!(&name.token, Token::Word(word) if word.keyword == Keyword::CURRENT_USER);
-        at += 1;
-        let called = || {
-            let mut behind = tokens.iter().enumerate().skip(at);
-            let mut next = || behind.find(|(_, token)| !matches!(token.token, Token::Whitespace(_)));
-            let opened = next().filter(|(_, token)| token.token == Token::LParen);
-            opened.and_then(|_| next()).filter(|(_, token)| token.token == Token::RParen).map(|(end, _)| end)
-        };
-        if is_named && let Some(end) = called() {
-            tokens.drain(at..=end);
+/// `CURRENT_USER` alone is a value to the parser; before parentheses it is the name of a function like any other.
+fn call_current_user(tokens: &mut [TokenWithSpan]) {
+    let mut is_called = false;
+    for token in tokens.iter_mut().rev() {
+        match &mut token.token {
+            Token::Whitespace(_) => {}
+            Token::Word(word) if is_called && word.keyword == Keyword::CURRENT_USER => {
+                word.keyword = Keyword::NoKeyword;
+            }
+            other => is_called = *other == Token::LParen,
         }
     }
 }
@@ -274,6 +280,9 @@ fn statement(parser: &mut Parser<'_>) -> Result<Statement> {
             Ok(Statement::CreateTable(Box::new(TableDefinition::parse(parser, None)?)))
         }
         ("CREATE", "USER", _) => create_user(parser),
+        ("ALTER", "NAMESPACE" | "TABLE", _) | ("ALTER", "USER" | "SHARED" | "STREAM", "TABLE") => {
+            alter(parser, &second)
+        }
         ("ALTER", "USER", _) => alter_user(parser),
         ("DROP", "NAMESPACE", _) => {
             skip(parser, 2);
@@ -319,33 +328,23 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             skip(parser, 1);
             Ok(Statement::Truncate(table_after_keyword(parser)?))
         }
+        ("SHOW", "CREATE", "TABLE") => {
+            skip(parser, 3);
+            Ok(Statement::ShowCreateTable(table_name(&parser.parse_object_name(false)?)?))
+        }
         ("DESCRIBE" | "DESC", "TABLE", _) => {
             skip(parser, 2);
-            Ok(Statement::Describe(table_name(&parser.parse_object_name(false)?)?))
+            describe(parser)
         }
         ("DESCRIBE" | "DESC", _, _) => {
             skip(parser, 1);
-            Ok(Statement::Describe(table_name(&parser.parse_object_name(false)?)?))
+            describe(parser)
         }
         ("USE", _, _) => {
             skip(parser, 1);
             Ok(Statement::Use(identifier(&parser.parse_identifier()?)))
         }
-        ("BEGIN", _, _) | ("START", "TRANSACTION", _) => {
-            skip(parser, 1);
-            transaction_word(parser);
-            Ok(Statement::Begin)
-        }
-        ("COMMIT" | "END", _, _) => {
-            skip(parser, 1);
-            transaction_word(parser);
-            Ok(Statement::Commit)
-        }
-        ("ROLLBACK" | "ABORT", _, _) => {
-            skip(parser, 1);
-            transaction_word(parser);
-            Ok(Statement::Rollback)
-        }
+        ("BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT", _, _) => transaction_end(parser, first),
         ("SUBSCRIBE", "TO", _) => {
             skip(parser, 2);
             Ok(Statement::Subscribe(Box::new(parser.parse_statement()?)))
@@ -372,9 +371,19 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
     }
 }
 
-/// `TRANSACTION` or `WORK`, which may follow BEGIN and its like.
-fn transaction_word(parser: &mut Parser<'_>) {
-    let _ = parser.parse_one_of_keywords(&[Keyword::TRANSACTION, Keyword::WORK]);
+/// BEGIN, COMMIT and their like, which TRANSACTION or WORK may follow.
+fn transaction_end(parser: &mut Parser<'_>, word: &str) -> Result<Statement> {
+    skip(parser, 1);
+    if word == "START" {
+        parser.expect_keyword(Keyword::TRANSACTION)?;
+    } else {
+        let _ = parser.parse_one_of_keywords(&[Keyword::TRANSACTION, Keyword::WORK]);
+    }
+    Ok(match word {
+        "BEGIN" | "START" => Statement::Begin,
+        "COMMIT" | "END" => Statement::Commit,
+        _ => Statement::Rollback,
+    })
 }
 
 /// `[TABLE] name`.
@@ -411,16 +420,44 @@ fn create_namespace(parser: &mut Parser<'_>) -> Result<Statement> {
     Ok(Statement::CreateNamespace { name, if_not_exists, options })
 }
 
+/// The name of a kind of table, by its keyword.
+fn kind_name(keyword: &str) -> Option<&'static str> {
+    match keyword {
+        "USER" => Some("user"),
+        "SHARED" => Some("shared"),
+        "STREAM" => Some("stream"),
+        _ => None,
+    }
+}
+
 fn drop_table(parser: &mut Parser<'_>, kind: Option<&str>) -> Result<Statement> {
     let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let name = table_name(&parser.parse_object_name(false)?)?;
-    let kind = match kind {
-        Some("USER") => Some("user"),
-        Some("SHARED") => Some("shared"),
-        Some("STREAM") => Some("stream"),
-        _ => None,
-    };
-    Ok(Statement::DropTable { name, if_exists, kind })
+    Ok(Statement::DropTable { name, if_exists, kind: kind.and_then(kind_name) })
+}
+
+/// `ALTER NAMESPACE n SET OPTIONS (…)`, `ALTER [kind] TABLE …`.
+fn alter(parser: &mut Parser<'_>, what: &str) -> Result<Statement> {
+    skip(parser, 2);
+    if what == "NAMESPACE" {
+        let name = identifier(&parser.parse_identifier()?);
+        parser.expect_keyword_is(Keyword::SET)?;
+        let _ = parser.parse_keyword(Keyword::OPTIONS);
+        return Ok(Statement::AlterNamespace { name, options: option_list(parser)? });
+    }
+    let kind = kind_name(what);
+    skip(parser, usize::from(kind.is_some()));
+    Ok(Statement::AlterTable(Box::new(Alteration::parse(parser, kind)?)))
+}
+
+fn describe(parser: &mut Parser<'_>) -> Result<Statement> {
+    let name = table_name(&parser.parse_object_name(false)?)?;
+    let [history] = words::<1>(parser);
+    if history == "HISTORY" {
+        skip(parser, 1);
+        return Ok(Statement::DescribeHistory(name));
+    }
+    Ok(Statement::Describe(name))
 }
 
 fn create_user(parser: &mut Parser<'_>) -> Result<Statement> {
@@ -567,6 +604,16 @@ mod tests {
             Statement::ExecuteAsUser { .. }
         ));
         assert_eq!(parse("select 1;; select 2;").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_current_user_is_asked_for_with_and_without_parentheses() {
+        for sql in ["SELECT CURRENT_USER()", "select current_user ( ) = 'ann'", "SELECT current_user"] {
+            let Statement::Query(query) = one(sql) else { panic!("{sql}") };
+            assert!(query.to_string().to_lowercase().contains("current_user"), "{query}");
+        }
+        one("CREATE USER TABLE t (id INT PRIMARY KEY, who TEXT DEFAULT CURRENT_USER(), role TEXT)");
+        assert!(parse("SELECT CURRENT_USER(").is_err());
     }
 
     #[test]

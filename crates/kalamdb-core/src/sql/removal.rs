@@ -162,7 +162,7 @@ fn refuse_while_watched(live_queries: &LiveQueries, info: &TableInfo, action: &'
     }
     let ids: Vec<&str> = watching.iter().take(NAMED_MAX).map(|query| query.live_id.as_str()).collect();
     Err(Error::Watched {
-        table: format!("table {}", info.full_name()),
+        what: format!("table {}", info.full_name()),
         action,
         count: watching.len(),
         ids: ids.join(", "),

@@ -226,6 +226,16 @@ impl SnapshotPlan {
 
 /// Plans a subscription: one table, rows of this session only, `_seq` always selected.
 pub(crate) async fn live_plan(engine: &Engine, session: &Session, sql: &str) -> Result<LivePlan> {
+    loop {
+        let plan = live_plan_now(engine, session, sql).await?;
+        // The table is looked up twice, here and by the query engine: both must have seen the same.
+        if engine.catalog().is_newest(&plan.info) {
+            return Ok(plan);
+        }
+    }
+}
+
+async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<LivePlan> {
     let mut statement = parse_subscription(sql)?;
     let info = one_table(engine, session, &mut statement)?;
     crate::sql::execute::require_read(session, &info)?;

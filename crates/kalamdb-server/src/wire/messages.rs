@@ -131,6 +131,14 @@ pub(crate) enum ServerMessage<'a> {
         rows: NamedRows<'a>,
         batch_control: BatchControl,
     },
+    /// The table was altered: what rows have from here on.
+    Schema {
+        subscription_id: &'a str,
+        schema: WireSchema<'a>,
+        schema_version: u32,
+        /// The seq of the change before it; it is itself no part of the chain.
+        prev_seq: u64,
+    },
     Error {
         subscription_id: &'a str,
         code: &'a str,

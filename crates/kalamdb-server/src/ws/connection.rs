@@ -387,6 +387,15 @@ impl Connection<'_> {
         subscription: Box<Subscription>,
         caught_up: CaughtUp,
     ) -> Step {
+        if let Some(frame) = &caught_up.schema {
+            let message = ServerMessage::Schema {
+                subscription_id: id,
+                schema: WireSchema(&frame.schema),
+                schema_version: frame.version.get(),
+                prev_seq: frame.prev_seq.get(),
+            };
+            self.writer.send(&message).await?;
+        }
         self.send_changes(id, &caught_up.frames).await?;
         self.writer.flush().await?;
         if !caught_up.live {
