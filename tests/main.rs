@@ -17,6 +17,9 @@ mod support;
 /// The published SDK, unmodified: SQL, `live()`, `live_events()`, resume across a restart.
 mod sdk;
 
+/// What SQL means, in text files: over HTTP, through the SDK and through `kalamdb sql`.
+mod conformance;
+
 /// Two users, one SQL text: nobody sees anybody else's rows, whatever they try.
 mod isolation;
 
