@@ -306,11 +306,15 @@ impl Sequencer {
     /// From here on the commits can be read, and are on their way to those who listen.
     fn apply_and_publish(&mut self, frames: &[Frame], staged: &[Staged]) -> Result<()> {
         let Some(last) = frames.last() else { return Ok(()) };
+        // IMPORTANT: the catalog in memory comes first. Who takes a cut that has the commit then finds the table altered, so no
+        // live query begins after an ALTER that it does not know of.
+        for commit in staged.iter().filter(|staged| !staged.catalog.is_empty()) {
+            self.catalog.apply(&commit.catalog)?;
+        }
         self.store.apply(frames)?;
         self.fail_points.reach(FailPoint::AfterApplyingRows);
-        for commit in staged.iter().filter(|staged| !staged.catalog.is_empty()) {
+        if staged.iter().any(|staged| !staged.catalog.is_empty()) {
             self.system.apply(frames)?;
-            self.catalog.apply(&commit.catalog)?;
             self.fail_points.reach(FailPoint::AfterApplyingCatalog);
         }
         self.last = Some(last.clone());

@@ -35,4 +35,6 @@ pub use definition::parse_duration_ms;
 pub(crate) use execute::{execute, require_read};
 pub(crate) use insert::insert_rows;
 pub(crate) use parse::TableName;
+#[cfg(test)]
+pub(crate) use select::LivePlan;
 pub(crate) use select::live_plan;
