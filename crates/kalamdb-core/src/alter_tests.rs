@@ -532,3 +532,46 @@ async fn statements_that_were_planned_before_an_alter_are_planned_anew() {
     assert_eq!(counted, [[(ROWS * 2).to_string(), "1".to_owned(), "1".to_owned()]]);
     engine.close();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribers_who_meet_alters_at_any_moment_miss_nothing() {
+    const ROWS: i64 = 300;
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), "CREATE USER TABLE t (id BIGINT PRIMARY KEY, gone INT, tag TEXT)", &[]).await;
+    let all_watch = Arc::new(tokio::sync::Barrier::new(7));
+    let watch = |sql: &'static str, room: usize| {
+        let (engine, ann, all_watch) = (engine.clone(), ann.clone(), Arc::clone(&all_watch));
+        async move {
+            let sink = Kept::with_room(room);
+            let mut subscription = subscribe(&engine, &ann, sql, None, &sink).await;
+            all_watch.wait().await;
+            let (mut last, mut seen) = (subscription.start_seq(), Vec::new());
+            wait_for(&mut subscription, &sink, &mut last, &mut seen, usize::try_from(ROWS).unwrap()).await;
+            assert_eq!(seen, (0..ROWS).collect::<Vec<_>>(), "{sql}");
+        }
+    };
+    let queries =
+        ["SELECT id FROM t WHERE tag = 'x'", "SELECT id, tag FROM t", "SELECT id FROM t WHERE id >= 0"];
+    let watching: Vec<_> =
+        queries.into_iter().flat_map(|sql| [1, 1000].map(|room| tokio::spawn(watch(sql, room)))).collect();
+    all_watch.wait().await;
+    let writing = {
+        let (engine, ann) = (engine.clone(), ann.clone());
+        tokio::spawn(async move {
+            for id in 0..ROWS {
+                ok(&engine, &ann, "INSERT INTO t (id, tag) VALUES ($1, 'x')", &[json!(id)]).await;
+            }
+        })
+    };
+    for round in 0..40 {
+        let alter = format!("ALTER TABLE t DROP COLUMN gone, ADD COLUMN gone INT DEFAULT {round}");
+        ok(&engine, &root(), &alter, &[]).await;
+    }
+    writing.await.unwrap();
+    for watcher in watching {
+        watcher.await.unwrap();
+    }
+    engine.close();
+}

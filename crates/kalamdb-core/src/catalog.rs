@@ -46,6 +46,12 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// One without namespaces and tables.
+    #[cfg(test)]
+    pub(crate) fn empty() -> Result<Self> {
+        Ok(Self { names: RwLock::default(), changes: Arc::new(changes_table()?) })
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Names> {
         self.names.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -330,10 +330,14 @@ impl Sequencer {
     /// From here on the commits can be read, and are on their way to those who listen.
     fn apply_and_publish(&mut self, frames: &[Frame], staged: &[Staged]) -> Result<()> {
         let Some(last) = frames.last() else { return Ok(()) };
-        // IMPORTANT: the catalog first: whoever's cut of the rows lacks a dropped table's finds it gone there too.
-        for commit in staged.iter().filter(|staged| !staged.catalog.is_empty()) {
-            self.system.apply(frames)?;
+        // IMPORTANT: the catalog comes first, in memory before all. Who takes a cut of the rows that has the commit then finds the
+        // table altered or gone: no live query begins on what it does not know of.
+        let changes_catalog = |staged: &&Staged| !staged.catalog.is_empty();
+        for commit in staged.iter().filter(changes_catalog) {
             self.catalog.apply(&commit.catalog)?;
+        }
+        if staged.iter().any(|staged| changes_catalog(&staged)) {
+            self.system.apply(frames)?;
             self.fail_points.reach(FailPoint::AfterApplyingCatalog);
         }
         self.store.apply(frames)?;

@@ -424,11 +424,6 @@ impl Engine {
         &self.shared.catalog
     }
 
-    #[cfg(test)]
-    pub(crate) fn shared_catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.shared.catalog)
-    }
-
     pub(crate) fn live_queries(&self) -> &Arc<LiveQueries> {
         &self.shared.live_queries
     }

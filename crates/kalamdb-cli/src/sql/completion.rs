@@ -74,6 +74,7 @@ const KEYWORDS: &[&str] = &[
     "LIKE",
     "LIMIT",
     "MAX_BUFFER",
+    "MODIFY COLUMN",
     "NOT NULL",
     "NOW()",
     "NULL",

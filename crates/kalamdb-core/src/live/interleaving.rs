@@ -1,12 +1,13 @@
-//! Feed and router once more, over locks whose every wait a scheduler decides: publishing, joining, falling behind, leaving
-//! and closing meet in thousands of orders, and in each a subscriber gets every commit once, in order, and nobody waits for
-//! ever.
+//! Feed and router once more, over locks whose every wait a scheduler decides: publishing, altering the table, joining, falling
+//! behind, leaving and closing meet in thousands of orders, and in each a subscriber gets every commit once, in order, as the
+//! table was or as it is, and nobody waits for ever.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use kalamdb_log::LogIndex;
 use kalamdb_sql::LiveProgress;
-use log_format::{Frame, Role, Seq};
+use log_format::{ArchivedChangeEvent, ChangeEvent, Frame, Role, Seq, TableId};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread;
 
@@ -14,7 +15,7 @@ use self::feed::{After, Feed};
 use self::router::{Position, Router, Sink, Subscriber, SubscriptionId};
 use super::{change, projection, query};
 use crate::catalog::Catalog;
-use crate::sql::live_plan;
+use crate::sql::{LivePlan, live_plan};
 use crate::testing::{root, session};
 use crate::{Engine, EngineOptions, Error};
 
@@ -30,7 +31,7 @@ mod feed;
 #[path = "router.rs"]
 mod router;
 
-/// Commits that are published.
+/// Commits of rows that are published, half of them before the table is altered.
 const COMMITS: usize = 6;
 
 /// What a subscriber was given by the router, and whether it was set aside.
@@ -67,10 +68,22 @@ impl Sink for Narrow {
 
 /// What every schedule begins with.
 struct Scene {
-    catalog: Arc<Catalog>,
-    query: Arc<query::LiveQuery>,
+    /// The commit that creates the table.
+    created: Vec<ChangeEvent>,
+    table: TableId,
+    /// The same query before and after the table is altered.
+    plans: [LivePlan; 2],
     frames: Vec<Frame>,
     start: Seq,
+}
+
+/// The events of a commit.
+fn events(frame: &Frame) -> Vec<ChangeEvent> {
+    frame.events().map(|(_, event)| event.unwrap().to_event().unwrap()).collect()
+}
+
+fn alters(frame: &Frame) -> bool {
+    frame.events().any(|(_, event)| matches!(event, Ok(ArchivedChangeEvent::TableAltered(_))))
 }
 
 impl Scene {
@@ -86,89 +99,147 @@ impl Scene {
             let executed = runtime.block_on(engine.execute(&mut who.clone(), sql, &[]));
             assert!(executed.error.is_none(), "{sql}: {:?}", executed.error);
         };
-        execute(&dba, "CREATE USER TABLE default.t (id BIGINT PRIMARY KEY)");
-        let start = engine.published();
-        for id in 0..COMMITS {
-            execute(&ann, &format!("INSERT INTO default.t VALUES ({id})"));
-        }
-        let plan = runtime.block_on(live_plan(&engine, &ann, "SELECT id FROM default.t")).unwrap();
-        let projections = projection::Projections::default();
-        let query =
-            query::LiveQuery::compile(&plan.state, &plan.select, plan.info, plan.partition, &projections);
-        let super::FeedAfter::Frames(frames) = engine.router().feed().after(start) else {
-            panic!("it holds all")
+        let plan =
+            || runtime.block_on(live_plan(&engine, &ann, "SELECT id FROM default.t WHERE tag = 1")).unwrap();
+        let after = |seq| match engine.router().feed().after(seq) {
+            super::FeedAfter::Frames(frames) => frames,
+            other => panic!("it holds all: {other:?}"),
         };
-        let scene = Self { catalog: engine.shared_catalog(), query: Arc::new(query.unwrap()), frames, start };
+        let begun = engine.published();
+        execute(&dba, "CREATE USER TABLE default.t (id BIGINT PRIMARY KEY, gone INT, tag INT)");
+        let (created, start) = (events(&after(begun)[0]), engine.published());
+        let before = plan();
+        for id in 0..COMMITS {
+            if id == COMMITS / 2 {
+                execute(&dba, "ALTER TABLE default.t DROP COLUMN gone, ADD COLUMN late TEXT");
+            }
+            execute(&ann, &format!("INSERT INTO default.t (id, tag) VALUES ({id}, 1)"));
+        }
+        let frames = after(start);
+        let scene = Self { created, table: before.info.id(), plans: [before, plan()], frames, start };
         engine.close();
         scene
     }
 
-    /// One schedule: a publisher, the router, two subscribers of which one leaves early.
-    fn play(&self) {
+    /// The query against the table as a catalog has it now.
+    fn compile(&self, catalog: &Catalog) -> Arc<query::LiveQuery> {
+        let info = catalog.by_id(self.table).unwrap();
+        let plan = &self.plans[info.version().get() as usize - 1];
+        let projections = projection::Projections::default();
+        let query =
+            query::LiveQuery::compile(&plan.state, &plan.select, info, plan.partition.clone(), &projections);
+        Arc::new(query.unwrap())
+    }
+
+    /// One schedule: a publisher, the router, three subscribers of which one leaves early.
+    fn play(self: &Arc<Self>) {
+        let catalog = Arc::new(Catalog::empty().unwrap());
+        catalog.apply(&self.created).unwrap();
         let feed = Arc::new(Feed::new(self.start, usize::MAX));
         let nowhere = std::path::Path::new("/nowhere");
-        let router = Arc::new(Router::new(
-            Arc::clone(&feed),
-            Arc::clone(&self.catalog),
-            nowhere.into(),
-            Arc::new(LogIndex::new()),
-        ));
+        let log_index = Arc::new(LogIndex::new());
+        let router =
+            Arc::new(Router::new(Arc::clone(&feed), Arc::clone(&catalog), nowhere.into(), log_index));
         let routing = Arc::clone(&router);
         let router_thread = thread::spawn(move || routing.run());
-        let (publishing, frames) = (Arc::clone(&feed), self.frames.clone());
-        let publisher = thread::spawn(move || frames.chunks(2).for_each(|group| publishing.publish(group)));
-        let readers: Vec<_> = [(1, COMMITS), (2, 2)]
-            .into_iter()
-            .map(|(id, until)| {
-                let (router, subscriber) = (Arc::clone(&router), self.subscriber(id));
-                thread::spawn(move || read(&router, &subscriber.0, &subscriber.1, until))
-            })
-            .collect();
-        let expected: Vec<Seq> = self.frames.iter().map(Frame::last_seq).collect();
-        for reader in readers {
-            let seen = reader.join().unwrap();
-            assert_eq!(seen, expected.get(..seen.len()).unwrap());
+        let reader = |(id, until, start)| {
+            let (router, catalog, scene) = (Arc::clone(&router), Arc::clone(&catalog), Arc::clone(self));
+            move || scene.read(&router, &catalog, (id, start), until)
+        };
+        // Its snapshot has the ALTER, which nobody has heard of yet.
+        let altered = self.frames.iter().find(|frame| alters(frame)).unwrap().last_seq();
+        let late = reader((3, COMMITS / 2, altered));
+        let (publishing, altering, scene) = (Arc::clone(&feed), Arc::clone(&catalog), Arc::clone(self));
+        let publisher = thread::spawn(move || scene.publish(&publishing, &altering, late));
+        let early = [(1, COMMITS), (2, 2)].map(|(id, until)| thread::spawn(reader((id, until, self.start))));
+        for reader in early {
+            self.check(self.start, &reader.join().unwrap());
         }
-        publisher.join().unwrap();
+        self.check(altered, &publisher.join().unwrap().join().unwrap());
         feed.close();
         router_thread.join().unwrap();
     }
 
-    fn subscriber(&self, id: u64) -> (Subscriber, Arc<Narrow>) {
+    /// What a reader saw is every commit of rows after its start, up to where it left.
+    fn check(&self, start: Seq, seen: &[Seq]) {
+        let rows = self.frames.iter().filter(|frame| !alters(frame) && frame.first_seq() > start);
+        let expected: Vec<Seq> = rows.map(Frame::last_seq).collect();
+        assert_eq!(seen, expected.get(..seen.len()).unwrap());
+    }
+
+    /// As the sequencer does: a change of the catalog stands alone, and is in the catalog before anybody hears of it. Then
+    /// somebody may come who sees it.
+    fn publish(
+        &self,
+        feed: &Feed,
+        catalog: &Catalog,
+        late: impl FnOnce() -> Vec<Seq> + Send + 'static,
+    ) -> thread::JoinHandle<Vec<Seq>> {
+        let (mut late, mut comer) = (Some(late), None);
+        for run in self.frames.chunk_by(|left, right| !alters(left) && !alters(right)) {
+            for group in run.chunks(2) {
+                if alters(&group[0]) {
+                    catalog.apply(&events(&group[0])).unwrap();
+                    comer = late.take().map(thread::spawn);
+                }
+                feed.publish(group);
+            }
+        }
+        comer.unwrap()
+    }
+
+    fn subscriber(&self, id: u64, start: Seq, catalog: &Catalog) -> (Subscriber, Arc<Narrow>) {
         let sink = Arc::new(Narrow { given: sync::Mutex::new(Given::default()), news: sync::Condvar::new() });
-        let position = Position { cursor: self.start, prev_seq: self.start };
+        let position = Position { cursor: start, prev_seq: start };
         let subscriber = Subscriber {
             id: SubscriptionId::new(id),
-            query: Arc::clone(&self.query),
+            query: self.compile(catalog),
             sink: Arc::clone(&sink) as _,
             position: Arc::new(sync::Mutex::new(position)),
             progress: Arc::new(LiveProgress::default()),
         };
         (subscriber, sink)
     }
+
+    /// Reads as a subscription does, until it has seen that many commits: by itself until it is live, then what the router
+    /// gives, and by itself again once it is set aside.
+    fn read(&self, router: &Router, catalog: &Catalog, (id, start): (u64, Seq), until: usize) -> Vec<Seq> {
+        let (mut subscriber, sink) = self.subscriber(id, start, catalog);
+        router.join(&subscriber.query.partition);
+        let (mut seen, mut unread) = (Vec::new(), VecDeque::new());
+        while seen.len() < until {
+            if router.is_outdated(&subscriber.query) {
+                subscriber.query = self.compile(catalog);
+            }
+            if let Some(frame) = unread.pop_front() {
+                take(&frame, &subscriber, &mut seen);
+            } else if router.attach(&subscriber) {
+                wait_until_set_aside(&sink, &mut seen, until);
+            } else {
+                let cursor = subscriber.position().cursor;
+                let After::Frames(frames) = router.feed().after(cursor) else { panic!("the feed holds all") };
+                unread.extend(frames);
+            }
+        }
+        router.leave(subscriber.id, &subscriber.query.partition);
+        // What came between the last look and leaving.
+        seen.append(&mut sink.given.lock().unwrap().seqs);
+        seen
+    }
 }
 
-/// Reads as a subscription does, until it has seen that many commits: by itself until it is live, then what the router gives,
-/// and by itself again once it is set aside.
-fn read(router: &Router, subscriber: &Subscriber, sink: &Narrow, until: usize) -> Vec<Seq> {
-    router.join(&subscriber.query.partition);
-    let mut seen = Vec::new();
-    while seen.len() < until {
-        if router.attach(subscriber) {
-            wait_until_set_aside(sink, &mut seen, until);
-            continue;
-        }
-        let cursor = subscriber.position().cursor;
-        let After::Frames(frames) = router.feed().after(cursor) else { panic!("the feed holds all") };
-        for frame in frames {
-            seen.push(frame.last_seq());
-            *subscriber.position() = Position { cursor: frame.last_seq(), prev_seq: frame.last_seq() };
+/// Matches one commit: its rows are of no newer version than the query.
+fn take(frame: &Frame, subscriber: &Subscriber, seen: &mut Vec<Seq>) {
+    let query = &subscriber.query;
+    let mut position = subscriber.position();
+    for (_, changes) in change::changes_by_partition(frame, |it| *it == query.partition).unwrap() {
+        let mut batches = change::ChangeBatches::new(&query.info, &changes).unwrap();
+        for frame in batches.frames(query, position.prev_seq).unwrap() {
+            seen.push(frame.payload.seq);
+            position.prev_seq = frame.payload.seq;
         }
     }
-    router.leave(subscriber.id, &subscriber.query.partition);
-    // What came between the last look and leaving.
-    seen.append(&mut sink.given.lock().unwrap().seqs);
-    seen
+    position.cursor = frame.last_seq();
 }
 
 fn wait_until_set_aside(sink: &Narrow, seen: &mut Vec<Seq>, until: usize) {
@@ -186,10 +257,10 @@ fn wait_until_set_aside(sink: &Narrow, seen: &mut Vec<Seq>, until: usize) {
 }
 
 fn run(scheduler: impl Scheduler + 'static) {
-    let scene = Scene::new();
+    let scene = Arc::new(Scene::new());
     let mut config = shuttle::Config::new();
-    // Arrow needs more than the usual stack.
-    config.stack_size = 1 << 20;
+    // Arrow and DataFusion need more than the usual stack.
+    config.stack_size = 4 << 20;
     shuttle::Runner::new(scheduler, config).run(move || scene.play());
 }
 

@@ -225,6 +225,8 @@ impl Router {
     fn hand_out(&self, frame: &Frame) {
         let mut routes = self.routes();
         if let Err(error) = routes.hand_out(frame) {
+            let is_newer = matches!(error, Error::Conflict { .. });
+            debug_assert!(!is_newer, "{} has rows that are newer than a live query", frame.first_seq());
             // Nobody may miss it: all read the log themselves, and are told what is wrong when they come to it.
             tracing::error!(%error, seq = %frame.first_seq(), "a commit cannot be handed out");
             let ids: Vec<SubscriptionId> = routes.subscribers.keys().copied().collect();
@@ -246,15 +248,13 @@ impl Router {
     /// Makes a subscriber live if it has seen everything that was handed out.
     pub(crate) fn attach(&self, subscriber: &Subscriber) -> bool {
         let mut routes = self.routes();
-        if self.is_outdated(&subscriber.query) {
-            return false;
-        }
         let cursor = subscriber.position().cursor;
         if routes.subscribers.is_empty() && routes.position <= cursor {
-            // Commits that concerned nobody were not handed out: begin where this one stands, unless that is far back.
+            // Commits that concerned nobody were not handed out: begin where this one stands, unless that is far back, or its
+            // snapshot has what is yet to be published, which others must not wait for.
             let published = self.feed.published();
             let is_far_back = published.get().saturating_sub(cursor.get()) > ATTACH_EVENTS_MAX;
-            routes.position = if is_far_back { published } else { cursor };
+            routes.position = if is_far_back { published } else { cursor.min(published) };
         }
         if cursor < routes.position {
             return false;

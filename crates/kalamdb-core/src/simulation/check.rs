@@ -6,7 +6,10 @@ use std::ops::ControlFlow;
 use kalamdb_log::LogReader;
 use kalamdb_sql::SystemTables;
 use kalamdb_store::{Counts, Keyspace, Store, StoreOptions};
-use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq, TableId, UserId};
+use log_format::{
+    ArchivedChangeEvent as Event, ArchivedPartition, ChangeEvent, Column, ColumnDefault, ColumnId, Frame,
+    Partition, RowReader, SchemaVersion, Seq, TableId, TableSchema, UserId, Value,
+};
 
 use crate::Engine;
 
@@ -205,5 +208,62 @@ fn tag_of(event: &Event) -> Option<u64> {
     match log_format::RowReader::new(row).unwrap().values().unwrap().get(column)? {
         log_format::Value::BigInt(tag) => u64::try_from(*tag).ok(),
         _ => None,
+    }
+}
+
+/// How many schema versions were added.
+pub(super) fn schema_versions(frames: &[Frame]) -> u64 {
+    let events = frames.iter().flat_map(Frame::events);
+    events.filter(|(_, event)| matches!(event, Ok(Event::SchemaVersionAdded(_)))).count() as u64
+}
+
+/// By id: the values of a row by column, as text; NULL is empty.
+pub(super) type Columns = BTreeMap<i64, BTreeMap<String, String>>;
+
+/// What a user sees of a table, told from the log alone: a cell belongs to the column with its id, a row that lacks a column has
+/// its default. All numbers here are integers, which are the same in every integer type.
+pub(super) fn columns_of_log(frames: &[Frame], table: &str, user: &str) -> Columns {
+    let name = table.strip_prefix("sim.").unwrap();
+    let mut schemas: BTreeMap<SchemaVersion, TableSchema> = BTreeMap::new();
+    let mut id = None;
+    for (_, event) in frames.iter().flat_map(Frame::events) {
+        match event.unwrap().to_event().unwrap() {
+            ChangeEvent::TableCreated(created) if created.name == name => id = Some(created.id),
+            ChangeEvent::SchemaVersionAdded(schema) if Some(schema.table) == id => {
+                schemas.insert(schema.version, *schema);
+            }
+            _ => {}
+        }
+    }
+    let newest = schemas.values().last().unwrap();
+    let own = full_key(&Partition::of_user(newest.table, UserId::new(user)), &[]);
+    let rows = rows_of_log(frames).into_iter().filter(|((keyspace, of, key), (_, deleted, _))| {
+        *of == newest.table && !deleted && (*keyspace == 1 || key.starts_with(&own))
+    });
+    let row = |row: &[u8]| {
+        let reader = RowReader::new(row).unwrap();
+        let written = schemas.get(&reader.version()).unwrap().columns.iter().map(|column| column.id);
+        let cells: BTreeMap<ColumnId, Value> = written.zip(reader.values().unwrap()).collect();
+        let value = |column: &Column| match (cells.get(&column.id), &column.default) {
+            (Some(value), _) => text(value),
+            (None, Some(ColumnDefault::Constant(cell))) => {
+                text(&RowReader::new(cell).unwrap().values().unwrap()[0])
+            }
+            (None, _) => String::new(),
+        };
+        newest.columns.iter().map(|column| (column.name.clone(), value(column))).collect()
+    };
+    let id = |row: &BTreeMap<String, String>| row.get("id").unwrap().parse().unwrap();
+    rows.map(|(_, (_, _, bytes))| row(&bytes)).map(|row| (id(&row), row)).collect()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::SmallInt(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::BigInt(value) => value.to_string(),
+        Value::Text(value) => value.clone(),
+        other => panic!("{other:?}"),
     }
 }

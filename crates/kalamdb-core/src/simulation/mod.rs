@@ -7,7 +7,8 @@
 //! 1. what was acknowledged is there (all of it after the process died; in mode `always` also after the power went),
 //! 2. what is there is a prefix of what was published, bytes and all, and no seq comes twice,
 //! 3. the rows are what the log says, and a catalog built from the log alone is the live one,
-//! 4. every subscriber's chain is whole and its rows are what its query answers.
+//! 4. every subscriber's chain is whole and its rows are what its query answers,
+//! 5. every row reads as one of the newest schema version, whichever version wrote it.
 //!
 //! A short run is part of the suite. `KALAMDB_SEEDS=200 KALAMDB_STEPS=500 cargo test --workspace --lib simulation` is a long
 //! one, `KALAMDB_SEED=7` a single seed, said when it fails.

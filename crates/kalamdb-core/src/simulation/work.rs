@@ -8,13 +8,17 @@ use crate::testing::session;
 
 /// Keys are few, so that statements meet.
 const KEYS: usize = 40;
-const USERS: [&str; 4] = ["ann", "bob", "cid", "dot"];
+pub(super) const USERS: [&str; 4] = ["ann", "bob", "cid", "dot"];
+
+/// Tables whose rows have a key, and whose columns change.
+pub(super) const KEYED: [&str; 3] = ["sim.own", "sim.more", "sim.shared"];
 
 /// What exists before anything else is done.
 pub(super) const SCHEMA: &str = "CREATE NAMESPACE sim;
-    CREATE USER TABLE sim.own (id BIGINT PRIMARY KEY, tag BIGINT, body TEXT);
-    CREATE USER TABLE sim.more (id BIGINT PRIMARY KEY, tag BIGINT, body TEXT);
-    CREATE SHARED TABLE sim.shared (id BIGINT PRIMARY KEY, tag BIGINT, body TEXT) WITH (ACCESS_LEVEL = 'public');
+    CREATE USER TABLE sim.own (id BIGINT PRIMARY KEY, tag BIGINT, body TEXT, n SMALLINT DEFAULT 1);
+    CREATE USER TABLE sim.more (id BIGINT PRIMARY KEY, tag BIGINT, body TEXT, n SMALLINT DEFAULT 1);
+    CREATE SHARED TABLE sim.shared (id BIGINT PRIMARY KEY, tag BIGINT, body TEXT, n SMALLINT DEFAULT 1)
+        WITH (ACCESS_LEVEL = 'public');
     CREATE STREAM TABLE sim.stream (id BIGINT, tag BIGINT, body TEXT) RETENTION '1h'";
 
 /// A statement of somebody.
@@ -34,13 +38,35 @@ pub(super) fn anybody(random: &mut Random) -> Session {
 
 /// A table whose rows have a key.
 pub(super) fn keyed(random: &mut Random) -> &'static str {
-    ["sim.own", "sim.more", "sim.shared"][random.below(3)]
+    KEYED[random.below(KEYED.len())]
+}
+
+/// Something to watch: some of a table's columns, or all that it has by then.
+pub(super) fn query(random: &mut Random) -> String {
+    let conditions = [
+        "",
+        "WHERE id = 7",
+        "WHERE tag % 3 = 0",
+        "WHERE body = ''",
+        "WHERE id < 20 AND tag > 9",
+        "WHERE n = 1",
+        "WHERE n > 1",
+    ];
+    let condition = conditions[random.below(conditions.len())];
+    let columns = if random.per_mille(250) { "*" } else { "id" };
+    format!("SELECT {columns}, _seq FROM {} {condition}", keyed(random))
+}
+
+/// Who reads which tables, so that together they read all rows.
+pub(super) fn readers() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let own = KEYED.into_iter().filter(|table| *table != "sim.shared");
+    own.flat_map(|table| USERS.map(|user| (table, user))).chain([("sim.shared", "ann")])
 }
 
 /// Inserts of one key by one user, as those who race for it hand them in: one may go through.
 pub(super) fn rush(random: &mut Random, tags: impl Iterator<Item = u64>) -> Vec<Work> {
     let (who, table, key) = (anybody(random), keyed(random), random.below(KEYS));
-    let insert = |tag| format!("INSERT INTO {table} VALUES ({key}, {tag}, '')");
+    let insert = |tag| format!("INSERT INTO {table} (id, tag, body) VALUES ({key}, {tag}, '')");
     tags.map(|tag| Work { who: who.clone(), sql: insert(tag), tag: Some(tag) }).collect()
 }
 
@@ -56,13 +82,18 @@ pub(super) fn any(random: &mut Random, tag: u64, extra: &mut u64) -> Work {
         0..45 => {
             let rows =
                 (0..=random.below(4)).map(|at| format!("({}, {tag}, '{body}')", (key + at * 7) % KEYS));
-            (format!("INSERT INTO {table} VALUES {}", rows.collect::<Vec<_>>().join(", ")), tagged)
+            let rows = rows.collect::<Vec<_>>().join(", ");
+            (format!("INSERT INTO {table} (id, tag, body) VALUES {rows}"), tagged)
         }
         45..65 => (format!("UPDATE {table} SET tag = {tag}, body = '{body}' WHERE id = {key}"), tagged),
-        65..70 => (format!("UPDATE {table} SET tag = {tag} WHERE id % 5 = {}", key % 5), tagged),
+        65..70 => {
+            let n = key % 3;
+            (format!("UPDATE {table} SET tag = {tag}, n = {n} WHERE id % 5 = {}", key % 5), tagged)
+        }
         70..80 => (format!("DELETE FROM {table} WHERE id = {key}"), None),
         80..83 => (format!("DELETE FROM {table} WHERE id > {key}"), None),
-        83..93 => (format!("INSERT INTO sim.stream VALUES ({key}, {tag}, '{body}')"), tagged),
+        83..88 => (alter(random, table), None),
+        88..93 => (format!("INSERT INTO sim.stream VALUES ({key}, {tag}, '{body}')"), tagged),
         93..97 => {
             *extra += 1;
             (format!("CREATE USER TABLE sim.extra{extra} (id BIGINT PRIMARY KEY, tag BIGINT)"), None)
@@ -72,6 +103,25 @@ pub(super) fn any(random: &mut Random, tag: u64, extra: &mut u64) -> Work {
             None,
         ),
     };
-    let who = if sql.contains("extra") { session("root", Role::Dba) } else { who };
+    let is_of_root = sql.contains("extra") || sql.starts_with("ALTER");
+    let who = if is_of_root { session("root", Role::Dba) } else { who };
     Work { who, sql, tag }
+}
+
+/// Another version of a table. Some are refused: for what is there already, or because somebody watches.
+fn alter(random: &mut Random, table: &str) -> String {
+    let (x, other) = (random.below(3), random.below(3));
+    let wider = ["INT", "BIGINT"][random.below(2)];
+    let change = match random.below(10) {
+        0..3 => format!("ADD COLUMN IF NOT EXISTS x{x} SMALLINT DEFAULT {}", 5 + x),
+        3 => format!("ADD COLUMN IF NOT EXISTS x{x} INT"),
+        4 => {
+            format!("ADD COLUMN IF NOT EXISTS x{x} INT NOT NULL, SET (DELETED_RETENTION = '{}h')", 1 + other)
+        }
+        5..7 => format!("DROP COLUMN IF EXISTS x{x}"),
+        7 => format!("RENAME COLUMN x{x} TO x{other}"),
+        8 => format!("MODIFY COLUMN x{x} {wider}"),
+        _ => format!("MODIFY COLUMN n {wider}"),
+    };
+    format!("ALTER TABLE {table} {change}")
 }

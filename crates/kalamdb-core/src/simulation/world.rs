@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::util::display::array_value_to_string;
 use futures_util::future::join_all;
 use kalamdb_log::simulation::{Fault, Random, SimulatedDisk};
 use kalamdb_log::{Durability, LogDirectory, LogReader};
@@ -125,6 +126,7 @@ impl World {
         world.check_watchers();
         world.restart(End::Closed);
         check::rebuilt_equals_live(world.engine(), &world.published);
+        world.check_columns();
         world.totals.steps = steps;
         world.totals
     }
@@ -226,6 +228,9 @@ impl World {
                 Fate::Unknown
             }
             ErrorCode::ConstraintViolation | ErrorCode::Conflict => Fate::Refused,
+            ErrorCode::InvalidSql | ErrorCode::AlreadyExists if work.sql.starts_with("ALTER") => {
+                Fate::Refused
+            }
             _ => panic!("{}: {error}", work.sql),
         }
     }
@@ -275,10 +280,7 @@ impl World {
 
     fn look(&mut self) {
         if self.watchers.len() < WATCHERS_MAX && self.random.per_mille(300) {
-            let condition =
-                ["", "WHERE id = 7", "WHERE tag % 3 = 0", "WHERE body = ''", "WHERE id < 20 AND tag > 9"];
-            let condition = condition[self.random.below(condition.len())];
-            let sql = format!("SELECT id, _seq FROM {} {condition}", work::keyed(&mut self.random));
+            let sql = work::query(&mut self.random);
             self.watchers.push(Watcher::new(work::anybody(&mut self.random), sql));
         }
         let at = self.random.below(self.watchers.len());
@@ -302,6 +304,17 @@ impl World {
             assert_eq!(watcher.rows, expected, "{} of {:?}", watcher.sql, watcher.who.user());
             self.totals.rows_checked += expected.len() as u64;
         }
+    }
+
+    /// Everybody reads every row as one of the newest schema version, whichever wrote it.
+    fn check_columns(&mut self) {
+        for (table, user) in work::readers() {
+            let who = session(user, Role::User);
+            let found = self.runtime.block_on(columns(self.engine(), &who, table));
+            let expected = check::columns_of_log(&self.published, table, user);
+            assert_eq!(found, expected, "{table} of {user}");
+        }
+        self.totals.schema_versions += check::schema_versions(&self.published);
     }
 
     // ── breaking ──
@@ -506,6 +519,22 @@ fn turn(sequencer: &mut Option<Sequencer>) {
         }
         *sequencer = None;
     }
+}
+
+/// Every row of a table, by id: its values by column.
+async fn columns(engine: &Engine, who: &Session, table: &str) -> check::Columns {
+    let executed = engine.execute(&mut who.clone(), &format!("SELECT * FROM {table}"), &[]).await;
+    let mut rows = check::Columns::new();
+    for batch in executed.results.iter().flat_map(|result| &result.batches) {
+        let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
+        for (at, id) in ids.values().iter().enumerate() {
+            let fields = batch.schema_ref().fields().iter().zip(batch.columns());
+            let values = fields
+                .map(|(field, array)| (field.name().clone(), array_value_to_string(array, at).unwrap()));
+            rows.insert(*id, values.collect());
+        }
+    }
+    rows
 }
 
 /// A query's rows, by id: their seqs.

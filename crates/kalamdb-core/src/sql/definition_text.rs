@@ -4,7 +4,10 @@
 
 use std::fmt::Write;
 
-use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
+use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
 use log_format::{
     Access, Column, ColumnDefault, DataType, FlushPolicy, StreamOptions, StreamScope, TableKind, Value,
 };
@@ -106,13 +109,24 @@ pub(crate) fn default_text(column: &Column) -> Option<String> {
 
 /// An identifier, quoted where it would be read as another or as no identifier.
 pub(crate) fn name_text(name: &str) -> String {
-    let begins_well = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
     let is_plain = name.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_');
-    let is_keyword = ALL_KEYWORDS.binary_search(&name.to_uppercase().as_str()).is_ok();
-    if begins_well && is_plain && !is_keyword {
+    if is_plain && is_a_name(name) {
         return name.to_owned();
     }
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Whether the parser takes a word for a name wherever one may stand: some keywords it does, some only here or there.
+fn is_a_name(word: &str) -> bool {
+    let dialect = GenericDialect {};
+    let value = Parser::new(&dialect).try_with_sql(word).and_then(|mut parser| {
+        let value = parser.parse_expr()?;
+        parser.expect_token(&Token::EOF).map(|_| value)
+    });
+    let columns = Parser::new(&dialect).try_with_sql(&format!("({word} INT)"));
+    let columns = columns.and_then(|mut parser| parser.parse_columns());
+    let is_column = columns.is_ok_and(|(columns, constraints)| columns.len() == 1 && constraints.is_empty());
+    is_column && matches!(value, Ok(Expr::Identifier(_)))
 }
 
 /// A string literal.
@@ -147,6 +161,60 @@ fn value_text(value: &Value, data_type: DataType) -> String {
         Value::Decimal(_) | Value::Timestamp(_) | Value::DateTime(_) | Value::Date(_) | Value::Time(_) => {
             let text = cell_text(&value.as_cell(&mut Vec::new()), data_type.decimal_scale());
             string_text(&text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
+
+    use super::*;
+    use crate::sql::parse::{Statement, parse};
+
+    #[test]
+    fn names_are_quoted_where_they_have_to_be() {
+        for plain in ["id", "body", "name", "_x1", "value"] {
+            assert_eq!(name_text(plain), plain);
+        }
+        for quoted in ["Mixed", "a b", "1st", "", "user", "key", "primary", "current_user", "é", "a\"b"] {
+            assert!(name_text(quoted).starts_with('"'), "{quoted}");
+        }
+    }
+
+    #[test]
+    fn any_keyword_can_be_a_column() {
+        for keyword in ALL_KEYWORDS {
+            let name = keyword.to_lowercase();
+            let text = name_text(&name);
+            let sql =
+                format!("CREATE SHARED TABLE {text} ({text} INT NOT NULL, \"o\" TEXT, PRIMARY KEY ({text}))");
+            match parse(&sql).map(|mut statements| statements.remove(0)) {
+                Ok(Statement::CreateTable(definition)) => {
+                    assert_eq!(
+                        (definition.columns[0].name.as_str(), definition.name.name.as_str()),
+                        (&*name, &*name)
+                    );
+                }
+                other => panic!("{sql}: {other:?}"),
+            }
+            let alter = format!("ALTER TABLE {text} RENAME COLUMN {text} TO {text}, DROP COLUMN {text}");
+            assert!(parse(&alter).is_ok(), "{alter}");
+        }
+    }
+
+    #[test]
+    fn durations_are_said_in_the_greatest_unit_that_is_exact() {
+        for (ms, text) in [
+            (0, "0ms"),
+            (1, "1ms"),
+            (1500, "1500ms"),
+            (90_000, "90s"),
+            (86_400_000, "1d"),
+            (5_400_000, "90m"),
+        ] {
+            assert_eq!(duration_text(ms), text);
+            assert_eq!(crate::parse_duration_ms(text), Some(ms));
         }
     }
 }
