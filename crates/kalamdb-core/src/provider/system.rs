@@ -214,7 +214,7 @@ fn storage_locations(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
         .text("location_type", |it| Some(it.location_type.clone()))
         .text("path", |it| Some(it.path.clone()))
         .text("credentials_ref", |it| it.credentials_ref.clone())
-        .integer("usage_count", |it| Some(it.usage_count))
+        .integer("usage_count", |it| Some(scope.engine.catalog().tables_at(&it.name).len() as u64))
         .time("created_at", |it| Some(it.created_at))
         .time("updated_at", |it| Some(it.updated_at))
         .finish()

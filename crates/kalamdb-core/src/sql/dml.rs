@@ -22,10 +22,10 @@ use crate::sql::change_set::{ChangeSet, Found};
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{TableName, table_name};
 use crate::sql::returning::Returning;
-use crate::sql::select;
 use crate::sql::target::{
     Target, assignments, cast_columns, check_value, literal_value, refuse_clauses, value_of,
 };
+use crate::sql::{select, system_rows};
 use crate::table::TableInfo;
 
 /// What an assignment gives a column.
@@ -50,6 +50,9 @@ pub(crate) async fn update(
         ("LIMIT in UPDATE", update.limit.is_some()),
     ])?;
     let (name, alias) = single_table(&update.table)?;
+    if let Some(table) = system_rows::find(session, &name)? {
+        return system_rows::update(engine, session, table, update, params).await;
+    }
     let target = Target::new(engine, session, &name, params)?.with_alias(alias);
     target.refuse_stream("UPDATE")?;
     let returning = update.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
@@ -68,7 +71,7 @@ pub(crate) async fn update(
         };
         assigned.push((position, value));
     }
-    let query = changed_rows(&target.info, &update.table, update.selection.clone(), computed)?;
+    let query = changed_rows(&key_names(&target.info), &update.table, update.selection.clone(), computed)?;
     let mut changes = ChangeSet::new(&target, returning);
     for_each_found(&target, query, |batch, row, found| {
         let mut values = target.info.values(&found.row)?;
@@ -104,10 +107,13 @@ pub(crate) async fn delete(
     let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = &delete.from;
     let [table] = tables.as_slice() else { return Err(Error::unsupported("DELETE of several tables")) };
     let (name, alias) = single_table(table)?;
+    if let Some(rows) = system_rows::find(session, &name)? {
+        return system_rows::delete(engine, session, rows, table, delete, params).await;
+    }
     let target = Target::new(engine, session, &name, params)?.with_alias(alias);
     target.refuse_stream("DELETE")?;
     let returning = delete.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
-    let query = changed_rows(&target.info, table, delete.selection.clone(), Vec::new())?;
+    let query = changed_rows(&key_names(&target.info), table, delete.selection.clone(), Vec::new())?;
     let mut changes = ChangeSet::new(&target, returning);
     for_each_found(&target, query, |_, _, found| changes.delete(found)).await?;
     changes.finish("deleted").await
@@ -135,9 +141,14 @@ fn computed_value(
     array.first().map_or(Ok(Value::Null), |array| value_of(info, position, array, row))
 }
 
+fn key_names(info: &TableInfo) -> Vec<&str> {
+    let columns = info.key_columns().iter().filter_map(|at| info.columns().get(*at));
+    columns.map(|column| column.name.as_str()).collect()
+}
+
 /// `SELECT key columns, computed FROM table WHERE selection`.
-fn changed_rows(
-    info: &TableInfo,
+pub(super) fn changed_rows(
+    keys: &[&str],
     table: &TableWithJoins,
     selection: Option<Expr>,
     computed: Vec<Expr>,
@@ -146,9 +157,8 @@ fn changed_rows(
     if let ast::Statement::Query(query) = &mut template
         && let SetExpr::Select(select) = query.body.as_mut()
     {
-        let keys = info.key_columns().iter().filter_map(|at| info.columns().get(*at));
-        let keys = keys
-            .map(|column| SelectItem::UnnamedExpr(Expr::Identifier(Ident::with_quote('"', &column.name))));
+        let keys =
+            keys.iter().map(|name| SelectItem::UnnamedExpr(Expr::Identifier(Ident::with_quote('"', *name))));
         let computed = computed.into_iter().enumerate().map(|(number, expr)| SelectItem::ExprWithAlias {
             expr,
             alias: Ident::with_quote('"', format!("\u{1}{number}")),

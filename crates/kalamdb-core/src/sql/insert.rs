@@ -16,10 +16,10 @@ use crate::sql::conflict::{OnConflict, lost_race};
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{TableName, identifier, table_name};
 use crate::sql::returning::Returning;
-use crate::sql::select;
 use crate::sql::target::{
     Target, cast_columns, check_value, column_position, literal_value, refuse_clauses, value_of,
 };
+use crate::sql::{select, system_rows};
 use crate::table::TableInfo;
 use crate::values;
 
@@ -42,7 +42,11 @@ pub(crate) async fn insert(
     let TableObject::TableName(name) = &insert.table else {
         return Err(Error::unsupported("INSERT into anything but a table"));
     };
-    let target = Target::new(engine, session, &table_name(name)?, params)?;
+    let name = table_name(name)?;
+    if let Some(table) = system_rows::find(session, &name)? {
+        return system_rows::insert(engine, session, table, insert, params).await;
+    }
+    let target = Target::new(engine, session, &name, params)?;
     let columns = insert_columns(&target.info, insert)?;
     let returning = insert.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
     let conflict = insert.on.as_ref().map(|clause| OnConflict::new(&target, clause)).transpose()?;
