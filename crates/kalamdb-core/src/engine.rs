@@ -406,7 +406,6 @@ impl Engine {
         &self.shared.catalog
     }
 
-    #[cfg(test)]
     pub(crate) fn shared_catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.shared.catalog)
     }

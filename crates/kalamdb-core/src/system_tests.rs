@@ -349,3 +349,74 @@ async fn storage_locations_know_who_uses_them_and_hold_no_secret() {
     assert_eq!(ok(&engine, &root(), used, &[]).await, "");
     engine.close();
 }
+
+#[tokio::test]
+async fn changes_are_those_of_rows_one_may_see() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    let (ann, bob, svc) =
+        (session("ann", Role::User), session("bob", Role::User), session("svc", Role::Service));
+    for (user, body) in [(&ann, "of ann"), (&bob, "of bob")] {
+        ok(&engine, user, "INSERT INTO chat.notes VALUES (1, $1)", &[json!(body)]).await;
+        ok(&engine, user, "UPDATE chat.notes SET body = upper(body)", &[]).await;
+        ok(&engine, user, "DELETE FROM chat.notes", &[]).await;
+        ok(
+            &engine,
+            user,
+            "INSERT INTO chat.board VALUES ($1, 'x')",
+            &[json!(body.len() + body.matches('a').count())],
+        )
+        .await;
+    }
+    ok(&engine, &root(), "INSERT INTO chat.secret VALUES (77)", &[]).await;
+    ok(&engine, &root(), "CREATE USER eve WITH PASSWORD 'x'", &[]).await;
+
+    let own =
+        "SELECT op, key, before, after, schema_version, user_id FROM changes('chat.notes', 0) ORDER BY seq";
+    let seen = cells(&ok(&engine, &ann, own, &[]).await);
+    assert_eq!(seen.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["insert", "update", "delete"]);
+    assert!(seen.iter().all(|row| row[4] == "1" && row[5] == "ann"), "{seen:?}");
+    assert!(seen[1][2].contains("of ann") && seen[1][3].contains("OF ANN"), "{seen:?}");
+    for everything in ["SELECT * FROM system.changes", "SELECT * FROM changes('chat.notes', 0)"] {
+        let text = ok(&engine, &ann, everything, &[]).await;
+        assert!(text.contains("of ann") && !text.contains("bob") && !text.contains("BOB"), "{text}");
+        assert!(!text.contains("UserCreated") && !text.contains(r#""id":"77""#), "{text}");
+        let text = ok(&engine, &svc, everything, &[]).await;
+        assert!(!text.contains("ann") && !text.contains("bob"), "{text}");
+    }
+    let board = "SELECT count(*) AS n FROM changes('chat.board', 0)";
+    assert_eq!(cells(&ok(&engine, &ann, board, &[]).await), [["2"]]);
+    assert_eq!(
+        refused(&engine, &ann, "SELECT * FROM changes('chat.secret', 0)").await.0,
+        ErrorCode::PermissionDenied
+    );
+    assert!(ok(&engine, &svc, "SELECT * FROM changes('chat.secret', 0)", &[]).await.contains(r#""id":"77""#));
+    let all = ok(&engine, &root(), "SELECT * FROM changes('chat.notes', 0)", &[]).await;
+    assert!(all.contains("of ann") && all.contains("of bob") && all.contains("TableCreated"), "{all}");
+    assert!(ok(&engine, &root(), "SELECT * FROM system.changes", &[]).await.contains("eve"));
+
+    let series = "SELECT sum(value) AS n FROM generate_series(1, 4)";
+    assert_eq!(cells(&ok(&engine, &ann, series, &[]).await), [["10"]]);
+
+    // Both ends count, and a condition narrows further.
+    let seqs = cells(&ok(&engine, &ann, "SELECT seq FROM changes('chat.notes', 0) ORDER BY seq", &[]).await);
+    let (first, second) = (&seqs[0][0], &seqs[1][0]);
+    let part = format!("SELECT seq FROM changes('chat.notes', {first}, {second}) ORDER BY seq");
+    assert_eq!(cells(&ok(&engine, &ann, &part, &[]).await), seqs[..2]);
+    let part = format!("SELECT seq FROM changes('chat.notes', {second}) WHERE op = 'delete'");
+    assert_eq!(cells(&ok(&engine, &ann, &part, &[]).await), seqs[2..]);
+    for wrong in ["changes('chat.notes')", "changes(1, 2)", "changes('chat.notes', id)"] {
+        let (code, text) = refused(&engine, &ann, &format!("SELECT * FROM {wrong}")).await;
+        assert_eq!(code, ErrorCode::InvalidSql, "{wrong}: {text}");
+    }
+    assert_eq!(
+        refused(&engine, &ann, "SELECT * FROM changes('chat.no', 1)").await.0,
+        ErrorCode::TableNotFound
+    );
+
+    ok(&engine, &root(), "DROP TABLE chat.notes; DROP TABLE chat.board", &[]).await;
+    let text = ok(&engine, &ann, "SELECT * FROM system.changes", &[]).await;
+    assert!(text.contains("of ann") && !text.contains("bob") && !text.contains("board"), "{text}");
+    engine.close();
+}

@@ -39,7 +39,7 @@ const TABLES: [(&str, Role, Option<Read>); 11] = [
     ("jobs", Role::Service, Some(jobs)),
     ("live_queries", Role::User, Some(live_queries)),
     ("live", Role::User, Some(live_queries)),
-    (CHANGES_NAME, Role::Dba, None),
+    (CHANGES_NAME, Role::User, None),
     ("log_segments", Role::Service, Some(log_segments)),
     ("settings", Role::Service, Some(settings)),
 ];
@@ -63,10 +63,7 @@ impl SchemaProvider for SystemNamespace {
                 let table = KeyedTable::new(Arc::clone(&self.scope), *read).map_err(external)?;
                 Ok(Some(Arc::new(table)))
             }
-            None => {
-                let info = Arc::clone(self.scope.engine.catalog().changes());
-                Ok(Some(Arc::new(ChangesTable::new(Arc::clone(&self.scope), info))))
-            }
+            None => Ok(Some(Arc::new(ChangesTable::new(Arc::clone(&self.scope))))),
         }
     }
 
