@@ -132,6 +132,16 @@ impl Catalog {
         self.read().namespaces.iter().cloned().collect()
     }
 
+    /// The names of the tables that use a storage location, in order.
+    pub(crate) fn tables_at(&self, location: &str) -> Vec<String> {
+        let names = self.read();
+        let uses = |info: &&Arc<TableInfo>| info.record().location_reference.as_deref() == Some(location);
+        let mut found: Vec<String> =
+            names.tables.values().filter(uses).map(|info| info.full_name()).collect();
+        found.sort_unstable();
+        found
+    }
+
     /// The tables of a namespace, by name.
     pub(crate) fn tables_in(&self, namespace: &NamespaceId) -> Vec<Arc<TableInfo>> {
         let names = self.read();

@@ -420,7 +420,7 @@ impl Engine {
         &self.shared.settings
     }
 
-    pub(crate) fn catalog(&self) -> &Catalog {
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         &self.shared.catalog
     }
 

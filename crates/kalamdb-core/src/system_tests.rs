@@ -189,3 +189,233 @@ async fn who_watches_a_table_keeps_it_from_being_truncated_and_nobody_resumes_ac
     ok(&engine, &ann, "INSERT INTO chat.notes VALUES ($1, 'b')", &[json!(5)]).await;
     engine.close();
 }
+
+#[tokio::test]
+async fn system_tables_are_joined_and_read_by_key_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    let columns_of = "SELECT t.table_name, s.version, n.namespace_id FROM system.tables t \
+                      JOIN system.table_schemas s ON s.table_id = t.table_id \
+                      JOIN system.namespaces n ON n.namespace_id = t.namespace_id \
+                      WHERE t.namespace_id = 'chat' AND t.table_name IN ('board', 'notes', 'nothing') ORDER BY 1";
+    let joined = cells(&ok(&engine, &root(), columns_of, &[]).await);
+    assert_eq!(joined, [["board", "1", "chat"], ["notes", "1", "chat"]]);
+    let by_id = "SELECT table_name FROM system.tables WHERE table_id = \
+                 (SELECT table_id FROM system.tables WHERE table_name = 'secret')";
+    assert_eq!(cells(&ok(&engine, &root(), by_id, &[]).await), [["secret"]]);
+    let users = "SELECT username, role FROM system.users WHERE username = $1";
+    assert_eq!(cells(&ok(&engine, &root(), users, &[json!("root")]).await), [["root", "dba"]]);
+    assert_eq!(ok(&engine, &root(), users, &[json!("nobody")]).await, "");
+    let none = "SELECT u.username FROM system.users u JOIN system.live l ON l.user_id = u.user_id";
+    assert_eq!(ok(&engine, &root(), none, &[]).await, "");
+    ok(&engine, &root(), "DROP TABLE chat.secret", &[]).await;
+    let jobs = "SELECT count(*) AS n FROM system.jobs WHERE table_name = 'secret'";
+    assert_eq!(cells(&ok(&engine, &root(), jobs, &[]).await), [["1"]]);
+    // Every table is there, with the columns that it has when nothing is in it.
+    let shown = ok(&engine, &root(), "SELECT * FROM system.settings WHERE name = 'durability'", &[]).await;
+    assert_eq!(cells(&shown)[0][..3], ["durability", "os", "set"]);
+    let settings = ok(&engine, &root(), "SELECT * FROM system.settings", &[]).await;
+    assert!(!settings.contains("password"), "{settings}");
+    let ann = session("ann", Role::User);
+    assert_eq!(refused(&engine, &ann, "SELECT * FROM system.settings").await.0, ErrorCode::PermissionDenied);
+    assert_eq!(refused(&engine, &ann, "SELECT * FROM system.nothing").await.0, ErrorCode::InvalidSql);
+    engine.close();
+}
+
+#[tokio::test]
+async fn information_schema_lists_what_the_session_may_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    let ann = session("ann", Role::User);
+    let tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'chat' ORDER BY 1";
+    assert_eq!(cells(&ok(&engine, &ann, tables, &[]).await), [["board"], ["notes"], ["typing"]]);
+    assert_eq!(
+        cells(&ok(&engine, &root(), tables, &[]).await),
+        [["board"], ["notes"], ["secret"], ["typing"]]
+    );
+    let columns = "SELECT column_name, ordinal_position, is_nullable FROM information_schema.columns \
+                   WHERE table_schema = 'chat' AND table_name = 'notes' ORDER BY 2";
+    let columns = cells(&ok(&engine, &ann, columns, &[]).await);
+    assert_eq!(columns.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["id", "body"]);
+    let of_secret = "SELECT column_name FROM information_schema.columns WHERE table_name = 'secret'";
+    assert_eq!(ok(&engine, &ann, of_secret, &[]).await, "");
+    let schemata = "SELECT schema_name FROM information_schema.schemata ORDER BY 1";
+    let schemata = cells(&ok(&engine, &ann, schemata, &[]).await);
+    for namespace in ["chat", "default", "system"] {
+        assert!(schemata.contains(&vec![namespace.to_owned()]), "{schemata:?}");
+    }
+    let system = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'system'";
+    let system = cells(&ok(&engine, &ann, system, &[]).await);
+    assert!(!system.iter().any(|row| row[0] == "jobs" || row[0] == "settings"), "{system:?}");
+    engine.close();
+}
+
+#[tokio::test]
+async fn users_are_written_through_their_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let insert = "INSERT INTO system.users (username, password, role, metadata) \
+                  VALUES ('eve', 'secret', 'service', '{\"a\": 1}'), ($1, 'other', NULL, NULL)";
+    ok(&engine, &root(), insert, &[json!("fay")]).await;
+    let users = "SELECT username, role, metadata FROM system.users WHERE username <> 'root' ORDER BY 1";
+    let found = cells(&ok(&engine, &root(), users, &[]).await);
+    assert_eq!(found, [["eve", "service", "{\"a\": 1}"], ["fay", "user", ""]]);
+    assert!(engine.authenticate("eve", "secret").is_ok() && engine.authenticate("fay", "other").is_ok());
+    let update = "UPDATE system.users SET password = 'new', role = 'dba' WHERE username = 'fay'";
+    ok(&engine, &root(), update, &[]).await;
+    assert!(engine.authenticate("fay", "other").is_err());
+    assert_eq!(engine.authenticate("fay", "new").unwrap().role, Role::Dba);
+    for (sql, code) in [
+        ("INSERT INTO system.users (username, password) VALUES ('eve', 'x')", ErrorCode::AlreadyExists),
+        (
+            "INSERT INTO system.users (username, password) VALUES ('x', 'x'), ('x', 'y')",
+            ErrorCode::InvalidSql,
+        ),
+        ("INSERT INTO system.users (username) VALUES ('x')", ErrorCode::InvalidSql),
+        (
+            "INSERT INTO system.users (username, password, role) VALUES ('x', 'x', 'king')",
+            ErrorCode::InvalidSql,
+        ),
+        (
+            "INSERT INTO system.users (username, password, metadata) VALUES ('x', 'x', '{')",
+            ErrorCode::InvalidSql,
+        ),
+        ("INSERT INTO system.users (username, password_hash) VALUES ('x', 'x')", ErrorCode::InvalidSql),
+        ("UPDATE system.users SET username = 'x' WHERE username = 'eve'", ErrorCode::InvalidSql),
+        ("SELECT password FROM system.users", ErrorCode::InvalidSql),
+        ("SELECT password_hash FROM system.users", ErrorCode::InvalidSql),
+        ("DELETE FROM system.users", ErrorCode::ConstraintViolation),
+        ("INSERT INTO system.jobs (job_id) VALUES ('x')", ErrorCode::Unsupported),
+        ("UPDATE system.tables SET table_name = 'x'", ErrorCode::Unsupported),
+        ("DELETE FROM system.changes", ErrorCode::Unsupported),
+        ("DELETE FROM system.nothing", ErrorCode::TableNotFound),
+    ] {
+        let (found, text) = refused(&engine, &root(), sql).await;
+        assert_eq!(found, code, "{sql}: {text}");
+    }
+    let (_, text) = refused(&engine, &root(), "DELETE FROM system.tables").await;
+    assert!(text.contains("READ-ONLY") && text.contains("DROP TABLE"), "{text}");
+    let eve = session("eve", Role::Service);
+    for sql in ["DELETE FROM system.users WHERE username = 'fay'", "UPDATE system.users SET role = 'dba'"] {
+        assert_eq!(refused(&engine, &eve, sql).await.0, ErrorCode::PermissionDenied, "{sql}");
+    }
+    ok(&engine, &root(), "DELETE FROM system.users WHERE username IN ('eve', 'fay')", &[]).await;
+    assert_eq!(ok(&engine, &root(), users, &[]).await, "");
+    engine.close();
+}
+
+#[tokio::test]
+async fn storage_locations_know_who_uses_them_and_hold_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let insert = "INSERT INTO system.storage_locations VALUES \
+                  ('far', 's3', 's3://bucket/cold', 'env:AWS_FAR'), ('near', 'filesystem', '/srv/cold', NULL)";
+    ok(&engine, &root(), insert, &[]).await;
+    let create = "CREATE SHARED TABLE a (id INT PRIMARY KEY) LOCATION REFERENCE 'far'; \
+                  CREATE SHARED TABLE b (id INT PRIMARY KEY) LOCATION REFERENCE 'far'";
+    ok(&engine, &root(), create, &[]).await;
+    let used = "SELECT location_name, usage_count FROM system.storage_locations ORDER BY 1";
+    assert_eq!(cells(&ok(&engine, &root(), used, &[]).await), [["far", "2"], ["near", "0"]]);
+    for (sql, said) in [
+        ("DELETE FROM system.storage_locations WHERE location_name = 'far'", "default.a, default.b"),
+        (
+            "UPDATE system.storage_locations SET path = 's3://x' WHERE location_name = 'far'",
+            "cannot be moved",
+        ),
+        ("UPDATE system.storage_locations SET location_type = 'tape'", "filesystem, s3"),
+        ("UPDATE system.storage_locations SET credentials_ref = 'AKIA123'", "env:NAME"),
+        ("UPDATE system.storage_locations SET usage_count = 0", "can be written"),
+        ("INSERT INTO system.storage_locations VALUES ('x', 's3', 's3://a:b@c', NULL)", "no credentials"),
+    ] {
+        let (_, text) = refused(&engine, &root(), sql).await;
+        assert!(text.contains(said), "{sql}: {text}");
+    }
+    let service = session("svc", Role::Service);
+    let (code, _) = refused(&engine, &service, "DELETE FROM system.storage_locations").await;
+    assert_eq!(code, ErrorCode::PermissionDenied);
+    let credentials =
+        "UPDATE system.storage_locations SET credentials_ref = NULL WHERE location_name = 'far'";
+    ok(&engine, &root(), credentials, &[]).await;
+    ok(&engine, &root(), "DROP TABLE a", &[]).await;
+    assert_eq!(cells(&ok(&engine, &root(), used, &[]).await), [["far", "1"], ["near", "0"]]);
+    engine.close();
+    let engine = open(directory.path());
+    assert_eq!(cells(&ok(&engine, &root(), used, &[]).await), [["far", "1"], ["near", "0"]]);
+    ok(&engine, &root(), "DROP TABLE b", &[]).await;
+    ok(&engine, &root(), "DELETE FROM system.storage_locations", &[]).await;
+    assert_eq!(ok(&engine, &root(), used, &[]).await, "");
+    engine.close();
+}
+
+#[tokio::test]
+async fn changes_are_those_of_rows_one_may_see() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    let (ann, bob, svc) =
+        (session("ann", Role::User), session("bob", Role::User), session("svc", Role::Service));
+    for (user, body) in [(&ann, "of ann"), (&bob, "of bob")] {
+        ok(&engine, user, "INSERT INTO chat.notes VALUES (1, $1)", &[json!(body)]).await;
+        ok(&engine, user, "UPDATE chat.notes SET body = upper(body)", &[]).await;
+        ok(&engine, user, "DELETE FROM chat.notes", &[]).await;
+        ok(
+            &engine,
+            user,
+            "INSERT INTO chat.board VALUES ($1, 'x')",
+            &[json!(body.len() + body.matches('a').count())],
+        )
+        .await;
+    }
+    ok(&engine, &root(), "INSERT INTO chat.secret VALUES (77)", &[]).await;
+    ok(&engine, &root(), "CREATE USER eve WITH PASSWORD 'x'", &[]).await;
+
+    let own =
+        "SELECT op, key, before, after, schema_version, user_id FROM changes('chat.notes', 0) ORDER BY seq";
+    let seen = cells(&ok(&engine, &ann, own, &[]).await);
+    assert_eq!(seen.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["insert", "update", "delete"]);
+    assert!(seen.iter().all(|row| row[4] == "1" && row[5] == "ann"), "{seen:?}");
+    assert!(seen[1][2].contains("of ann") && seen[1][3].contains("OF ANN"), "{seen:?}");
+    for everything in ["SELECT * FROM system.changes", "SELECT * FROM changes('chat.notes', 0)"] {
+        let text = ok(&engine, &ann, everything, &[]).await;
+        assert!(text.contains("of ann") && !text.contains("bob") && !text.contains("BOB"), "{text}");
+        assert!(!text.contains("UserCreated") && !text.contains(r#""id":"77""#), "{text}");
+        let text = ok(&engine, &svc, everything, &[]).await;
+        assert!(!text.contains("ann") && !text.contains("bob"), "{text}");
+    }
+    let board = "SELECT count(*) AS n FROM changes('chat.board', 0)";
+    assert_eq!(cells(&ok(&engine, &ann, board, &[]).await), [["2"]]);
+    assert_eq!(
+        refused(&engine, &ann, "SELECT * FROM changes('chat.secret', 0)").await.0,
+        ErrorCode::PermissionDenied
+    );
+    assert!(ok(&engine, &svc, "SELECT * FROM changes('chat.secret', 0)", &[]).await.contains(r#""id":"77""#));
+    let all = ok(&engine, &root(), "SELECT * FROM changes('chat.notes', 0)", &[]).await;
+    assert!(all.contains("of ann") && all.contains("of bob") && all.contains("TableCreated"), "{all}");
+    assert!(ok(&engine, &root(), "SELECT * FROM system.changes", &[]).await.contains("eve"));
+
+    let series = "SELECT sum(value) AS n FROM generate_series(1, 4)";
+    assert_eq!(cells(&ok(&engine, &ann, series, &[]).await), [["10"]]);
+
+    // Both ends count, and a condition narrows further.
+    let seqs = cells(&ok(&engine, &ann, "SELECT seq FROM changes('chat.notes', 0) ORDER BY seq", &[]).await);
+    let (first, second) = (&seqs[0][0], &seqs[1][0]);
+    let part = format!("SELECT seq FROM changes('chat.notes', {first}, {second}) ORDER BY seq");
+    assert_eq!(cells(&ok(&engine, &ann, &part, &[]).await), seqs[..2]);
+    let part = format!("SELECT seq FROM changes('chat.notes', {second}) WHERE op = 'delete'");
+    assert_eq!(cells(&ok(&engine, &ann, &part, &[]).await), seqs[2..]);
+    for wrong in ["changes('chat.notes')", "changes(1, 2)", "changes('chat.notes', id)"] {
+        let (code, text) = refused(&engine, &ann, &format!("SELECT * FROM {wrong}")).await;
+        assert_eq!(code, ErrorCode::InvalidSql, "{wrong}: {text}");
+    }
+    assert_eq!(
+        refused(&engine, &ann, "SELECT * FROM changes('chat.no', 1)").await.0,
+        ErrorCode::TableNotFound
+    );
+
+    ok(&engine, &root(), "DROP TABLE chat.notes; DROP TABLE chat.board", &[]).await;
+    let text = ok(&engine, &ann, "SELECT * FROM system.changes", &[]).await;
+    assert!(text.contains("of ann") && !text.contains("bob") && !text.contains("board"), "{text}");
+    engine.close();
+}

@@ -6,12 +6,15 @@
 //!
 //! - `table`: `system.changes`, a table whose rows are the log's events.
 //!
-//! A record never holds a password's hash. This module decides nothing about who may see an event.
+//! - `sight`: which events a session sees.
+//!
+//! A record never holds a password's hash.
 
 mod details;
 mod json;
 mod names;
 mod record;
+mod sight;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,4 +23,5 @@ pub(crate) use json::cell_text;
 pub use json::instant;
 pub use names::ChangeNames;
 pub use record::ChangeRecord;
+pub(crate) use sight::Sight;
 pub(crate) use table::{CHANGES, CHANGES_NAME, ChangeRows, changes_partition, changes_table};

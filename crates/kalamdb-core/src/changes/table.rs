@@ -101,10 +101,20 @@ impl ChangeRows {
 
     /// The rows of a commit's events after a seq, with their seqs. None where a name is missing that the log may tell.
     pub(crate) fn of_commit(&mut self, commit: &Frame, after: Seq) -> Result<Option<Vec<ChangeRow>>> {
+        self.of_commit_seen(commit, after, |_| true)
+    }
+
+    /// As [`ChangeRows::of_commit`], of those events only that `sees` lets through.
+    pub(crate) fn of_commit_seen(
+        &mut self,
+        commit: &Frame,
+        after: Seq,
+        sees: impl Fn(&ArchivedChangeEvent) -> bool,
+    ) -> Result<Option<Vec<ChangeRow>>> {
         let mut rows = Vec::with_capacity(commit.count());
         for (seq, event) in commit.events() {
             let event = event?;
-            if seq <= after {
+            if seq <= after || !sees(event) {
                 self.names.note(event)?;
                 continue;
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{Session as QuerySession, TableProvider};
+use datafusion::catalog::{Session as QuerySession, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result as QueryResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -18,13 +18,14 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use kalamdb_log::{Error as LogError, LogReader};
-use log_format::Seq;
+use log_format::{NamespaceId, PartitionHash, Seq};
 
-use crate::changes::ChangeRows;
+use crate::changes::{ChangeRows, Sight};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::provider::Scope;
 use crate::rows::{BatchBuilder, RowHead, Shape};
+use crate::sql::require_read;
 use crate::table::{SystemColumn, TableInfo};
 
 /// Rows of one batch, about.
@@ -38,13 +39,73 @@ pub(crate) struct ChangesTable {
     scope: Arc<Scope>,
     info: Arc<TableInfo>,
     shape: Shape,
+    sight: Arc<Sight>,
+    range: SeqRange,
 }
 
 impl ChangesTable {
-    pub(crate) fn new(scope: Arc<Scope>, info: Arc<TableInfo>) -> Self {
+    /// `system.changes`: whatever the session may see.
+    pub(crate) fn new(scope: Arc<Scope>) -> Self {
+        let sight = Sight::of_session(&scope.session, Arc::clone(scope.engine.catalog()));
+        Self::with(scope, sight, SeqRange { first: 0, last: u64::MAX })
+    }
+
+    fn with(scope: Arc<Scope>, sight: Sight, range: SeqRange) -> Self {
+        let info = Arc::clone(scope.engine.catalog().changes());
         let with_seq = scope.system_columns.contains(&SystemColumn::Seq);
         let shape = Shape::of_table(&info, if with_seq { info.system_columns() } else { &[] });
-        Self { scope, info, shape }
+        Self { scope, info, shape, sight: Arc::new(sight), range }
+    }
+}
+
+/// `changes('namespace.table', from_seq [, to_seq])`: what a session may see of one table's changes, both seqs included.
+#[derive(Debug)]
+pub(crate) struct ChangesFunction {
+    scope: Arc<Scope>,
+}
+
+impl ChangesFunction {
+    pub(crate) const NAME: &str = "changes";
+
+    pub(crate) const fn new(scope: Arc<Scope>) -> Self {
+        Self { scope }
+    }
+
+    fn table(&self, arguments: &[Expr]) -> Result<ChangesTable> {
+        let wrong = || {
+            Error::definition(
+                "changes takes constants: changes('namespace.table', from_seq [, to_seq])".to_owned(),
+            )
+        };
+        let (name, from, to) = match arguments {
+            [name, from] => (name, from, None),
+            [name, from, to] => (name, from, Some(to)),
+            _ => return Err(wrong()),
+        };
+        let Expr::Literal(name, _) = name else { return Err(wrong()) };
+        let name = name.try_as_str().flatten().ok_or_else(wrong)?;
+        let seq = |argument: &Expr| match argument {
+            Expr::Literal(ScalarValue::Int64(Some(seq)), _) => Ok(u64::try_from(*seq).unwrap_or(0)),
+            _ => Err(wrong()),
+        };
+        let range = SeqRange { first: seq(from)?, last: to.map_or(Ok(u64::MAX), seq)? };
+        let session = &self.scope.session;
+        let (namespace, name) = match name.split_once('.') {
+            Some((namespace, name)) => (NamespaceId::new(namespace), name),
+            None => (session.namespace().clone(), name),
+        };
+        let catalog = Arc::clone(self.scope.engine.catalog());
+        let info = catalog.table(&namespace, name)?;
+        require_read(session, &info)?;
+        let sight = Sight::of_table(session, catalog, &info);
+        Ok(ChangesTable::with(Arc::clone(&self.scope), sight, range))
+    }
+}
+
+impl TableFunctionImpl for ChangesFunction {
+    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> QueryResult<Arc<dyn TableProvider>> {
+        let table = self.table(args.exprs());
+        Ok(Arc::new(table.map_err(|error| DataFusionError::External(Box::new(error)))?))
     }
 }
 
@@ -76,7 +137,8 @@ impl TableProvider for ChangesTable {
             engine: self.scope.engine.clone(),
             info: Arc::clone(&self.info),
             shape,
-            range: SeqRange::of_filters(filters, self.scope.cut_seq()),
+            range: SeqRange::of_filters(filters, self.scope.cut_seq()).within(self.range),
+            sight: Arc::clone(&self.sight),
             room: limit.unwrap_or(usize::MAX),
         };
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, limit)?))
@@ -98,6 +160,10 @@ impl SeqRange {
             range.narrow(condition);
         }
         range
+    }
+
+    fn within(self, other: Self) -> Self {
+        Self { first: self.first.max(other.first), last: self.last.min(other.last) }
     }
 
     fn narrow(&mut self, condition: &Expr) {
@@ -133,6 +199,7 @@ struct ChangesScan {
     info: Arc<TableInfo>,
     shape: Shape,
     range: SeqRange,
+    sight: Arc<Sight>,
     room: usize,
 }
 
@@ -155,6 +222,7 @@ impl PartitionStream for ChangesScan {
         let batches = ChangesBatches {
             rows: router.change_rows(),
             reader: router.log_reader(),
+            sight: Arc::clone(&self.sight),
             info: Arc::clone(&self.info),
             shape: self.shape.clone(),
             range: self.range,
@@ -172,6 +240,7 @@ impl PartitionStream for ChangesScan {
 struct ChangesBatches {
     rows: ChangeRows,
     reader: LogReader,
+    sight: Arc<Sight>,
     info: Arc<TableInfo>,
     shape: Shape,
     /// What is still to be read.
@@ -201,7 +270,7 @@ impl ChangesBatches {
         if !std::mem::replace(&mut self.is_at_place, true) {
             self.go_to_first()?;
         }
-        let info = Arc::clone(&self.info);
+        let (info, sight) = (Arc::clone(&self.info), Arc::clone(&self.sight));
         let mut builder = BatchBuilder::new(&info, &self.shape, BATCH_ROWS.min(self.room))?;
         let mut bytes = 0;
         while builder.rows() < BATCH_ROWS && bytes < BATCH_BYTES && self.range.first <= self.range.last {
@@ -212,7 +281,9 @@ impl ChangesBatches {
             };
             bytes += commit.as_bytes().len();
             let after = Seq::new(self.range.first).previous();
-            for (seq, row) in self.rows.of_commit(&commit, after)?.unwrap_or_default() {
+            for (seq, row) in
+                self.rows.of_commit_seen(&commit, after, |event| sight.sees(event))?.unwrap_or_default()
+            {
                 if seq.get() <= self.range.last && self.room > 0 {
                     let updated = commit.header().fields.commit_time;
                     builder.push(RowHead { seq, updated, deleted: false }, &row)?;
@@ -229,6 +300,10 @@ impl ChangesBatches {
 
     /// Where retention has taken what was asked for, what is left is shown.
     fn go_to_first(&mut self) -> Result<()> {
+        if let Some(partition) = self.sight.partition() {
+            // The catalog's events tell names.
+            self.reader.only([PartitionHash::of(partition), PartitionHash::CATALOG]);
+        }
         let first = Seq::new(self.range.first.max(1));
         match self.reader.seek_from(first) {
             Err(LogError::BelowFloor { floor }) => Ok(self.reader.seek_from(floor)?),

@@ -20,6 +20,7 @@ use log_format::{NamespaceId, Seq};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::functions::session_functions;
+use crate::provider::changes::ChangesFunction;
 pub(crate) use crate::provider::hot::HotTable;
 use crate::session::Session;
 use crate::sql::require_read;
@@ -86,7 +87,8 @@ pub(crate) fn session_state(engine: &Engine, session: &Session, scope: Scope) ->
     let base = engine.session_state().clone();
     let mut config = base.config().clone();
     config.options_mut().catalog.default_schema = session.namespace().to_string();
-    let catalogs = Catalogs { catalog: Arc::new(Namespaces { scope: Arc::new(scope) }) };
+    let scope = Arc::new(scope);
+    let catalogs = Catalogs { catalog: Arc::new(Namespaces { scope: Arc::clone(&scope) }) };
     let mut state = SessionStateBuilder::new_from_existing(base)
         .with_config(config)
         .with_catalog_list(Arc::new(catalogs))
@@ -95,6 +97,7 @@ pub(crate) fn session_state(engine: &Engine, session: &Session, scope: Scope) ->
         // Registering can only fail for a registry that takes none.
         drop(state.register_udf(function));
     }
+    state.register_udtf(ChangesFunction::NAME, Arc::new(ChangesFunction::new(scope)));
     // `now()` is one instant for the whole statement.
     state.mark_start_execution();
     state
@@ -145,6 +148,13 @@ struct Namespace {
     id: NamespaceId,
 }
 
+impl Namespace {
+    fn is_function(&self, name: &str) -> bool {
+        let built_in = self.scope.engine.session_state().table_functions();
+        name == ChangesFunction::NAME || built_in.contains_key(name)
+    }
+}
+
 #[async_trait]
 impl SchemaProvider for Namespace {
     fn table_names(&self) -> Vec<String> {
@@ -156,7 +166,11 @@ impl SchemaProvider for Namespace {
 
     async fn table(&self, name: &str) -> QueryResult<Option<Arc<dyn TableProvider>>> {
         let external = |error: crate::error::Error| DataFusionError::External(Box::new(error));
-        let info = self.scope.engine.catalog().table(&self.id, name).map_err(external)?;
+        let info = match self.scope.engine.catalog().table(&self.id, name) {
+            // The planner asks for every name that stands where a table may, functions' too.
+            Err(_) if self.is_function(name) => return Ok(None),
+            found => found.map_err(external)?,
+        };
         require_read(&self.scope.session, &info).map_err(external)?;
         Ok(Some(Arc::new(HotTable::new(Arc::clone(&self.scope), info))))
     }

@@ -39,7 +39,7 @@ const TABLES: [(&str, Role, Option<Read>); 11] = [
     ("jobs", Role::Service, Some(jobs)),
     ("live_queries", Role::User, Some(live_queries)),
     ("live", Role::User, Some(live_queries)),
-    (CHANGES_NAME, Role::Dba, None),
+    (CHANGES_NAME, Role::User, None),
     ("log_segments", Role::Service, Some(log_segments)),
     ("settings", Role::Service, Some(settings)),
 ];
@@ -63,10 +63,7 @@ impl SchemaProvider for SystemNamespace {
                 let table = KeyedTable::new(Arc::clone(&self.scope), *read).map_err(external)?;
                 Ok(Some(Arc::new(table)))
             }
-            None => {
-                let info = Arc::clone(self.scope.engine.catalog().changes());
-                Ok(Some(Arc::new(ChangesTable::new(Arc::clone(&self.scope), info))))
-            }
+            None => Ok(Some(Arc::new(ChangesTable::new(Arc::clone(&self.scope))))),
         }
     }
 
@@ -214,7 +211,7 @@ fn storage_locations(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
         .text("location_type", |it| Some(it.location_type.clone()))
         .text("path", |it| Some(it.path.clone()))
         .text("credentials_ref", |it| it.credentials_ref.clone())
-        .integer("usage_count", |it| Some(it.usage_count))
+        .integer("usage_count", |it| Some(scope.engine.catalog().tables_at(&it.name).len() as u64))
         .time("created_at", |it| Some(it.created_at))
         .time("updated_at", |it| Some(it.updated_at))
         .finish()

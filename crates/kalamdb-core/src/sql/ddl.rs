@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use log_format::{
-    ChangeEvent, Namespace, NamespaceId, Role, SchemaVersion, Table, TableId, TableSchema, User, UserId,
+    ChangeEvent, Namespace, NamespaceId, Role, SchemaVersion, Table, TableId, TableSchema, UserId,
 };
 
 use crate::accounts;
@@ -18,6 +18,7 @@ use crate::session::Session;
 use crate::sql::definition::TableDefinition;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{Statement, TableName, UserChange};
+use crate::sql::user_changes::{self, NewUser, UserEdit};
 use crate::sql::{alter, describe, removal, stats};
 
 /// Bytes of a namespace's, table's or user's name.
@@ -62,7 +63,7 @@ pub(crate) async fn execute(
     }
 }
 
-fn check_name(kind: &'static str, name: &str) -> Result<()> {
+pub(super) fn check_name(kind: &'static str, name: &str) -> Result<()> {
     let legal = !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
         && !name.contains(|character: char| character.is_control() || matches!(character, '/' | '\\' | '.'));
@@ -193,14 +194,8 @@ async fn create_user(
     check_name("user", name)?;
     let password_hash = accounts::hash_password(password).await?;
     let id = UserId::new(name);
-    let plan = move |planning: &Planning<'_>| {
-        if planning.system.get_user(&id)?.is_some() {
-            return Err(Error::AlreadyExists { kind: "user", name: id.to_string() });
-        }
-        let (created_at, updated_at) = (planning.now, planning.now);
-        let user = User { id, role, password_hash, metadata: None, created_at, updated_at };
-        Ok(vec![ChangeEvent::UserCreated(Box::new(user))])
-    };
+    let new = NewUser { id, role, password_hash, metadata: None };
+    let plan = move |planning: &Planning<'_>| Ok(vec![user_changes::plan_create(planning, new)?]);
     let done = tolerate(if_not_exists, engine.commits().catalog(plan).await)?;
     let message = if done.is_some() { "created" } else { "exists already" };
     Ok(StatementResult::done(session, 0, format!("user {name} {message}")))
@@ -216,24 +211,19 @@ async fn alter_user(
     if !own_password {
         session.require(Role::Dba, "change a user")?;
     }
-    let hash = match &change {
-        UserChange::Password(password) => Some(accounts::hash_password(password).await?),
-        _ => None,
-    };
-    let id = UserId::new(name);
-    let plan = move |planning: &Planning<'_>| {
-        let mut user = planning
-            .system
-            .get_user(&id)?
-            .ok_or_else(|| Error::NotFound { kind: "user", name: id.to_string() })?;
-        match change {
-            UserChange::Password(_) => user.password_hash = hash.unwrap_or_default(),
-            UserChange::Role(role) => user.role = role,
-            UserChange::Metadata(metadata) => user.metadata = Some(metadata),
+    let mut edit = UserEdit::default();
+    match change {
+        UserChange::Password(password) => {
+            edit.password_hash = Some(accounts::hash_password(&password).await?);
         }
-        user.updated_at = planning.now;
-        Ok(vec![ChangeEvent::UserAltered(Box::new(user))])
-    };
+        UserChange::Role(role) => edit.role = Some(role),
+        UserChange::Metadata(metadata) => {
+            user_changes::check_metadata(Some(&metadata))?;
+            edit.metadata = Some(Some(metadata));
+        }
+    }
+    let id = UserId::new(name);
+    let plan = move |planning: &Planning<'_>| Ok(vec![user_changes::plan_alter(planning, &id, edit)?]);
     engine.commits().catalog(plan).await?;
     Ok(StatementResult::done(session, 0, format!("user {name} changed")))
 }
@@ -245,19 +235,9 @@ async fn drop_user(
     if_exists: bool,
 ) -> Result<StatementResult> {
     session.require(Role::Dba, "drop a user")?;
-    if name == accounts::ROOT || name == session.user().as_str() {
-        return Err(Error::InUse {
-            what: format!("user {name}"),
-            reason: "root, and whoever is asking, stay".to_owned(),
-        });
-    }
+    user_changes::check_drop(session, name)?;
     let id = UserId::new(name);
-    let plan = move |planning: &Planning<'_>| {
-        if planning.system.get_user(&id)?.is_none() {
-            return Err(Error::NotFound { kind: "user", name: id.to_string() });
-        }
-        Ok(vec![ChangeEvent::UserDropped(Box::new(id))])
-    };
+    let plan = move |planning: &Planning<'_>| Ok(vec![user_changes::plan_drop(planning, id)?]);
     let done = tolerate(if_exists, engine.commits().catalog(plan).await)?;
     let message = if done.is_some() { "dropped" } else { "was not there" };
     Ok(StatementResult::done(session, 0, format!("user {name} {message}")))

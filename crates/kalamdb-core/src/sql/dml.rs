@@ -22,10 +22,10 @@ use crate::sql::expressions::{Compiler, Computed};
 use crate::sql::parse::{TableName, table_name};
 use crate::sql::point;
 use crate::sql::returning::Returning;
-use crate::sql::select;
 use crate::sql::target::{
     Context, Target, assignments, cast_columns, check_value, literal_value, refuse_clauses, value_of,
 };
+use crate::sql::{select, system_rows};
 use crate::table::TableInfo;
 
 /// What an assignment gives a column.
@@ -58,7 +58,7 @@ impl Source {
                 return Ok(Self::Row { key, shape, computed });
             }
         }
-        let query = changed_rows(&target.info, table, selection.cloned(), computed)?;
+        let query = changed_rows(&key_names(&target.info), table, selection.cloned(), computed)?;
         Ok(Self::Query(Box::new(query)))
     }
 }
@@ -80,6 +80,9 @@ pub(crate) async fn update(context: Context<'_>, update: &ast::Update) -> Result
         ("LIMIT in UPDATE", update.limit.is_some()),
     ])?;
     let (name, alias) = single_table(&update.table)?;
+    if let Some(rows) = system_rows::find(context, &name)? {
+        return system_rows::update(context, rows, update).await;
+    }
     let target = Target::new(context, &name)?.with_alias(alias);
     target.refuse_stream("UPDATE")?;
     let returning = update.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
@@ -129,6 +132,9 @@ pub(crate) async fn delete(context: Context<'_>, delete: &ast::Delete) -> Result
     let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = &delete.from;
     let [table] = tables.as_slice() else { return Err(Error::unsupported("DELETE of several tables")) };
     let (name, alias) = single_table(table)?;
+    if let Some(rows) = system_rows::find(context, &name)? {
+        return system_rows::delete(context, rows, table, delete).await;
+    }
     let target = Target::new(context, &name)?.with_alias(alias);
     target.refuse_stream("DELETE")?;
     let returning = delete.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
@@ -163,9 +169,14 @@ fn computed_value(
     array.first().map_or(Ok(Value::Null), |array| value_of(info, position, array, row))
 }
 
+fn key_names(info: &TableInfo) -> Vec<&str> {
+    let columns = info.key_columns().iter().filter_map(|at| info.columns().get(*at));
+    columns.map(|column| column.name.as_str()).collect()
+}
+
 /// `SELECT key columns, computed FROM table WHERE selection`.
-fn changed_rows(
-    info: &TableInfo,
+pub(super) fn changed_rows(
+    keys: &[&str],
     table: &TableWithJoins,
     selection: Option<Expr>,
     computed: Vec<Expr>,
@@ -174,9 +185,8 @@ fn changed_rows(
     if let ast::Statement::Query(query) = &mut template
         && let SetExpr::Select(select) = query.body.as_mut()
     {
-        let keys = info.key_columns().iter().filter_map(|at| info.columns().get(*at));
-        let keys = keys
-            .map(|column| SelectItem::UnnamedExpr(Expr::Identifier(Ident::with_quote('"', &column.name))));
+        let keys =
+            keys.iter().map(|name| SelectItem::UnnamedExpr(Expr::Identifier(Ident::with_quote('"', *name))));
         let computed = computed.into_iter().enumerate().map(|(number, expr)| SelectItem::ExprWithAlias {
             expr,
             alias: Ident::with_quote('"', format!("\u{1}{number}")),

@@ -15,11 +15,11 @@ use crate::sql::conflict::{OnConflict, lost_race};
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{TableName, table_name};
 use crate::sql::returning::Returning;
-use crate::sql::select;
 use crate::sql::target::{
     Context, Target, cast_columns, check_value, column_name, column_position, literal_value, refuse_clauses,
     value_of,
 };
+use crate::sql::{select, system_rows};
 use crate::table::TableInfo;
 use crate::values;
 
@@ -37,7 +37,11 @@ pub(crate) async fn insert(context: Context<'_>, insert: &ast::Insert) -> Result
     let TableObject::TableName(name) = &insert.table else {
         return Err(Error::unsupported("INSERT into anything but a table"));
     };
-    let target = Target::new(context, &table_name(name)?)?;
+    let name = table_name(name)?;
+    if let Some(table) = system_rows::find(context, &name)? {
+        return system_rows::insert(context, table, insert).await;
+    }
+    let target = Target::new(context, &name)?;
     let columns = insert_columns(&target.info, insert)?;
     let returning = insert.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
     let conflict = insert.on.as_ref().map(|clause| OnConflict::new(&target, clause)).transpose()?;

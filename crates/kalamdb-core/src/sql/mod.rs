@@ -7,6 +7,7 @@
 //! - `target`: the table a statement changes; `change_set`: what it changes, to be committed as one.
 //! - `insert`: INSERT; `conflict`: what it does where a key is taken. `dml`: UPDATE and DELETE.
 //! - `returning`: the changed rows as an answer; `expressions`: what is evaluated on rows at hand.
+//! - `system_rows`: writing system tables; `user_changes`, `locations`: what may become of what they hold.
 //! - `select`: everything that reads, by way of `DataFusion`; `point`: what names one row and needs no
 //!   plan; `plans`: those that are kept.
 //! - `transaction`: `BEGIN; …; COMMIT`. `execute`: statements in order.
@@ -24,6 +25,7 @@ mod execute;
 mod expressions;
 mod insert;
 mod literal;
+mod locations;
 mod parse;
 mod plans;
 mod point;
@@ -31,8 +33,10 @@ mod removal;
 mod returning;
 mod select;
 mod stats;
+mod system_rows;
 mod target;
 mod transaction;
+mod user_changes;
 
 pub use execute::{Executed, StatementResult};
 

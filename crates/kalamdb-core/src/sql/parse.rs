@@ -10,6 +10,7 @@ use log_format::Role;
 use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
 use crate::sql::definition::TableDefinition;
+use crate::sql::user_changes::role_of;
 
 /// Statements in one request at the most.
 const STATEMENTS_MAX: usize = 1000;
@@ -510,12 +511,7 @@ fn alter_user(parser: &mut Parser<'_>) -> Result<Statement> {
 
 fn parse_role(parser: &mut Parser<'_>) -> Result<Role> {
     let name = name_or_string(parser)?;
-    match name.to_lowercase().as_str() {
-        "user" => Ok(Role::User),
-        "service" => Ok(Role::Service),
-        "dba" => Ok(Role::Dba),
-        _ => Err(Error::definition(format!("there is no role {name}; the roles are user, service and dba"))),
-    }
+    role_of(&name)
 }
 
 /// `(name = value, …)`; names in upper case, values as text.

@@ -1,0 +1,168 @@
+//! Storage locations: what one may be, and what may become of it. Written through `system.storage_locations`.
+//!
+//! A location holds no secret, only where one is found. How many tables use it is counted from the tables, so it cannot be
+//! wrong.
+
+use log_format::{ChangeEvent, StorageLocation};
+
+use crate::error::{Error, Result};
+use crate::requests::Planning;
+
+const TYPES: [&str; 4] = ["filesystem", "s3", "gcs", "azure"];
+const PATH_BYTES_MAX: usize = 1024;
+
+/// A location as a statement describes it.
+#[derive(Clone, Debug)]
+pub(super) struct NewLocation {
+    pub(super) name: String,
+    pub(super) location_type: String,
+    pub(super) path: String,
+    pub(super) credentials_ref: Option<String>,
+}
+
+/// What changes of a location; none stays as it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LocationEdit {
+    pub(super) location_type: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) credentials_ref: Option<Option<String>>,
+}
+
+pub(super) fn check_type(location_type: &str) -> Result<()> {
+    if TYPES.contains(&location_type) {
+        return Ok(());
+    }
+    Err(Error::definition(format!(
+        "there is no type of storage location {location_type:?}; there are {}",
+        TYPES.join(", ")
+    )))
+}
+
+pub(super) fn check_path(path: &str) -> Result<()> {
+    if path.is_empty() || path.len() > PATH_BYTES_MAX || path.contains(char::is_control) {
+        return Err(Error::definition(format!(
+            "a location's path has 1 to {PATH_BYTES_MAX} bytes and no control characters"
+        )));
+    }
+    let authority = path.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        return Err(Error::definition(
+            "a location's path holds no credentials; say where they are found with credentials_ref, such as env:NAME",
+        ));
+    }
+    Ok(())
+}
+
+/// A reference says where credentials are found. What is refused is not repeated: it may be one.
+pub(super) fn check_credentials_ref(reference: &str) -> Result<()> {
+    let legal = |name: &str, more: &str| {
+        let is_legal = |letter: char| letter.is_ascii_alphanumeric() || more.contains(letter);
+        !name.is_empty() && name.len() <= 256 && name.chars().all(is_legal)
+    };
+    let is_reference = match reference.split_once(':') {
+        Some(("env", name)) => legal(name, "_") && !name.starts_with(|first: char| first.is_ascii_digit()),
+        Some(("file", path)) => legal(path, "_-./"),
+        Some(("profile", name)) => legal(name, "_-."),
+        _ => false,
+    };
+    if is_reference {
+        return Ok(());
+    }
+    Err(Error::definition(
+        "credentials_ref says where credentials are found, and is none itself: write env:NAME, file:PATH or profile:NAME",
+    ))
+}
+
+pub(super) fn plan_create(planning: &Planning<'_>, new: NewLocation) -> Result<ChangeEvent> {
+    let NewLocation { name, location_type, path, credentials_ref } = new;
+    if planning.system.get_storage_location(&name)?.is_some() {
+        return Err(Error::AlreadyExists { kind: "storage location", name });
+    }
+    let (created_at, updated_at) = (planning.now, planning.now);
+    Ok(ChangeEvent::StorageLocationCreated(Box::new(StorageLocation {
+        usage_count: planning.catalog.tables_at(&name).len() as u64,
+        name,
+        location_type,
+        path,
+        credentials_ref,
+        created_at,
+        updated_at,
+    })))
+}
+
+pub(super) fn plan_alter(planning: &Planning<'_>, name: &str, edit: LocationEdit) -> Result<ChangeEvent> {
+    let mut location = existing(planning, name)?;
+    let (location_type, path) = (
+        edit.location_type.unwrap_or_else(|| location.location_type.clone()),
+        edit.path.unwrap_or_else(|| location.path.clone()),
+    );
+    let usage_count = if (&location_type, &path) == (&location.location_type, &location.path) {
+        planning.catalog.tables_at(name).len()
+    } else {
+        refuse_while_used(planning, name, "moved")?
+    };
+    (location.location_type, location.path) = (location_type, path);
+    location.credentials_ref = edit.credentials_ref.unwrap_or(location.credentials_ref);
+    location.usage_count = usage_count as u64;
+    location.updated_at = planning.now;
+    Ok(ChangeEvent::StorageLocationAltered(Box::new(location)))
+}
+
+pub(super) fn plan_drop(planning: &Planning<'_>, name: String) -> Result<ChangeEvent> {
+    existing(planning, &name)?;
+    refuse_while_used(planning, &name, "dropped")?;
+    Ok(ChangeEvent::StorageLocationDropped(Box::new(name)))
+}
+
+fn existing(planning: &Planning<'_>, name: &str) -> Result<StorageLocation> {
+    let found = planning.system.get_storage_location(name)?;
+    found.ok_or_else(|| Error::NotFound { kind: "storage location", name: name.to_owned() })
+}
+
+/// How many tables use it where it may go: none.
+fn refuse_while_used(planning: &Planning<'_>, name: &str, action: &str) -> Result<usize> {
+    let tables = planning.catalog.tables_at(name);
+    if tables.is_empty() {
+        return Ok(0);
+    }
+    let named: Vec<&str> = tables.iter().take(10).map(String::as_str).collect();
+    Err(Error::definition(format!(
+        "storage location {name} cannot be {action}: {} tables use it: {}",
+        tables.len(),
+        named.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_secret_is_no_reference() {
+        for legal in ["env:AWS_KEY", "file:/run/secrets/s3.json", "profile:backup-1"] {
+            assert!(check_credentials_ref(legal).is_ok(), "{legal}");
+        }
+        for refused in [
+            "",
+            "AKIAIOSFODNN7EXAMPLE",
+            "env:",
+            "env:1X",
+            "env:a b",
+            "AWS:abc",
+            "wJalr/K7MDENG+b=",
+            "file:a\nb",
+        ] {
+            let error = check_credentials_ref(refused).unwrap_err().to_string();
+            assert!(!error.contains("AKIA") && !error.contains("wJalr"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_path_holds_no_credentials() {
+        assert!(check_path("s3://bucket/a@b").is_ok());
+        assert!(check_path("/srv/cold").is_ok());
+        assert!(check_path("s3://key:secret@bucket/x").is_err());
+        assert!(check_path("").is_err());
+        assert!(check_path("a\0").is_err());
+    }
+}

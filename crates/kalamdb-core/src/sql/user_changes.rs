@@ -1,0 +1,79 @@
+//! What may become of an account: checked and made into events here, whichever statement asks for it.
+
+use log_format::{ChangeEvent, Role, User, UserId};
+use serde_json::Value as Json;
+
+use crate::accounts;
+use crate::error::{Error, Result};
+use crate::requests::Planning;
+use crate::session::Session;
+
+/// A new account.
+pub(super) struct NewUser {
+    pub(super) id: UserId,
+    pub(super) role: Role,
+    pub(super) password_hash: String,
+    pub(super) metadata: Option<String>,
+}
+
+/// What changes of an account; none stays as it is.
+#[derive(Default)]
+pub(super) struct UserEdit {
+    pub(super) password_hash: Option<String>,
+    pub(super) role: Option<Role>,
+    /// None within: it is taken away.
+    pub(super) metadata: Option<Option<String>>,
+}
+
+/// The role of this name.
+pub(super) fn role_of(name: &str) -> Result<Role> {
+    match name.to_lowercase().as_str() {
+        "user" => Ok(Role::User),
+        "service" => Ok(Role::Service),
+        "dba" => Ok(Role::Dba),
+        _ => Err(Error::definition(format!("there is no role {name}; the roles are user, service and dba"))),
+    }
+}
+
+/// Metadata is JSON.
+pub(super) fn check_metadata(metadata: Option<&str>) -> Result<()> {
+    let Some(text) = metadata else { return Ok(()) };
+    let parsed: Result<Json, _> = serde_json::from_str(text);
+    parsed.map(drop).map_err(|error| Error::definition(format!("the metadata of a user is JSON: {error}")))
+}
+
+/// Refuses to drop those who must stay.
+pub(super) fn check_drop(session: &Session, name: &str) -> Result<()> {
+    if name != accounts::ROOT && name != session.user().as_str() {
+        return Ok(());
+    }
+    Err(Error::InUse { what: format!("user {name}"), reason: "root, and whoever is asking, stay".to_owned() })
+}
+
+pub(super) fn plan_create(planning: &Planning<'_>, new: NewUser) -> Result<ChangeEvent> {
+    let NewUser { id, role, password_hash, metadata } = new;
+    if planning.system.get_user(&id)?.is_some() {
+        return Err(Error::AlreadyExists { kind: "user", name: id.to_string() });
+    }
+    let (created_at, updated_at) = (planning.now, planning.now);
+    Ok(ChangeEvent::UserCreated(Box::new(User { id, role, password_hash, metadata, created_at, updated_at })))
+}
+
+pub(super) fn plan_alter(planning: &Planning<'_>, id: &UserId, edit: UserEdit) -> Result<ChangeEvent> {
+    let mut user = existing(planning, id)?;
+    user.password_hash = edit.password_hash.unwrap_or(user.password_hash);
+    user.role = edit.role.unwrap_or(user.role);
+    user.metadata = edit.metadata.unwrap_or(user.metadata);
+    user.updated_at = planning.now;
+    Ok(ChangeEvent::UserAltered(Box::new(user)))
+}
+
+pub(super) fn plan_drop(planning: &Planning<'_>, id: UserId) -> Result<ChangeEvent> {
+    existing(planning, &id)?;
+    Ok(ChangeEvent::UserDropped(Box::new(id)))
+}
+
+fn existing(planning: &Planning<'_>, id: &UserId) -> Result<User> {
+    let found = planning.system.get_user(id)?;
+    found.ok_or_else(|| Error::NotFound { kind: "user", name: id.to_string() })
+}
