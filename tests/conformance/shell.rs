@@ -91,6 +91,10 @@ impl AsyncDB for Shells {
     }
 
     async fn shutdown(&mut self) {}
+
+    fn engine_name(&self) -> &'static str {
+        "shell"
+    }
 }
 
 /// What the last of the results that stand there is.

@@ -464,7 +464,9 @@ pub(crate) fn from_query(error: DataFusionError) -> Error {
     }
 }
 
+/// What went wrong at the bottom, without the steps that led there.
 fn first_line(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
-    text.lines().next().unwrap_or_default().to_owned()
+    let root = text.rsplit("caused by\n").next().unwrap_or_default();
+    root.lines().next().unwrap_or_default().to_owned()
 }

@@ -100,9 +100,11 @@ async fn again(
 ) -> Result<Option<StatementResult>> {
     let context = Context { engine, session, params, text: Some(sql), transaction: None };
     let Some(key) = PlanKey::new(&context) else { return Ok(None) };
-    match engine.plans().find(context, &key)? {
-        Some(plan) => Box::pin(select::again(context, plan)).await.map(Some),
-        None => Ok(None),
+    let Some(plan) = engine.plans().find(context, &key)? else { return Ok(None) };
+    match Box::pin(select::again(context, plan)).await {
+        // Its table was altered meanwhile: it is planned anew.
+        Err(Error::Conflict { .. }) => Ok(None),
+        done => done.map(Some),
     }
 }
 
