@@ -71,6 +71,7 @@ pub(crate) struct Sequencer {
 }
 
 /// What the sequencer works on.
+#[derive(Clone)]
 pub(crate) struct Projections {
     pub(crate) store: Arc<Store>,
     pub(crate) system: Arc<SystemTables>,

@@ -1,6 +1,5 @@
 //! The engine: opening, replay, and what the server calls.
 
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -232,8 +231,7 @@ impl Engine {
             health: Arc::clone(&health),
             jobs: Arc::default(),
         };
-        let bell = Arc::clone(&projections.jobs);
-        let fail_points = machine.fail_points;
+        let (on, fail_points) = (projections.clone(), machine.fail_points);
         let (sequencer, commits) =
             Sequencer::new(log, projections, options.unflushed_bytes_max, fail_points.clone());
         let stop = Arc::new(Stop::default());
@@ -252,15 +250,7 @@ impl Engine {
             system: Arc::clone(&system),
             stop: Arc::clone(&stop),
         };
-        let jobs = JobRunner {
-            store: Arc::clone(&store),
-            system: Arc::clone(&system),
-            commits: commits.clone(),
-            bell: Arc::clone(&bell),
-            retention: options.job_retention,
-            fail_points,
-            begun: HashSet::new(),
-        };
+        let jobs = JobRunner::new(&on, commits.clone(), options.job_retention, fail_points);
         let workers = Workers { sequencer, router: Arc::clone(&router), keeper, log_keeper, jobs };
         let shared = Shared {
             data_dir: options.data_dir,
@@ -275,7 +265,7 @@ impl Engine {
             plans: Plans::default(),
             next_subscription: AtomicU64::new(1),
             stop,
-            jobs: bell,
+            jobs: on.jobs,
             settings,
             commits: RwLock::new(Some(commits)),
             threads: Mutex::new(Vec::new()),

@@ -171,10 +171,12 @@ pub enum Error {
         name: String,
     },
     /// It is in use.
-    #[error("{what} cannot be dropped: {reason}")]
+    #[error("{what} cannot be {action}: {reason}")]
     InUse {
         /// The thing.
         what: String,
+        /// What cannot be done to it.
+        action: &'static str,
         /// Who uses it.
         reason: String,
     },

@@ -19,6 +19,7 @@ use log_format::{ChangeEvent, Job, JobId, JobStatus, Seq, Table, UserId};
 use serde_json::Value as Json;
 
 use crate::clock;
+use crate::commit::Projections;
 use crate::error::{Error, Result};
 use crate::fail_points::{FailPoint, FailPoints};
 use crate::requests::{Commits, Planning};
@@ -140,17 +141,28 @@ enum Progress {
 
 /// The one who does the jobs.
 pub(crate) struct JobRunner {
-    pub(crate) store: Arc<Store>,
-    pub(crate) system: Arc<SystemTables>,
-    pub(crate) commits: Commits,
-    pub(crate) bell: Arc<JobBell>,
-    pub(crate) retention: JobRetention,
-    pub(crate) fail_points: FailPoints,
+    store: Arc<Store>,
+    system: Arc<SystemTables>,
+    commits: Commits,
+    bell: Arc<JobBell>,
+    retention: JobRetention,
+    fail_points: FailPoints,
     /// Jobs that this process has begun or taken up again.
-    pub(crate) begun: HashSet<JobId>,
+    begun: HashSet<JobId>,
 }
 
 impl JobRunner {
+    /// One who does the jobs of these projections.
+    pub(crate) fn new(
+        on: &Projections,
+        commits: Commits,
+        retention: JobRetention,
+        fail_points: FailPoints,
+    ) -> Self {
+        let (store, system, bell) = (Arc::clone(&on.store), Arc::clone(&on.system), Arc::clone(&on.jobs));
+        Self { store, system, commits, bell, retention, fail_points, begun: HashSet::new() }
+    }
+
     /// Does jobs until told to stop.
     pub(crate) fn run(mut self) {
         loop {

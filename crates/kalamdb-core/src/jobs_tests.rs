@@ -1,5 +1,6 @@
 //! Jobs: a dropped table's space, whoever still reads it and whenever the process dies; and how long jobs are remembered.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -14,7 +15,7 @@ use serde_json::Value as Json;
 
 use crate::engine::Machine;
 use crate::fail_points::FailPoints;
-use crate::testing::{Kept, root, session};
+use crate::testing::{Kept, materialise, root, session};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, EngineOptions, ErrorCode, JobRetention, SubscribeRequest};
 
@@ -54,6 +55,13 @@ async fn a_dropped_table_is_gone_at_once_and_a_job_tells_what_it_freed() {
     let engine = open(directory.path());
     ok(&engine, &root(), NOTES, &[]).await;
     fill(&engine).await;
+    // Who listens to another table keeps no cut for as long as they listen.
+    ok(&engine, &root(), "CREATE SHARED TABLE chat.other (id BIGINT PRIMARY KEY)", &[]).await;
+    let request =
+        SubscribeRequest { sql: "SELECT id FROM chat.other".to_owned(), ..SubscribeRequest::default() };
+    let mut listening = engine.subscribe(&root(), request, Kept::with_room(1)).await.unwrap();
+    materialise(&mut listening, &mut BTreeMap::new()).await;
+    assert!(listening.catch_up(1).unwrap().live);
     let info = engine.catalog().find(&NamespaceId::new("chat"), "notes").unwrap();
     let dropped = engine.execute(&mut root(), "DROP TABLE chat.notes", &[]).await;
     let message = dropped.results[0].message.clone().unwrap();
@@ -69,7 +77,7 @@ async fn a_dropped_table_is_gone_at_once_and_a_job_tells_what_it_freed() {
     assert!(message.contains(job.id.as_str()), "{message}: {}", job.id);
     assert_eq!((job.status, job.job_type.as_str()), (JobStatus::Completed, "drop_table"), "{job:?}");
     assert_eq!(job.table_name.as_deref(), Some("notes"));
-    assert_eq!(job.user.as_ref().map(|user| user.as_str()), Some("root"));
+    assert_eq!(job.user.as_ref().map(log_format::UserId::as_str), Some("root"));
     let result: Json = serde_json::from_str(job.result.as_deref().unwrap()).unwrap();
     assert_eq!(result["rows"], 4);
     assert!(result["row_bytes"].as_u64().unwrap() > 0 && result["bytes"].is_u64(), "{result}");
@@ -78,6 +86,7 @@ async fn a_dropped_table_is_gone_at_once_and_a_job_tells_what_it_freed() {
     assert!(shown.contains("completed") && shown.contains("files"), "{shown}");
 
     let jobs = engine.system().scan_all_jobs().unwrap();
+    drop(listening);
     engine.close();
     std::fs::remove_dir_all(directory.path().join(crate::ROWS_DIRECTORY)).unwrap();
     std::fs::remove_dir_all(directory.path().join(crate::CATALOG_DIRECTORY)).unwrap();

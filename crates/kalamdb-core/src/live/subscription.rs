@@ -348,22 +348,11 @@ pub(crate) async fn subscribe(
         query: Arc::new(query),
         sink,
         position: Arc::new(Mutex::new(position)),
-        progress: Arc::clone(&progress),
+        progress,
     };
     let live_id = format!("{}-{}", request.connection_id, request.query_id);
     let source = Source { engine: engine.downgrade(), session: session.clone(), sql: request.sql.clone() };
-    engine.live_queries().insert_live_query(LiveQueryRecord {
-        live_id: live_id.clone(),
-        connection_id: request.connection_id,
-        query_id: request.query_id,
-        user: session.user().clone(),
-        table: subscriber.query.partition.table,
-        columns: subscriber.query.columns.clone(),
-        query: request.sql,
-        options: request.options_json,
-        progress,
-        created_at: now,
-    });
+    list(engine, session, request, &live_id, &subscriber, now);
     engine.router().join(&subscriber.query.partition);
     let table = subscriber.query.partition.table;
     metrics::counter!("kalamdb_subscriptions_total").increment(1);
@@ -394,6 +383,29 @@ fn resumed_from(engine: &Engine, table: TableId, request: &SubscribeRequest) -> 
         Err(Error::ResyncRequired { .. }) if request.on_gap == OnGap::Snapshot => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Lists a subscription in `system.live_queries`.
+fn list(
+    engine: &Engine,
+    session: &Session,
+    request: SubscribeRequest,
+    live_id: &str,
+    subscriber: &Subscriber,
+    now: i64,
+) {
+    engine.live_queries().insert_live_query(LiveQueryRecord {
+        live_id: live_id.to_owned(),
+        connection_id: request.connection_id,
+        query_id: request.query_id,
+        user: session.user().clone(),
+        table: subscriber.query.partition.table,
+        columns: subscriber.query.columns.clone(),
+        query: request.sql,
+        options: request.options_json,
+        progress: Arc::clone(&subscriber.progress),
+        created_at: now,
+    });
 }
 
 /// Whether every change of a table after `from` can still be read, and `from` is a seq that was given out.

@@ -92,25 +92,23 @@ fn one_of(condition: &Expr) -> Option<(&str, Vec<&ScalarValue>)> {
         }
         Expr::InList(InList { expr, list, negated: false }) => {
             let Expr::Column(column) = expr.as_ref() else { return None };
-            let literal = |item| match item {
-                &Expr::Literal(ref literal, _) => Some(literal),
-                _ => None,
-            };
-            Some((&column.name, list.iter().map(literal).collect::<Option<_>>()?))
+            let mut literals = Vec::with_capacity(list.len());
+            for item in list {
+                let Expr::Literal(literal, _) = item else { return None };
+                literals.push(literal);
+            }
+            Some((&column.name, literals))
         }
         _ => None,
     }
 }
 
 /// The records of these keys, or all where no key is asked for.
-pub(crate) fn pick<K: ?Sized, R>(
-    keys: Option<&[K::Owned]>,
-    get: impl Fn(&K::Owned) -> Result<Option<R>>,
+pub(crate) fn pick<R>(
+    keys: Option<&[String]>,
+    get: impl Fn(&str) -> Result<Option<R>>,
     all: impl FnOnce() -> Result<Vec<R>>,
-) -> Result<Vec<R>>
-where
-    K: ToOwned,
-{
+) -> Result<Vec<R>> {
     match keys {
         None => all(),
         Some(keys) => keys.iter().filter_map(|key| get(key).transpose()).collect(),

@@ -113,7 +113,7 @@ impl<'r, R> Columns<'r, R> {
 
 fn namespaces(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
     let system = scope.engine.system();
-    let records = pick::<str, _>(
+    let records = pick(
         wanted.texts("namespace_id"),
         |name| Ok(system.get_namespace(&NamespaceId::new(name))?),
         || Ok(system.scan_all_namespaces()?),
@@ -181,7 +181,7 @@ fn users(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
     let (engine, session) = (&scope.engine, &scope.session);
     let system = engine.system();
     let records = if session.role() >= Role::Service {
-        pick::<str, _>(
+        pick(
             wanted.texts("user_id").or_else(|| wanted.texts("username")),
             |name| Ok(system.get_user(&UserId::new(name))?),
             || Ok(system.scan_all_users()?),
@@ -201,7 +201,7 @@ fn users(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
 
 fn storage_locations(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
     let system = scope.engine.system();
-    let records = pick::<str, _>(
+    let records = pick(
         wanted.texts("location_name"),
         |name| Ok(system.get_storage_location(name)?),
         || Ok(system.scan_all_storage_locations()?),
@@ -219,7 +219,7 @@ fn storage_locations(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
 
 fn jobs(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
     let system = scope.engine.system();
-    let records = pick::<str, _>(
+    let records = pick(
         wanted.texts("job_id"),
         |id| Ok(system.get_job(&JobId::new(id))?),
         || Ok(system.scan_all_jobs()?),

@@ -18,6 +18,7 @@ use crate::session::Session;
 use crate::sql::definition::TableDefinition;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{Statement, TableName, UserChange};
+use crate::sql::system_rows::Edit;
 use crate::sql::user_changes::{self, NewUser, UserEdit};
 use crate::sql::{alter, describe, removal, stats};
 
@@ -219,7 +220,7 @@ async fn alter_user(
         UserChange::Role(role) => edit.role = Some(role),
         UserChange::Metadata(metadata) => {
             user_changes::check_metadata(Some(&metadata))?;
-            edit.metadata = Some(Some(metadata));
+            edit.metadata = Edit::Set(Some(metadata));
         }
     }
     let id = UserId::new(name);

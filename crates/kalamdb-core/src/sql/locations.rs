@@ -7,6 +7,7 @@ use log_format::{ChangeEvent, StorageLocation};
 
 use crate::error::{Error, Result};
 use crate::requests::Planning;
+use crate::sql::system_rows::Edit;
 
 const TYPES: [&str; 4] = ["filesystem", "s3", "gcs", "azure"];
 const PATH_BYTES_MAX: usize = 1024;
@@ -25,7 +26,7 @@ pub(super) struct NewLocation {
 pub(super) struct LocationEdit {
     pub(super) location_type: Option<String>,
     pub(super) path: Option<String>,
-    pub(super) credentials_ref: Option<Option<String>>,
+    pub(super) credentials_ref: Edit,
 }
 
 pub(super) fn check_type(location_type: &str) -> Result<()> {
@@ -102,7 +103,7 @@ pub(super) fn plan_alter(planning: &Planning<'_>, name: &str, edit: LocationEdit
         refuse_while_used(planning, name, "moved")?
     };
     (location.location_type, location.path) = (location_type, path);
-    location.credentials_ref = edit.credentials_ref.unwrap_or(location.credentials_ref);
+    location.credentials_ref = edit.credentials_ref.of(location.credentials_ref);
     location.usage_count = usage_count as u64;
     location.updated_at = planning.now;
     Ok(ChangeEvent::StorageLocationAltered(Box::new(location)))
@@ -120,17 +121,19 @@ fn existing(planning: &Planning<'_>, name: &str) -> Result<StorageLocation> {
 }
 
 /// How many tables use it where it may go: none.
-fn refuse_while_used(planning: &Planning<'_>, name: &str, action: &str) -> Result<usize> {
+fn refuse_while_used(planning: &Planning<'_>, name: &str, action: &'static str) -> Result<usize> {
     let tables = planning.catalog.tables_at(name);
     if tables.is_empty() {
         return Ok(0);
     }
     let named: Vec<&str> = tables.iter().take(10).map(String::as_str).collect();
-    Err(Error::definition(format!(
-        "storage location {name} cannot be {action}: {} tables use it: {}",
-        tables.len(),
-        named.join(", ")
-    )))
+    let count =
+        if tables.len() == 1 { "1 table uses".to_owned() } else { format!("{} tables use", tables.len()) };
+    Err(Error::InUse {
+        what: format!("storage location {name}"),
+        action,
+        reason: format!("{count} it: {}", named.join(", ")),
+    })
 }
 
 #[cfg(test)]

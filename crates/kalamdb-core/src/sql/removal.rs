@@ -33,6 +33,7 @@ pub(crate) async fn drop_namespace(
     if name == crate::session::DEFAULT_NAMESPACE {
         return Err(Error::InUse {
             what: format!("namespace {name}"),
+            action: "dropped",
             reason: "every session begins in it".to_owned(),
         });
     }
@@ -44,6 +45,7 @@ pub(crate) async fn drop_namespace(
         if !tables.is_empty() && !cascade {
             return Err(Error::InUse {
                 what: format!("namespace {id}"),
+                action: "dropped",
                 reason: format!("it holds {} tables; drop them or add CASCADE", tables.len()),
             });
         }

@@ -29,6 +29,25 @@ pub(super) enum SystemRows {
     StorageLocations,
 }
 
+/// What becomes of a text that may be NULL.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Edit {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It becomes this.
+    Set(Option<String>),
+}
+
+impl Edit {
+    pub(super) fn of(self, before: Option<String>) -> Option<String> {
+        match self {
+            Self::Keep => before,
+            Self::Set(after) => after,
+        }
+    }
+}
+
 /// What is written of one row: by column, NULL as none.
 type Fields = BTreeMap<String, Option<String>>;
 
@@ -256,7 +275,7 @@ async fn user_edit(mut row: Fields) -> Result<Plan> {
             ("role", Some(role)) => edit.role = Some(user_changes::role_of(&role)?),
             ("metadata", metadata) => {
                 user_changes::check_metadata(metadata.as_deref())?;
-                edit.metadata = Some(metadata);
+                edit.metadata = Edit::Set(metadata);
             }
             (column, _) => return Err(Error::definition(format!("{column} cannot be NULL"))),
         }
@@ -292,7 +311,7 @@ fn location_edit(mut row: Fields) -> Result<Plan> {
             }
             ("credentials_ref", reference) => {
                 reference.as_deref().map_or(Ok(()), locations::check_credentials_ref)?;
-                edit.credentials_ref = Some(reference);
+                edit.credentials_ref = Edit::Set(reference);
             }
             (column, _) => return Err(Error::definition(format!("{column} cannot be NULL"))),
         }

@@ -7,6 +7,7 @@ use crate::accounts;
 use crate::error::{Error, Result};
 use crate::requests::Planning;
 use crate::session::Session;
+use crate::sql::system_rows::Edit;
 
 /// A new account.
 pub(super) struct NewUser {
@@ -21,8 +22,7 @@ pub(super) struct NewUser {
 pub(super) struct UserEdit {
     pub(super) password_hash: Option<String>,
     pub(super) role: Option<Role>,
-    /// None within: it is taken away.
-    pub(super) metadata: Option<Option<String>>,
+    pub(super) metadata: Edit,
 }
 
 /// The role of this name.
@@ -47,7 +47,11 @@ pub(super) fn check_drop(session: &Session, name: &str) -> Result<()> {
     if name != accounts::ROOT && name != session.user().as_str() {
         return Ok(());
     }
-    Err(Error::InUse { what: format!("user {name}"), reason: "root, and whoever is asking, stay".to_owned() })
+    Err(Error::InUse {
+        what: format!("user {name}"),
+        action: "dropped",
+        reason: "root, and whoever is asking, stay".to_owned(),
+    })
 }
 
 pub(super) fn plan_create(planning: &Planning<'_>, new: NewUser) -> Result<ChangeEvent> {
@@ -63,7 +67,7 @@ pub(super) fn plan_alter(planning: &Planning<'_>, id: &UserId, edit: UserEdit) -
     let mut user = existing(planning, id)?;
     user.password_hash = edit.password_hash.unwrap_or(user.password_hash);
     user.role = edit.role.unwrap_or(user.role);
-    user.metadata = edit.metadata.unwrap_or(user.metadata);
+    user.metadata = edit.metadata.of(user.metadata);
     user.updated_at = planning.now;
     Ok(ChangeEvent::UserAltered(Box::new(user)))
 }
