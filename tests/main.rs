@@ -20,6 +20,9 @@ mod sdk;
 /// What SQL means, in text files: over HTTP, through the SDK and through `kalamdb sql`.
 mod conformance;
 
+/// Every type at its ends, through SQL, JSON and Arrow and back.
+mod types;
+
 /// Two users, one SQL text: nobody sees anybody else's rows, whatever they try.
 mod isolation;
 

@@ -5,7 +5,6 @@
 //! [recover] [log]`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
-#![expect(clippy::print_stdout, reason = "it prints a table")]
 
 use std::path::Path;
 use std::sync::Barrier;
@@ -13,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kalamdb_benches::change_log::{append, check, checksum, read_records, write_plainly};
+use kalamdb_benches::report::{ROUNDS, Report, median, verdict};
 use kalamdb_benches::{Database, Listened, ROW_BYTES, directory, replay};
 use kalamdb_core::clock;
 use kalamdb_core::log::Durability;
@@ -20,7 +20,6 @@ use rocksdb::{BlockBasedOptions, DB, DBCompressionType, Options, WriteOptions};
 use tempfile::TempDir;
 
 const WRITERS: usize = 32;
-const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(1500);
 const LOG_BYTES: usize = 384 << 20;
 /// What fits into one segment of the default size.
@@ -235,64 +234,4 @@ fn rocks_options() -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_level_compaction_dynamic_level_bytes(true);
     options
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The figures, in the order they were measured.
-#[derive(Default)]
-struct Report {
-    lines: Vec<[String; 4]>,
-}
-
-impl Report {
-    fn rate(&mut self, what: &str, rounds: &[f64]) {
-        self.add(what, rounds, |value| format!("{value:.0}/s"), String::new());
-    }
-
-    fn throughput(&mut self, what: &str, rounds: &[f64]) {
-        self.add(what, rounds, |value| format!("{value:.0} MiB/s"), String::new());
-    }
-
-    fn micros(&mut self, what: &str, rounds: &[f64]) {
-        self.add(what, rounds, |value| format!("{value:.1} µs"), String::new());
-    }
-
-    /// The median of the rounds' ratios, and whether it is where it should be.
-    fn ratio(&mut self, what: &str, left: &[f64], right: &[f64], wanted: std::ops::Range<f64>) {
-        let rounds: Vec<f64> = left.iter().zip(right).map(|(left, right)| left / right).collect();
-        let verdict = match (wanted.start, wanted.end) {
-            (0.0, f64::INFINITY) => String::new(),
-            (least, f64::INFINITY) => format!("{}, at least {least}", verdict(median(&rounds) >= least)),
-            (_, most) => format!("{}, at most {most}", verdict(median(&rounds) <= most)),
-        };
-        self.add(what, &rounds, |value| format!("{value:.2}"), verdict);
-    }
-
-    fn add(&mut self, what: &str, rounds: &[f64], show: impl Fn(f64) -> String, verdict: String) {
-        let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let range = format!("{} to {}", show(least), show(most));
-        self.lines.push([what.to_owned(), show(median(rounds)), range, verdict]);
-    }
-
-    fn print(&self) {
-        let width = |column: usize| {
-            let cells = self.lines.iter().filter_map(|line| line.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let [what, median, range] = [width(0), width(1).max(6), width(2)];
-        println!("{:<what$}  {:>median$}  {:>range$}", format!("{ROUNDS} rounds"), "median", "range");
-        for [name, middle, spread, verdict] in &self.lines {
-            println!("{name:<what$}  {middle:>median$}  {spread:>range$}  {verdict}");
-        }
-    }
-}
-
-const fn verdict(holds: bool) -> &'static str {
-    if holds { "holds" } else { "FAILS" }
 }

@@ -7,6 +7,7 @@
 )]
 
 pub mod change_log;
+pub mod report;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};

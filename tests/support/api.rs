@@ -91,6 +91,15 @@ impl Api {
         Some(Answer { status, body })
     }
 
+    /// The rows of a query as an Arrow IPC stream.
+    pub(crate) async fn arrow(&self, sql: &str) -> Vec<u8> {
+        let request = self.http.post(format!("{}/v1/api/sql", self.url)).bearer_auth(&self.token);
+        let request = request.header("accept", "application/vnd.apache.arrow.stream");
+        let response = in_time("a request", request.json(&json!({ "sql": sql })).send()).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200, "{sql}");
+        in_time("an answer", response.bytes()).await.unwrap().to_vec()
+    }
+
     /// The first result of statements that must succeed.
     pub(crate) async fn sql(&self, sql: &str) -> Value {
         self.sql_with(sql, &[]).await

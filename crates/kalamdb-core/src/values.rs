@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{
@@ -118,7 +120,7 @@ fn narrow(item: f64) -> f32 {
     item as f32
 }
 
-/// The value a JSON parameter stands for in a column of this type.
+/// The value a JSON parameter stands for in a column of this type: what results write for it, or its text.
 ///
 /// # Errors
 /// [`Error::Value`] where it stands for none.
@@ -130,15 +132,47 @@ pub(crate) fn from_json(json: &Json, data_type: DataType) -> Result<Value> {
             from_text(text, DataType::Json).or_else(|_| Ok(Value::Json(json.to_string())))
         }
         (_, DataType::Json) => Ok(Value::Json(json.to_string())),
-        (Json::String(text), _) => from_text(text, data_type),
+        (Json::String(text), DataType::Bytes) => from_base64(text),
+        (Json::String(text), _) => match text.parse() {
+            Ok(count) if is_instant(data_type) => instant(count, data_type),
+            _ => from_text(text, data_type),
+        },
         (Json::Bool(value), DataType::Boolean) => Ok(Value::Boolean(*value)),
-        (Json::Number(number), _) => from_text(&number.to_string(), data_type),
+        (Json::Number(number), _) => match number.as_i64() {
+            Some(count) if is_instant(data_type) => instant(count, data_type),
+            _ => from_text(&number.to_string(), data_type),
+        },
         (Json::Array(_), DataType::Embedding(_)) => from_text(&json.to_string(), data_type),
         (Json::Bool(_) | Json::Array(_) | Json::Object(_), DataType::Text) => {
             Ok(Value::Text(json.to_string()))
         }
         _ => Err(Error::Value { text: excerpt(&json.to_string()), data_type }),
     }
+}
+
+const fn is_instant(data_type: DataType) -> bool {
+    matches!(data_type, DataType::Timestamp | DataType::DateTime | DataType::Date | DataType::Time)
+}
+
+/// Dates and times as results write them: days or microseconds since 1970, microseconds since midnight.
+fn instant(count: i64, data_type: DataType) -> Result<Value> {
+    const DAY_MICROS: i64 = 86_400_000_000;
+    let value = match data_type {
+        DataType::Timestamp => Some(Value::Timestamp(count)),
+        DataType::DateTime => Some(Value::DateTime(count)),
+        DataType::Date => i32::try_from(count).ok().map(Value::Date),
+        _ => (0..DAY_MICROS).contains(&count).then_some(Value::Time(count)),
+    };
+    value.ok_or_else(|| Error::Value { text: count.to_string(), data_type })
+}
+
+/// Bytes as results write them, base64 with padding; or PostgreSQL's way, `\x` and hexadecimal digits.
+fn from_base64(text: &str) -> Result<Value> {
+    if text.starts_with("\\x") {
+        return from_text(text, DataType::Bytes);
+    }
+    let bytes = BASE64.decode(text);
+    bytes.map(Value::Bytes).map_err(|_| Error::Value { text: excerpt(text), data_type: DataType::Bytes })
 }
 
 /// A JSON parameter as a literal of a query.

@@ -1,6 +1,6 @@
 //! SQL: what a request's text means, and doing it.
 //!
-//! - `parse`: text to statements; `sqlparser` does what it knows, KalamDB's own statements are read here.
+//! - `tokens`, `parse`: text to statements; `sqlparser` does what it knows, KalamDB's own statements are read here.
 //! - `definition`: CREATE TABLE's columns and options, both spellings.
 //! - `ddl`: namespaces, tables, accounts. `alteration`: what ALTER TABLE says; `alter`: doing it. `removal`: DROP and TRUNCATE.
 //! - `describe`: what tables are; `definition_text`: that as SQL; `stats`: SHOW STATS.
@@ -35,6 +35,7 @@ mod select;
 mod stats;
 mod system_rows;
 mod target;
+mod tokens;
 mod transaction;
 mod user_changes;
 
