@@ -74,7 +74,7 @@ impl<'s> Batch<'s> {
 
     /// All there is to write, counts included.
     pub(crate) fn finish(mut self) -> Result<WriteBatch> {
-        self.counters.write(self.shared, &mut self.writes)?;
+        self.counters.finish(self.shared, &mut self.writes)?;
         Ok(self.writes)
     }
 

@@ -1,8 +1,12 @@
 //! How many live rows each partition and each table has, and their bytes, without reading the rows.
 //!
-//! The numbers are a projection like the rows: they follow from the events, stand in a column family of their own, and are
-//! written in the batch that writes the rows. A record's key is the prefix of the rows it counts: a partition's, or a
-//! table's alone for all of its partitions. None stands for no rows. Beside them stands which event took all rows of a table.
+//! The numbers are a projection like the rows: they follow from the events and stand in a column family of their own. A
+//! record's key is the prefix of the rows it counts: a partition's, or a table's alone for all of its partitions. None stands
+//! for no rows. Beside them stands which event took all rows of a table.
+//!
+//! What changes is kept in memory and written before each flush, with the event up to which it counts: nothing that is not
+//! flushed outlives the process, so more would be written for nothing. Where the files say another event than the rows' do
+//! (RocksDB flushed by itself), everything is counted anew at the start.
 //!
 //! Events tell what they add and take away; how many rows an eviction takes is counted over what it takes, once.
 
@@ -22,8 +26,8 @@ use crate::store::Shared;
 const SLOTS_MAX: usize = 1 << 16;
 /// Partitions written at a time when everything is counted anew.
 const RECOUNT_PARTITIONS: usize = 4096;
-/// Stands where the numbers are complete.
-const COUNTED_KEY: &[u8] = b"rows_are_counted";
+/// The event up to which the numbers that are written count.
+const COUNTED_KEY: &[u8] = b"counted_seq";
 
 /// Live rows: those that are there and not deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +103,8 @@ struct Slot {
     /// Before the batch that is being made.
     before: Counts,
     is_touched: bool,
+    /// Whether the database has other numbers.
+    is_unwritten: bool,
     /// The database has no row of this stream before this key: where the next eviction begins to count.
     evicted_until: Option<[u8; 16]>,
     /// The least key that the batch appends to this stream.
@@ -130,8 +136,14 @@ impl Counters {
         if !self.slots.contains_key(prefix) {
             let is_cleared = table_of_prefix(prefix).is_some_and(|table| self.cleared.contains(&table));
             let now = if is_cleared { Counts::default() } else { Counts::read(shared, prefix)? };
-            let slot =
-                Slot { now, before: now, is_touched: false, evicted_until: None, least_appended: None };
+            let slot = Slot {
+                now,
+                before: now,
+                is_touched: false,
+                is_unwritten: false,
+                evicted_until: None,
+                least_appended: None,
+            };
             self.slots.insert(Arc::from(prefix), slot);
         }
         let known = self.slots.get_key_value(prefix).map(|(key, _)| Arc::clone(key));
@@ -203,8 +215,13 @@ impl Counters {
         self.cleared.push(table);
     }
 
-    /// Puts what changed into the batch, behind everything else that is in it.
-    pub(crate) fn write(&mut self, shared: &Shared, writes: &mut WriteBatch) -> Result<()> {
+    /// The numbers of a partition or table; none where the database has them.
+    pub(crate) fn get(&self, prefix: &[u8]) -> Option<Counts> {
+        self.slots.get(prefix).map(|slot| slot.now)
+    }
+
+    /// Ends the batch: adds up what it did to its tables. Where too much is in memory, all of it goes into the batch.
+    pub(crate) fn finish(&mut self, shared: &Shared, writes: &mut WriteBatch) -> Result<()> {
         let mut tables: BTreeMap<[u8; 8], Delta> = BTreeMap::new();
         for partition in &self.touched {
             let Some(slot) = self.slots.get(partition) else { continue };
@@ -218,30 +235,56 @@ impl Counters {
         for (table, delta) in tables {
             self.add(shared, &table, delta)?;
         }
-        let family = shared.counts_family()?;
         for key in self.touched.drain(..) {
             let Some(slot) = self.slots.get_mut(&key) else { continue };
             slot.is_touched = false;
+            slot.is_unwritten = true;
             if let Some(least) = slot.least_appended.take() {
                 slot.evicted_until = slot.evicted_until.map(|until| until.min(least));
-            }
-            if slot.now == Counts::default() {
-                writes.delete_cf(&family, &key);
-            } else {
-                writes.put_cf(&family, &key, slot.now.encode());
             }
         }
         self.cleared.clear();
         self.appended.clear();
         if self.slots.len() > SLOTS_MAX {
+            self.write(shared, writes)?;
             self.slots.clear();
         }
         Ok(())
     }
 
-    /// Nothing of the batch that was being made has been written.
+    /// Puts into a batch what the database does not have yet.
+    fn write(&mut self, shared: &Shared, writes: &mut WriteBatch) -> Result<()> {
+        let family = shared.counts_family()?;
+        for (key, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_unwritten) {
+            slot.is_unwritten = false;
+            if slot.now == Counts::default() {
+                writes.delete_cf(&family, key);
+            } else {
+                writes.put_cf(&family, key, slot.now.encode());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes everything, which counts up to this event. For before a flush.
+    pub(crate) fn persist(&mut self, shared: &Shared, seq: Seq) -> Result<()> {
+        let mut writes = WriteBatch::default();
+        self.write(shared, &mut writes)?;
+        writes.put(COUNTED_KEY, seq.get().to_le_bytes());
+        shared.write(writes)
+    }
+
+    /// Nothing of the batch that was being made has been written: nothing is applied any more.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        for key in self.touched.drain(..) {
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.now = slot.before;
+                slot.is_touched = false;
+                (slot.evicted_until, slot.least_appended) = (None, None);
+            }
+        }
+        self.cleared.clear();
+        self.appended.clear();
     }
 }
 
@@ -260,15 +303,18 @@ fn stored_between(shared: &Shared, partition: &[u8], from: &[u8], until: &[u8]) 
     Ok(found)
 }
 
-/// Counts everything, where that was never done: what a database of before has, or one that is new.
-pub(crate) fn count_all_once(shared: &Shared) -> Result<()> {
+/// Counts everything where what is written counts up to another event than the rows have: in a database of before, or where
+/// RocksDB flushed by itself.
+pub(crate) fn count_anew_if_needed(shared: &Shared, applied: Seq) -> Result<()> {
     let counted = shared
         .database
         .get_pinned(COUNTED_KEY)
         .map_err(|source| Error::Engine { action: "read row counts", source })?;
-    if counted.is_some() {
+    if counted.is_some_and(|seq| *seq == applied.get().to_le_bytes()) {
         return Ok(());
     }
+    tracing::info!(%applied, "counting all rows");
+    forget_all(shared)?;
     let mut tables: BTreeMap<TableId, Counts> = BTreeMap::new();
     let mut partitions: Vec<(Vec<u8>, Counts)> = Vec::new();
     for keyspace in Keyspace::ALL {
@@ -295,7 +341,20 @@ pub(crate) fn count_all_once(shared: &Shared) -> Result<()> {
         }
     }
     let tables = tables.into_iter().map(|(table, counts)| (table_prefix(table).to_vec(), counts));
-    put_all(shared, partitions.into_iter().chain(tables), |writes| writes.put(COUNTED_KEY, []))
+    let seq = applied.get().to_le_bytes();
+    put_all(shared, partitions.into_iter().chain(tables), |writes| writes.put(COUNTED_KEY, seq))
+}
+
+/// Takes all counts out of the database, but for what tells when tables were truncated.
+fn forget_all(shared: &Shared) -> Result<()> {
+    let (mut writes, family) = (WriteBatch::default(), shared.counts_family()?);
+    for record in shared.database.iterator_cf(&family, IteratorMode::Start) {
+        let (key, _) = record.map_err(|source| Error::Engine { action: "read row counts", source })?;
+        if !is_truncated_key(&key) {
+            writes.delete_cf(&family, key);
+        }
+    }
+    shared.write(writes)
 }
 
 fn put_all(
@@ -322,6 +381,10 @@ pub(crate) fn delete_table_counts(shared: &Shared, writes: &mut WriteBatch, tabl
 /// The key that tells when a table was truncated. No partition's prefix is as short.
 fn truncated_key(table: TableId) -> Vec<u8> {
     [table_prefix(table).as_slice(), &[0]].concat()
+}
+
+fn is_truncated_key(key: &[u8]) -> bool {
+    key.len() == table_prefix(TableId::new(0)).len() + 1
 }
 
 /// Notes, as part of a batch, which event took all rows of a table.

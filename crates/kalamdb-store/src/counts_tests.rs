@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::testing::{
-    OTHER_TABLE, TABLE, append, commit, delete, drop_table, evict, insert, open, shared, time_of, update,
-    user,
+    OTHER_TABLE, TABLE, append, commit, delete, drop_table, evict, insert, open, shared, time_of, truncate,
+    update, user,
 };
 use crate::{KeyRange, Store, StoredRow};
 
@@ -113,25 +113,43 @@ fn what_was_not_written_does_not_count() {
 }
 
 #[test]
-fn a_store_without_counts_is_counted_when_it_is_opened() {
+fn files_whose_counts_are_of_another_event_are_counted_anew() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let [one, two, three] = partitions(TABLE);
-    let events = [insert(&one, b"a", b"1"), insert(&two, b"a", b"22"), append(&three, b"333")];
-    store.apply(&[commit(1, &events), commit(4, &[delete(&one, b"a", b"1")])]).unwrap();
-    store
-        .write(0, |batch| {
-            delete_table_counts(store.shared(), &mut batch.writes, TABLE)?;
-            batch.writes.delete(COUNTED_KEY);
-            Ok(())
-        })
-        .unwrap();
+    store.apply(&[commit(1, &[insert(&one, b"a", b"1"), truncate(OTHER_TABLE)])]).unwrap();
     store.flush(true).unwrap();
-    assert_eq!(store.table_counts(TABLE).unwrap(), Counts::default());
+    let events = [insert(&two, b"a", b"22"), append(&three, b"333")];
+    store.apply(&[commit(3, &events), commit(5, &[delete(&one, b"a", b"1")])]).unwrap();
+    store.flush_files(true).unwrap();
     drop(store);
     let again = open(dir.path());
     check(&again);
     assert_eq!(again.table_counts(TABLE).unwrap(), Counts { rows: 2, bytes: 5 });
+    assert_eq!(again.truncated_at(OTHER_TABLE).unwrap(), Seq::new(2), "that is no count");
+}
+
+#[test]
+fn counts_that_no_flush_wrote_come_back_by_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let [one, two, _] = partitions(TABLE);
+    let frames = [
+        commit(1, &[insert(&one, b"a", b"1"), insert(&two, b"a", b"22")]),
+        commit(3, &[insert(&one, b"b", b"333"), delete(&two, b"a", b"22")]),
+    ];
+    store.apply(&frames[..1]).unwrap();
+    store.flush(true).unwrap();
+    store.apply(&frames[1..]).unwrap();
+    check(&store);
+    // No write-ahead log: what was not flushed is gone, rows and counts alike.
+    drop(store);
+    let again = open(dir.path());
+    assert_eq!(again.table_counts(TABLE).unwrap(), Counts { rows: 2, bytes: 3 });
+    check(&again);
+    again.apply(&frames).unwrap();
+    assert_eq!(again.table_counts(TABLE).unwrap(), Counts { rows: 2, bytes: 4 });
+    check(&again);
 }
 
 // ── against a scan ──

@@ -11,7 +11,7 @@ use rocksdb::{
 };
 
 use crate::batch::{Batch, readable};
-use crate::counts::{Counters, Counts, count_all_once, truncated_at};
+use crate::counts::{Counters, Counts, count_anew_if_needed, truncated_at};
 use crate::cut::Cut;
 use crate::error::{Error, Result};
 use crate::keyspace::{Keyspace, StoredRow, full_key, partition_prefix, prefix_end, table_prefix};
@@ -123,8 +123,8 @@ impl Store {
         let opened = Database::open_cf_descriptors(&database, path, families)
             .map_err(|source| Error::Open { path: path.to_owned(), source })?;
         let shared = Arc::new(Shared { database: opened, cuts: Mutex::default() });
-        count_all_once(&shared)?;
         let seq = read_applied_seq(|key| shared.database.get(key))?;
+        count_anew_if_needed(&shared, seq)?;
         let applied = Mutex::new(Applied { seq, counters: Counters::default() });
         Ok(Self { shared, applied, path: path.to_owned() })
     }
@@ -209,7 +209,7 @@ impl Store {
     /// # Errors
     /// Where RocksDB cannot read.
     pub fn counts(&self, partition: &Partition) -> Result<Counts> {
-        Counts::read(&self.shared, &partition_prefix(partition))
+        self.counts_of(&partition_prefix(partition))
     }
 
     /// The live rows of all partitions of a table.
@@ -217,7 +217,12 @@ impl Store {
     /// # Errors
     /// Where RocksDB cannot read.
     pub fn table_counts(&self, table: TableId) -> Result<Counts> {
-        Counts::read(&self.shared, &table_prefix(table))
+        self.counts_of(&table_prefix(table))
+    }
+
+    fn counts_of(&self, prefix: &[u8]) -> Result<Counts> {
+        let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.counters.get(prefix).map_or_else(|| Counts::read(&self.shared, prefix), Ok)
     }
 
     /// The event that last took all rows of a table at once; zero where none ever did. The log does not tell which rows
@@ -284,6 +289,14 @@ impl Store {
     /// # Errors
     /// Where RocksDB cannot write.
     pub fn flush(&self, wait: bool) -> Result<()> {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let Applied { seq, counters } = &mut *applied;
+        counters.persist(&self.shared, *seq)?;
+        self.flush_files(wait)
+    }
+
+    /// As [`Store::flush`], with the counts as they are written: what RocksDB does where its memory is full.
+    pub(crate) fn flush_files(&self, wait: bool) -> Result<()> {
         let mut options = FlushOptions::default();
         options.set_wait(wait);
         let mut families = Vec::with_capacity(5);

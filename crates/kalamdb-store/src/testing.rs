@@ -5,7 +5,7 @@ use std::path::Path;
 
 use log_format::{
     ChangeEvent, Frame, FrameEncoder, FrameFields, NamespaceId, Partition, RowDeleted, RowInserted,
-    RowUpdated, Seq, StreamAppended, StreamEvicted, TableDropped, TableId, UserId,
+    RowUpdated, Seq, StreamAppended, StreamEvicted, TableDropped, TableId, TableTruncated, UserId,
 };
 
 use crate::batch::Batch;
@@ -76,6 +76,11 @@ pub(crate) fn append(partition: &Partition, row: &[u8]) -> ChangeEvent {
 pub(crate) fn evict(partition: &Partition, before_time: i64, before_seq: u64) -> ChangeEvent {
     let partition = partition.clone();
     ChangeEvent::StreamEvicted(Box::new(StreamEvicted { partition, before_time, before_seq }))
+}
+
+pub(crate) fn truncate(table: TableId) -> ChangeEvent {
+    let (namespace, name) = (NamespaceId::new("n"), "t".to_owned());
+    ChangeEvent::TableTruncated(Box::new(TableTruncated { table, namespace, name }))
 }
 
 pub(crate) fn drop_table(table: TableId) -> ChangeEvent {
