@@ -47,5 +47,8 @@ mod tailing;
 /// The project's rules that a program can check.
 mod tidy;
 
+/// Live queries that somebody else ends: killed, of another role, of nobody any more.
+mod endings;
+
 /// A WebSocket's life: authentication, snapshots in batches, slow readers, limits, expiry, shutdown.
 mod connection;

@@ -30,7 +30,7 @@ use crate::fail_points::FailPoints;
 use crate::functions::Snowflakes;
 use crate::health::Health;
 use crate::jobs::{JobBell, JobRetention, JobRunner};
-use crate::live::{self, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
+use crate::live::{self, Endings, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
 use crate::log_keeper::LogKeeper;
 use crate::provider::CATALOG;
 use crate::replay::{Replayed, replay};
@@ -125,6 +125,7 @@ struct Shared {
     system: Arc<SystemTables>,
     catalog: Arc<Catalog>,
     live_queries: Arc<LiveQueries>,
+    endings: Arc<Endings>,
     router: Arc<Router>,
     health: Arc<Health>,
     snowflakes: Arc<Snowflakes>,
@@ -258,6 +259,7 @@ impl Engine {
             system,
             catalog,
             live_queries: Arc::new(LiveQueries::new()),
+            endings: Arc::default(),
             router,
             health,
             snowflakes: Arc::new(Snowflakes::default()),
@@ -412,6 +414,10 @@ impl Engine {
 
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         &self.shared.catalog
+    }
+
+    pub(crate) fn endings(&self) -> &Arc<Endings> {
+        &self.shared.endings
     }
 
     pub(crate) fn live_queries(&self) -> &Arc<LiveQueries> {

@@ -4,6 +4,8 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::ast::Ident;
 use log_format::{DataType, Seq};
 
+use crate::live::Ending;
+
 /// The codes of `protocol.md`, as clients see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -268,6 +270,12 @@ pub enum Error {
     /// A live query's table was dropped.
     #[error("the table was dropped")]
     TableDropped,
+    /// A subscription that was ended from outside.
+    #[error("the live query is over: {ending}")]
+    Ended {
+        /// Why.
+        ending: Ending,
+    },
     /// A result or statement that is too large.
     #[error("{what} takes more than {limit} bytes; {hint}")]
     TooLarge {
@@ -393,7 +401,6 @@ impl Error {
             Self::NotFound { .. } => ErrorCode::NotFound,
             Self::AlreadyExists { .. } => ErrorCode::AlreadyExists,
             Self::PermissionDenied { .. } => ErrorCode::PermissionDenied,
-            Self::Unauthorized => ErrorCode::Unauthorized,
             Self::InUse { .. }
             | Self::Watched { .. }
             | Self::DuplicateKey { .. }
@@ -403,6 +410,8 @@ impl Error {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::ResyncRequired { .. } => ErrorCode::ResyncRequired,
             Self::TableDropped => ErrorCode::TableDropped,
+            Self::Ended { ending: Ending::Killed(_) } => ErrorCode::SqlExecutionError,
+            Self::Unauthorized | Self::Ended { .. } => ErrorCode::Unauthorized,
             Self::TooLarge { .. } => ErrorCode::MemoryLimit,
             Self::ReadOnly { .. } => ErrorCode::ReadOnly,
             Self::ShuttingDown => ErrorCode::ShuttingDown,

@@ -75,8 +75,8 @@ pub use crate::error::{Error, ErrorCode, Position, Result};
 pub use crate::functions::role_name;
 pub use crate::jobs::JobRetention;
 pub use crate::live::{
-    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, OnGap, SchemaFrame, Sink, Snapshot, SubscribeRequest,
-    Subscription, SubscriptionId,
+    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, Ending, OnGap, SchemaFrame, Sink, Snapshot,
+    SubscribeRequest, Subscription, SubscriptionId,
 };
 pub use crate::replay::Replayed;
 pub use crate::requests::Committed;

@@ -5,6 +5,7 @@
 //! - `projection`: what live queries select, shared by those that select the same.
 //! - `change`: what one commit changes for one live query.
 //! - `router`: who gets what, as commits are published.
+//! - `endings`: ending a subscription from outside.
 //! - `subscription`: one subscriber's way through snapshot, log and live commits.
 //!
 //! A subscriber is always at some seq. Whether it gets commits from the router or reads them from the log is only a
@@ -20,6 +21,7 @@ mod sync {
 }
 
 mod change;
+mod endings;
 mod feed;
 #[cfg(test)]
 mod interleaving;
@@ -28,10 +30,13 @@ mod query;
 mod router;
 mod subscription;
 
+pub use endings::Ending;
+
 pub use change::{ChangeFrame, ChangeKind, ChangePayload};
 pub use router::{Sink, SubscriptionId};
 pub use subscription::{CaughtUp, OnGap, SchemaFrame, Snapshot, SubscribeRequest, Subscription};
 
+pub(crate) use endings::Endings;
 pub(crate) use feed::{After as FeedAfter, Feed};
 pub(crate) use query::{column_equals, lossless};
 pub(crate) use router::Router;

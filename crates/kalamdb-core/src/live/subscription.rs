@@ -16,6 +16,7 @@ use crate::clock;
 use crate::engine::{Engine, WeakEngine};
 use crate::error::{Error, Result};
 use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
+use crate::live::endings::{Ending, Endings};
 use crate::live::feed::After;
 use crate::live::query::LiveQuery;
 use crate::live::router::{Position, Router, Sink, Subscriber, SubscriptionId};
@@ -99,6 +100,7 @@ pub struct CaughtUp {
 /// A subscription. Dropping it ends it.
 pub struct Subscription {
     router: Arc<Router>,
+    endings: Arc<Endings>,
     live_queries: Arc<LiveQueries>,
     subscriber: Subscriber,
     live_id: String,
@@ -132,6 +134,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.router.leave(self.subscriber.id, &self.subscriber.query.partition);
         self.live_queries.delete_live_query(&self.live_id);
+        self.endings.forget(self.subscriber.id);
     }
 }
 
@@ -160,11 +163,12 @@ impl Subscription {
     /// when there is no more. Reads files: not for a thread that must not wait.
     ///
     /// # Errors
-    /// [`Error::ResyncRequired`] where the log has been deleted under it, [`Error::ShuttingDown`], or what is wrong
+    /// [`Error::Ended`] where it was ended from outside, [`Error::ResyncRequired`] where the log has been deleted under it, [`Error::ShuttingDown`], or what is wrong
     /// with the log.
     pub fn catch_up(&mut self, rows_max: usize) -> Result<CaughtUp> {
         let (mut schema, mut frames) = (None, Vec::new());
         loop {
+            self.endings.check(self.subscriber.id)?;
             // Whatever is unread was published before this look, so no row of it is of a newer version than the query.
             if self.router.is_outdated(&self.subscriber.query) {
                 if !frames.is_empty() {
@@ -353,11 +357,13 @@ pub(crate) async fn subscribe(
     let live_id = format!("{}-{}", request.connection_id, request.query_id);
     let source = Source { engine: engine.downgrade(), session: session.clone(), sql: request.sql.clone() };
     list(engine, session, request, &live_id, &subscriber, now);
+    engine.endings().begin(subscriber.id, &live_id, session.user(), session.role(), &subscriber.sink);
     engine.router().join(&subscriber.query.partition);
     let table = subscriber.query.partition.table;
     metrics::counter!("kalamdb_subscriptions_total").increment(1);
     let subscription = Subscription {
         router: Arc::clone(engine.router()),
+        endings: Arc::clone(engine.endings()),
         live_queries: Arc::clone(engine.live_queries()),
         subscriber,
         live_id,
@@ -371,6 +377,10 @@ pub(crate) async fn subscribe(
     // IMPORTANT: after it is listed. Who drops the table from here on is refused, or its event comes after the cut.
     if table != CHANGES && engine.catalog().by_id(table).is_none() {
         return Err(Error::TableDropped);
+    }
+    // The same of who gives its user another role.
+    if engine.user(session.user())?.is_some_and(|user| user.role != session.role()) {
+        return Err(Error::Ended { ending: Ending::RoleChanged });
     }
     Ok(subscription)
 }

@@ -46,6 +46,7 @@ pub(crate) async fn execute(
         }
         Statement::AlterUser { name, change } => alter_user(engine, session, name, change.clone()).await,
         Statement::DropUser { name, if_exists } => drop_user(engine, session, name, *if_exists).await,
+        Statement::KillLiveQuery(id) => kill_live_query(engine, session, id),
         Statement::ShowNamespaces => {
             let names = engine.catalog().namespaces();
             rows(session, [("namespace", names.iter().map(|id| Some(id.to_string())).collect())])
@@ -226,6 +227,7 @@ async fn alter_user(
     let id = UserId::new(name);
     let plan = move |planning: &Planning<'_>| Ok(vec![user_changes::plan_alter(planning, &id, edit)?]);
     engine.commits().catalog(plan).await?;
+    user_changes::end_what_is_open(engine, &UserId::new(name))?;
     Ok(StatementResult::done(session, 0, format!("user {name} changed")))
 }
 
@@ -240,6 +242,7 @@ async fn drop_user(
     let id = UserId::new(name);
     let plan = move |planning: &Planning<'_>| Ok(vec![user_changes::plan_drop(planning, id)?]);
     let done = tolerate(if_exists, engine.commits().catalog(plan).await)?;
+    user_changes::end_what_is_open(engine, &UserId::new(name))?;
     let message = if done.is_some() { "dropped" } else { "was not there" };
     Ok(StatementResult::done(session, 0, format!("user {name} {message}")))
 }
@@ -288,4 +291,20 @@ pub(crate) fn one_batch(session: &Session, batch: RecordBatch, message: Option<S
         message,
         as_user: session.user().clone(),
     }
+}
+
+/// Ends a live query of one's own, or for service and dba of anybody.
+fn kill_live_query(engine: &Engine, session: &Session, id: &str) -> Result<StatementResult> {
+    let all = engine.live_queries().scan_all_live_queries();
+    let found = all.iter().find(|query| query.live_id == id);
+    let may = |user: &UserId| session.role() >= Role::Service || user == session.user();
+    let ended = match found.filter(|query| may(&query.user)) {
+        Some(_) => engine.endings().kill(engine.router(), id, session.user()),
+        None => 0,
+    };
+    if ended == 0 {
+        // Whether somebody else has one of this id is nobody's business.
+        return Err(Error::NotFound { kind: "live query", name: id.to_owned() });
+    }
+    Ok(StatementResult::done(session, ended as u64, format!("live query {id} ended")))
 }

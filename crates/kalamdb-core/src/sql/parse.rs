@@ -80,6 +80,7 @@ pub(crate) enum Statement {
     Commit,
     Rollback,
     Subscribe(Box<ast::Statement>),
+    KillLiveQuery(String),
     ExecuteAsUser {
         user: String,
         statement: Box<Statement>,
@@ -270,6 +271,10 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             Ok(Statement::Use(identifier(&parser.parse_identifier()?)))
         }
         ("BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT", _, _) => transaction_end(parser, first),
+        ("KILL", "LIVE", "QUERY") => {
+            skip(parser, 3);
+            Ok(Statement::KillLiveQuery(name_or_string(parser)?))
+        }
         ("SUBSCRIBE", "TO", _) => {
             skip(parser, 2);
             Ok(Statement::Subscribe(Box::new(parser.parse_statement()?)))

@@ -111,6 +111,13 @@ impl SystemRows {
         )))
     }
 
+    /// The accounts that rows of it are.
+    fn users_of(self, rows: &[Fields]) -> Vec<UserId> {
+        let is_users = self == Self::Users;
+        let names = rows.iter().filter(|_| is_users).filter_map(|row| row.get(self.key())?.as_ref());
+        names.map(UserId::new).collect()
+    }
+
     fn key(self) -> &'static str {
         self.columns().first().copied().unwrap_or_default()
     }
@@ -170,13 +177,17 @@ pub(super) async fn update(
     }
     let query = changed_rows(&[table.key()], &update.table, update.selection.clone(), computed)?;
     let mut plans: Vec<Plan> = Vec::new();
-    for row in rows_of(context, query, &columns).await? {
+    let rows = rows_of(context, query, &columns).await?;
+    let users = table.users_of(&rows);
+    for row in rows {
         plans.push(match table {
             SystemRows::Users => user_edit(row).await?,
             SystemRows::StorageLocations => location_edit(row)?,
         });
     }
-    commit(context, plans, "updated").await
+    let done = commit(context, plans, "updated").await?;
+    users.iter().try_for_each(|user| user_changes::end_what_is_open(context.engine, user))?;
+    Ok(done)
 }
 
 pub(super) async fn delete(
@@ -190,7 +201,9 @@ pub(super) async fn delete(
     let query = changed_rows(&[table.key()], from, delete.selection.clone(), Vec::new())?;
     let columns = [table.key().to_owned()];
     let mut plans: Vec<Plan> = Vec::new();
-    for mut row in rows_of(context, query, &columns).await? {
+    let rows = rows_of(context, query, &columns).await?;
+    let users = table.users_of(&rows);
+    for mut row in rows {
         let name = required(&mut row, table.key())?;
         plans.push(match table {
             SystemRows::Users => {
@@ -200,7 +213,9 @@ pub(super) async fn delete(
             SystemRows::StorageLocations => Box::new(move |planning| locations::plan_drop(planning, name)),
         });
     }
-    commit(context, plans, "deleted").await
+    let done = commit(context, plans, "deleted").await?;
+    users.iter().try_for_each(|user| user_changes::end_what_is_open(context.engine, user))?;
+    Ok(done)
 }
 
 /// All of a statement's rows are one commit, or none of them is.

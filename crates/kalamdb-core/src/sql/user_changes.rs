@@ -4,6 +4,7 @@ use log_format::{ChangeEvent, Role, User, UserId};
 use serde_json::Value as Json;
 
 use crate::accounts;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::requests::Planning;
 use crate::session::Session;
@@ -75,6 +76,16 @@ pub(super) fn plan_alter(planning: &Planning<'_>, id: &UserId, edit: UserEdit) -
 pub(super) fn plan_drop(planning: &Planning<'_>, id: UserId) -> Result<ChangeEvent> {
     existing(planning, &id)?;
     Ok(ChangeEvent::UserDropped(Box::new(id)))
+}
+
+/// Ends the live queries of a user who is gone, or that were begun with another role than they have.
+pub(super) fn end_what_is_open(engine: &Engine, id: &UserId) -> Result<()> {
+    let role = engine.user(id)?.map(|user| user.role);
+    let ended = engine.endings().end_of_user(engine.router(), id, role);
+    if ended > 0 {
+        tracing::info!(user = %id, ended, "ended the live queries of a user who changed");
+    }
+    Ok(())
 }
 
 fn existing(planning: &Planning<'_>, id: &UserId) -> Result<User> {

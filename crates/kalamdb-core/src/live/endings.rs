@@ -1,0 +1,113 @@
+//! Ending subscriptions from outside, whatever they are doing: KILL LIVE QUERY, a user who was dropped or whose role changed.
+//!
+//! A subscription is here for as long as it lives. One that is ended is told at once, through its sink, and gets nothing more by
+//! any way: the router lets it go, and it may not catch up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log_format::{Role, UserId};
+
+use crate::error::{Error, Result};
+use crate::live::{Router, Sink, SubscriptionId};
+
+/// Why a subscription was ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// `KILL LIVE QUERY`, by this user.
+    Killed(UserId),
+    /// Its user was dropped.
+    UserDropped,
+    /// Its user has another role now.
+    RoleChanged,
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Killed(by) => write!(f, "{by} ended it with KILL LIVE QUERY"),
+            Self::UserDropped => f.write_str("its user was dropped"),
+            Self::RoleChanged => f.write_str("its user has another role now; log in again"),
+        }
+    }
+}
+
+/// A subscription that lives.
+struct Open {
+    live_id: String,
+    user: UserId,
+    role: Role,
+    sink: Arc<dyn Sink>,
+    ending: Option<Ending>,
+}
+
+/// All subscriptions that live, and those of them that have been ended.
+#[derive(Default)]
+pub(crate) struct Endings {
+    // Held for map operations; sinks are called after.
+    open: Mutex<HashMap<SubscriptionId, Open>>,
+}
+
+impl Endings {
+    fn open(&self) -> MutexGuard<'_, HashMap<SubscriptionId, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A subscription begins.
+    pub(crate) fn begin(
+        &self,
+        id: SubscriptionId,
+        live_id: &str,
+        user: &UserId,
+        role: Role,
+        sink: &Arc<dyn Sink>,
+    ) {
+        let (live_id, user, sink) = (live_id.to_owned(), user.clone(), Arc::clone(sink));
+        self.open().insert(id, Open { live_id, user, role, sink, ending: None });
+    }
+
+    /// A subscription is over.
+    pub(crate) fn forget(&self, id: SubscriptionId) {
+        self.open().remove(&id);
+    }
+
+    /// Refuses one that was ended.
+    pub(crate) fn check(&self, id: SubscriptionId) -> Result<()> {
+        match self.open().get(&id).and_then(|open| open.ending.clone()) {
+            None => Ok(()),
+            Some(ending) => Err(Error::Ended { ending }),
+        }
+    }
+
+    /// Ends the live query of this id; how many that were: one or none.
+    pub(crate) fn kill(&self, router: &Router, live_id: &str, by: &UserId) -> usize {
+        self.end(router, &Ending::Killed(by.clone()), |open| open.live_id == live_id)
+    }
+
+    /// Ends what a user has open, unless it was begun with the role they have now; none: they were dropped.
+    pub(crate) fn end_of_user(&self, router: &Router, user: &UserId, role: Option<Role>) -> usize {
+        let ending = if role.is_some() { Ending::RoleChanged } else { Ending::UserDropped };
+        self.end(router, &ending, |open| open.user == *user && role != Some(open.role))
+    }
+
+    fn end(&self, router: &Router, ending: &Ending, is_meant: impl Fn(&Open) -> bool) -> usize {
+        let mut ended = Vec::new();
+        for (id, open) in self.open().iter_mut() {
+            if open.ending.is_none() && is_meant(open) {
+                open.ending = Some(ending.clone());
+                ended.push((*id, Arc::clone(&open.sink)));
+            }
+        }
+        for (id, sink) in &ended {
+            router.detach(*id);
+            sink.ended(*id, Error::Ended { ending: ending.clone() });
+        }
+        ended.len()
+    }
+}
+
+impl std::fmt::Debug for Endings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endings").field("open", &self.open().len()).finish()
+    }
+}
