@@ -69,8 +69,7 @@ async fn another_role_ends_what_the_old_one_began() {
         root.sql("ALTER USER ann SET METADATA '{}'").await;
         assert_eq!(count(&root).await, "2", "that is no other role");
         root.sql(change).await;
-        let mut told =
-            vec![socket.expect_error("UNAUTHORIZED").await, socket.expect_error("UNAUTHORIZED").await];
+        let mut told = [socket.expect_error("UNAUTHORIZED").await, socket.expect_error("UNAUTHORIZED").await];
         told.sort_by_key(|it| it["subscription_id"].to_string());
         assert_eq!(
             (&told[0]["subscription_id"], &told[1]["subscription_id"]),
