@@ -44,6 +44,9 @@ mod compatibility;
 /// `kalamdb tail` as a process: of a directory, and of a server over the network.
 mod tailing;
 
+/// `kalamdb subscribe` as a process.
+mod subscribing;
+
 /// The project's rules that a program can check.
 mod tidy;
 

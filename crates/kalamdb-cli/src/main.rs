@@ -1,14 +1,16 @@
 //! `kalamdb`, the one binary: a server, and what people and scripts need to use and look into it.
 //!
-//! Each subcommand is a module with its arguments and a `run`. Only `serve` opens a database; `sql` and `demo` speak to a
-//! server over the network, `tail` and `log` read the log's files.
+//! Each subcommand is a module with its arguments and a `run`. Only `serve` opens a database; `sql`, `subscribe` and `demo` speak to
+//! a server over the network, `tail` and `log` read the log's files.
 
 mod client;
 mod clock;
+mod connection;
 mod demo;
 mod log_command;
 mod serve;
 mod sql;
+mod subscribe;
 mod tail;
 
 use std::process::ExitCode;
@@ -21,6 +23,7 @@ use clap::Parser;
 enum Command {
     Serve(serve::ServeArgs),
     Sql(sql::SqlArgs),
+    Subscribe(subscribe::SubscribeArgs),
     Tail(tail::TailArgs),
     Log(log_command::LogArgs),
     Demo(demo::DemoArgs),
@@ -30,6 +33,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Command::parse() {
         Command::Serve(args) => serve::run(&args),
         Command::Sql(args) => sql::run(&args),
+        Command::Subscribe(args) => subscribe::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Log(args) => log_command::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -15,6 +15,8 @@ use kalamdb_core::{ChangeRecord, LOG_DIRECTORY};
 
 pub(crate) use kalamdb_core::instant;
 
+use crate::connection::{Refused, Server};
+
 use self::filter::{Filter, OperationName};
 use self::format::{Format, Formatter};
 use self::start::{From, Since};
@@ -112,12 +114,12 @@ fn write(args: &TailArgs, out: impl Write, is_coloured: bool, stop: Receiver<()>
     let user = args.user.as_deref().unwrap_or("root");
     let password = crate::sql::password(user, args.password.as_deref(), args.password_env.as_deref())?;
     let filter = Filter::new(args.table.as_deref(), args.owner.as_deref(), args.op);
-    let server = server::Server { url, user, password: &password };
+    let server = Server { url, user, password: &password };
     server::follow(&server, args, &filter, &mut output, stop)
 }
 
 /// Sends to `stop` once somebody asks this process to end.
-fn stop_on_signals(stop: Sender<()>) -> anyhow::Result<()> {
+pub(crate) fn stop_on_signals(stop: Sender<()>) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let (mut interrupt, mut terminate) = {
@@ -155,7 +157,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             | LogError::ForeignSegment { .. },
         ) => ExitCode::from(EXIT_DAMAGED),
         _ => {
-            let refused = error.downcast_ref::<server::Refused>();
+            let refused = error.downcast_ref::<Refused>();
             let is_below_floor = refused.is_some_and(|refused| refused.code == "RESYNC_REQUIRED");
             if is_below_floor { ExitCode::from(EXIT_BELOW_FLOOR) } else { ExitCode::FAILURE }
         }

@@ -13,27 +13,13 @@ use kalamdb_core::ChangeRecord;
 use kalamdb_core::format::{Operation, Seq};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::filter::Filter;
 use super::start::{From, Since};
 use super::{Output, TailArgs, instant};
 use crate::client::{Client, Statement, Token, quote_literal};
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// A refusal by the server.
-#[derive(Debug, thiserror::Error)]
-#[error("{code}: {message}")]
-pub(super) struct Refused {
-    /// Of the protocol.
-    pub(super) code: String,
-    message: String,
-}
+use crate::connection::{Refused, Server, Socket, connect, received};
 
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -98,13 +84,6 @@ impl Row {
     }
 }
 
-/// A server, and who asks it.
-pub(super) struct Server<'a> {
-    pub(super) url: &'a str,
-    pub(super) user: &'a str,
-    pub(super) password: &'a str,
-}
-
 /// Shows a server's events until it is told to stop; with `--no-follow`, those there are.
 pub(super) fn follow<W: Write>(
     server: &Server<'_>,
@@ -162,15 +141,6 @@ async fn converse<W: Write>(
     Tail { filter, out, last: from, end: Some(end) }.read(&mut socket).await
 }
 
-async fn connect(server: &Server<'_>, token: &Token) -> anyhow::Result<Socket> {
-    let base = server.url.trim_end_matches('/').replacen("http", "ws", 1);
-    let url = format!("{base}/v1/ws?compress=false");
-    let mut request = url.into_client_request().context("not the URL of a server")?;
-    request.headers_mut().insert(AUTHORIZATION, token.header_value().parse()?);
-    let (socket, _) = connect_async(request).await.context("no connection to the server")?;
-    Ok(socket)
-}
-
 fn subscribe(id: &str, condition: &str, from: Option<u64>) -> Message {
     let sql = format!("SELECT * FROM system.changes{condition}");
     let options = from.map_or_else(|| json!({}), |from| json!({ "from": from }));
@@ -183,14 +153,8 @@ fn receive(
     frame: Option<Result<Message, SocketError>>,
     last: Option<u64>,
 ) -> anyhow::Result<Option<ServerMessage>> {
-    match frame {
-        Some(Ok(Message::Text(text))) => {
-            Ok(Some(serde_json::from_str(&text).context("not a message of this protocol")?))
-        }
-        Some(Ok(Message::Close(_))) | None => bail!("the server closed the connection{}", go_on(last)),
-        Some(Ok(_)) => Ok(None),
-        Some(Err(error)) => Err(error).with_context(|| format!("the connection was lost{}", go_on(last))),
-    }
+    let text = received(frame, || go_on(last))?;
+    text.map(|text| serde_json::from_str(&text).context("not a message of this protocol")).transpose()
 }
 
 /// A subscription that is being read.

@@ -1,0 +1,272 @@
+//! `kalamdb subscribe "SELECT …"`: a live query in a terminal or a pipe.
+//!
+//! First the rows that match, then every change of them, each once and in order; that none is missing is checked by the chain
+//! that frames make. When the connection ends so does the command, and its message names the seq to go on from.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
+
+use anyhow::{Context, bail, ensure};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::client::Client;
+use crate::connection::{Refused, Server, Socket, connect, received};
+use crate::sql::render::printable;
+use crate::tail::{is_broken_pipe, stop_on_signals};
+
+/// The name of the one subscription.
+const ID: &str = "subscribe";
+/// The exit code where the log does not reach back to `--from`.
+const EXIT_BELOW_FLOOR: u8 = 4;
+
+/// Show the rows of a query, and every change of them as it is committed.
+#[derive(clap::Args, Debug)]
+pub(crate) struct SubscribeArgs {
+    /// SELECT columns FROM one table [WHERE condition]
+    sql: String,
+    /// Where the server listens
+    #[arg(long, default_value = "http://127.0.0.1:2900")]
+    url: String,
+    /// Who to log in as
+    #[arg(long, short, default_value = "root")]
+    user: String,
+    /// The password; other users of this machine can see it, so rather use --password-env or the variable `KALAMDB_PASSWORD`
+    #[arg(long, conflicts_with = "password_env")]
+    password: Option<String>,
+    /// The environment variable that holds the password
+    #[arg(long, value_name = "VARIABLE")]
+    password_env: Option<String>,
+    /// No rows to begin with: every change after this seq
+    #[arg(long, value_name = "SEQ")]
+    from: Option<u64>,
+    /// Only that many of the newest rows to begin with
+    #[arg(long, value_name = "COUNT", conflicts_with = "from")]
+    last_rows: Option<u32>,
+    /// One JSON object a line: {op, seq, row, old}
+    #[arg(long)]
+    json: bool,
+    /// Leave after the rows that are there
+    #[arg(long, conflicts_with = "from")]
+    no_follow: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ServerMessage {
+    SubscriptionAck {
+        batch_control: BatchControl,
+        schema: Vec<Column>,
+        snapshot_seq: Option<u64>,
+    },
+    InitialDataBatch {
+        rows: Vec<Map<String, Json>>,
+        batch_control: BatchControl,
+    },
+    Change(Change),
+    Schema {
+        schema: Vec<Column>,
+    },
+    AuthError {
+        message: String,
+    },
+    Error {
+        code: String,
+        message: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct BatchControl {
+    has_more: bool,
+}
+
+#[derive(Deserialize)]
+struct Column {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Change {
+    #[serde(rename = "change_type")]
+    op: String,
+    #[serde(default)]
+    rows: Vec<Map<String, Json>>,
+    #[serde(default)]
+    old_values: Vec<Map<String, Json>>,
+    seq: u64,
+    prev_seq: u64,
+}
+
+/// Runs the command until it is told to stop.
+pub(crate) fn run(args: &SubscribeArgs) -> anyhow::Result<ExitCode> {
+    let password = crate::sql::password(&args.user, args.password.as_deref(), args.password_env.as_deref())?;
+    let server = Server { url: &args.url, user: &args.user, password: &password };
+    let (sender, stop) = channel();
+    stop_on_signals(sender)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let mut screen = Screen::new(io::stdout().lock(), args);
+    let done = runtime.block_on(async {
+        let stopped = tokio::task::spawn_blocking(move || stop.recv());
+        tokio::select! {
+            done = converse(&server, args, &mut screen) => done,
+            _ = stopped => Ok(()),
+        }
+    });
+    // Whoever waits for a signal that did not come must not keep the process.
+    runtime.shutdown_background();
+    match done.and_then(|()| Ok(screen.out.flush()?)) {
+        Err(error) if !is_broken_pipe(&error) => {
+            eprintln!("Error: {error:?}");
+            let refused = error.downcast_ref::<Refused>();
+            let is_below_floor = refused.is_some_and(|refused| refused.code == "RESYNC_REQUIRED");
+            Ok(if is_below_floor { ExitCode::from(EXIT_BELOW_FLOOR) } else { ExitCode::FAILURE })
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn converse<W: Write>(
+    server: &Server<'_>,
+    args: &SubscribeArgs,
+    screen: &mut Screen<W>,
+) -> anyhow::Result<()> {
+    let client = Client::new(server.url, None)?;
+    let token = client.login(server.user, server.password).await?;
+    let mut socket = connect(server, &token).await?;
+    let mut options = Map::new();
+    options.extend(args.from.map(|from| ("from".to_owned(), json!(from))));
+    options.extend(args.last_rows.map(|rows| ("last_rows".to_owned(), json!(rows))));
+    let subscription = json!({"id": ID, "sql": args.sql, "options": options});
+    send(&mut socket, &json!({"type": "subscribe", "subscription": subscription})).await?;
+    let mut last = args.from;
+    loop {
+        let frame = match socket.next().now_or_never() {
+            Some(frame) => frame,
+            // Nothing waits while there is nothing to read.
+            None => {
+                screen.out.flush()?;
+                socket.next().await
+            }
+        };
+        let Some(text) = received(frame, || go_on(last))? else { continue };
+        let message = serde_json::from_str(&text).context("not a message of this protocol")?;
+        let has_more = match message {
+            ServerMessage::SubscriptionAck { batch_control, schema, snapshot_seq } => {
+                screen.columns = names(schema);
+                last = last.or(snapshot_seq);
+                batch_control.has_more
+            }
+            ServerMessage::InitialDataBatch { rows, batch_control } => {
+                for row in &rows {
+                    screen.show("row", seq_of(row), row, None)?;
+                }
+                if batch_control.has_more {
+                    send(&mut socket, &json!({"type": "next_batch", "subscription_id": ID})).await?;
+                }
+                batch_control.has_more
+            }
+            ServerMessage::Change(change) => {
+                ensure!(
+                    last.is_none_or(|last| last == change.prev_seq),
+                    "changes are missing{}",
+                    go_on(last)
+                );
+                last = Some(change.seq);
+                screen.change(&change)?;
+                true
+            }
+            ServerMessage::Schema { schema } => {
+                screen.columns = names(schema);
+                true
+            }
+            ServerMessage::AuthError { message } => bail!("the server refused the token: {message}"),
+            ServerMessage::Error { code, message } => return Err(Refused { code, message }.into()),
+            ServerMessage::Other => true,
+        };
+        if args.no_follow && !has_more {
+            return Ok(());
+        }
+    }
+}
+
+async fn send(socket: &mut Socket, message: &Json) -> anyhow::Result<()> {
+    Ok(socket.send(Message::text(message.to_string())).await?)
+}
+
+fn names(schema: Vec<Column>) -> Vec<String> {
+    schema.into_iter().map(|column| column.name).collect()
+}
+
+fn seq_of(row: &Map<String, Json>) -> Option<u64> {
+    let seq = row.get("_seq")?;
+    seq.as_u64().or_else(|| seq.as_str()?.parse().ok())
+}
+
+fn go_on(last: Option<u64>) -> String {
+    last.map(|last| format!("; go on with --from {last}")).unwrap_or_default()
+}
+
+/// Where rows and changes go, a line each.
+struct Screen<W> {
+    out: W,
+    is_json: bool,
+    is_coloured: bool,
+    /// In the order of the query.
+    columns: Vec<String>,
+}
+
+impl<W: Write> Screen<W> {
+    fn new(out: W, args: &SubscribeArgs) -> Self {
+        let is_coloured =
+            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { out, is_json: args.json, is_coloured, columns: Vec::new() }
+    }
+
+    fn change(&mut self, change: &Change) -> io::Result<()> {
+        let rows = if change.rows.is_empty() { &change.old_values } else { &change.rows };
+        for (at, row) in rows.iter().enumerate() {
+            let old = if change.rows.is_empty() { None } else { change.old_values.get(at) };
+            self.show(&change.op, seq_of(row), row, old)?;
+        }
+        Ok(())
+    }
+
+    fn show(
+        &mut self,
+        op: &str,
+        seq: Option<u64>,
+        row: &Map<String, Json>,
+        old: Option<&Map<String, Json>>,
+    ) -> io::Result<()> {
+        let old = old.map(|old| self.object(old));
+        let row = self.object(row);
+        if self.is_json {
+            let old = old.map(|old| format!(",\"old\":{old}")).unwrap_or_default();
+            let seq = seq.map_or_else(|| "null".to_owned(), |seq| seq.to_string());
+            return writeln!(self.out, "{{\"op\":\"{op}\",\"seq\":{seq},\"row\":{row}{old}}}");
+        }
+        let (sign, colour) = match op {
+            "insert" => ("+", "\x1b[32m"),
+            "update" => ("~", "\x1b[33m"),
+            "delete" => ("-", "\x1b[31m"),
+            _ => (" ", ""),
+        };
+        let (colour, end) = if self.is_coloured { (colour, "\x1b[0m") } else { ("", "") };
+        let seq = seq.map(|seq| seq.to_string()).unwrap_or_default();
+        let old = old.map(|old| format!("  was {}", printable(&old))).unwrap_or_default();
+        writeln!(self.out, "{colour}{sign} {seq:>8}  {}{old}{end}", printable(&row))
+    }
+
+    /// A row as JSON, its columns in the order of the query; `_seq` stands before it already.
+    fn object(&self, row: &Map<String, Json>) -> String {
+        let columns = self.columns.iter().filter(|name| *name != "_seq");
+        let cells = columns.filter_map(|name| Some(format!("{}:{}", json!(name), row.get(name)?)));
+        format!("{{{}}}", cells.collect::<Vec<_>>().join(","))
+    }
+}
