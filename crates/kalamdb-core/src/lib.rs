@@ -35,6 +35,8 @@ mod high_keys;
 mod jobs;
 #[cfg(test)]
 mod jobs_tests;
+#[cfg(test)]
+mod literal_tests;
 mod live;
 mod log_keeper;
 mod provider;
