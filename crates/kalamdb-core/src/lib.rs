@@ -39,6 +39,8 @@ mod jobs_tests;
 mod literal_tests;
 mod live;
 mod log_keeper;
+#[cfg(test)]
+mod model_tests;
 mod provider;
 mod replay;
 mod reply;
