@@ -35,8 +35,12 @@ mod high_keys;
 mod jobs;
 #[cfg(test)]
 mod jobs_tests;
+#[cfg(test)]
+mod literal_tests;
 mod live;
 mod log_keeper;
+#[cfg(test)]
+mod model_tests;
 mod provider;
 mod replay;
 mod reply;

@@ -24,6 +24,7 @@ use crate::provider::{Scope, session_state};
 use crate::sql::literal::parameter_number;
 use crate::sql::parse::{TableName, identifier};
 use crate::sql::target::Target;
+use crate::sql::times::with_times_in;
 use crate::values;
 
 /// The name of the row that could not be inserted.
@@ -77,6 +78,7 @@ impl<'t> Compiler<'t> {
             self.state.create_logical_expr_from_sql_expr(written, &self.schema).map_err(from_query)?;
         let logical = with_parameters(logical, self.target.params).map_err(from_query)?;
         let (_, name) = logical.qualified_name();
+        let logical = with_times_in(logical, &self.schema).map_err(from_query)?;
         let expression = self.state.create_physical_expr(logical, &self.schema).map_err(from_query)?;
         let field = expression.return_field(&self.columns).map_err(from_query)?;
         // What an expression gives may be NULL even where DataFusion expects that it is not.

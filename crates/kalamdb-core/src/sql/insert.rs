@@ -2,6 +2,8 @@
 //!
 //! Rows are encoded here, on the caller's thread; the sequencer only checks that their keys are free.
 
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, TableObject};
 use log_format::Value;
 
@@ -47,7 +49,7 @@ pub(crate) async fn insert(context: Context<'_>, insert: &ast::Insert) -> Result
     let conflict = insert.on.as_ref().map(|clause| OnConflict::new(&target, clause)).transpose()?;
     let source =
         insert.source.as_ref().ok_or_else(|| Error::definition("INSERT needs VALUES or a SELECT"))?;
-    let rows = match literal_rows(&target, &columns, source)? {
+    let rows = match written_rows(&target, &columns, source).await? {
         Some(rows) => rows,
         None => Box::pin(queried_rows(&target, &columns, source)).await?,
     };
@@ -141,8 +143,9 @@ fn insert_columns(info: &TableInfo, insert: &ast::Insert) -> Result<Vec<usize>> 
     Ok(positions)
 }
 
-/// The rows of `VALUES` where every value is a literal, a parameter or a function without arguments.
-fn literal_rows(
+/// The rows of `VALUES`. A literal, parameter or function without arguments is what it is in its column; the rest is computed
+/// by the query engine. None where the source is anything else.
+async fn written_rows(
     target: &Target<'_>,
     columns: &[usize],
     source: &ast::Query,
@@ -152,19 +155,61 @@ fn literal_rows(
         return Ok(None);
     }
     let mut rows = Vec::with_capacity(given.rows.len());
+    let mut is_computed = vec![false; columns.len()];
     for expressions in &given.rows {
         let expressions: &[Expr] = &expressions.content;
         check_width(target, columns, expressions.len())?;
         let mut row = vec![None; target.info.columns().len()];
-        for (position, expression) in columns.iter().zip(expressions) {
-            let Some(value) = literal_value(target, *position, expression)? else { return Ok(None) };
+        for ((position, expression), is_computed) in columns.iter().zip(expressions).zip(&mut is_computed) {
+            let value = literal_value(target, *position, expression)?;
+            *is_computed |= value.is_none();
             if let Some(slot) = row.get_mut(*position) {
-                *slot = Some(value);
+                *slot = value;
             }
         }
-        rows.push(complete(target, row)?);
+        rows.push(row);
     }
-    Ok(Some(rows))
+    if is_computed.contains(&true) {
+        Box::pin(compute(target, columns, &is_computed, source, &mut rows)).await?;
+    }
+    rows.into_iter().map(|row| complete(target, row)).collect::<Result<_>>().map(Some)
+}
+
+/// Fills in what is no literal in some columns of `VALUES`. What is one takes no part: it would get the type of the others.
+async fn compute(
+    target: &Target<'_>,
+    columns: &[usize],
+    is_computed: &[bool],
+    source: &ast::Query,
+    rows: &mut [Vec<Option<Value>>],
+) -> Result<()> {
+    let computed: Vec<(usize, usize)> =
+        columns.iter().copied().enumerate().filter(|(at, _)| is_computed.get(*at) == Some(&true)).collect();
+    let mut open = source.clone();
+    if let SetExpr::Values(values) = open.body.as_mut() {
+        for (expressions, row) in values.rows.iter_mut().zip(rows.iter()) {
+            let open = computed.iter().filter_map(|(at, position)| {
+                let is_known = row.get(*position).is_some_and(Option::is_some);
+                let null = || Expr::value(ast::Value::Null);
+                if is_known { Some(null()) } else { expressions.content.get(*at).cloned() }
+            });
+            expressions.content = open.collect();
+        }
+    }
+    let (_, batches) = queried(target, &open).await?;
+    let positions: Vec<usize> = computed.into_iter().map(|(_, position)| position).collect();
+    let mut rows = rows.iter_mut();
+    for batch in &batches {
+        let arrays = cast_columns(&target.info, &positions, batch.columns())?;
+        for (number, row) in (0..batch.num_rows()).zip(&mut rows) {
+            for (position, array) in positions.iter().zip(&arrays) {
+                if let Some(slot) = row.get_mut(*position).filter(|slot| slot.is_none()) {
+                    *slot = Some(value_of(&target.info, *position, array, number)?);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_width(target: &Target<'_>, columns: &[usize], given: usize) -> Result<()> {
@@ -194,13 +239,7 @@ async fn queried_rows(
     columns: &[usize],
     source: &ast::Query,
 ) -> Result<Vec<Vec<Value>>> {
-    let mut statement = ast::Statement::Query(Box::new(source.clone()));
-    let named = select::named_system_columns(&statement);
-    select::hide_system_columns(&mut statement, &named);
-    let scope = target.scope(named)?;
-    let state = session_state(target.engine, target.session, scope);
-    let plan = select::plan(&state, statement, target.params).await?;
-    let (schema, batches) = select::collect(state, plan).await?;
+    let (schema, batches) = queried(target, source).await?;
     check_width(target, columns, schema.fields().len())?;
     let mut rows = Vec::new();
     for batch in &batches {
@@ -216,4 +255,15 @@ async fn queried_rows(
         }
     }
     Ok(rows)
+}
+
+/// What a query gives.
+async fn queried(target: &Target<'_>, source: &ast::Query) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let mut statement = ast::Statement::Query(Box::new(source.clone()));
+    let named = select::named_system_columns(&statement);
+    select::hide_system_columns(&mut statement, &named);
+    let scope = target.scope(named)?;
+    let state = session_state(target.engine, target.session, scope);
+    let plan = select::plan(&state, statement, target.params).await?;
+    select::collect(state, plan).await
 }

@@ -9,7 +9,7 @@
 //! - `returning`: the changed rows as an answer; `expressions`: what is evaluated on rows at hand.
 //! - `system_rows`: writing system tables; `user_changes`, `locations`: what may become of what they hold.
 //! - `select`: everything that reads, by way of `DataFusion`; `point`: what names one row and needs no
-//!   plan; `plans`: those that are kept.
+//!   plan; `plans`: those that are kept. `times`: text that is compared with times.
 //! - `transaction`: `BEGIN; …; COMMIT`. `execute`: statements in order.
 
 mod alter;
@@ -35,6 +35,7 @@ mod select;
 mod stats;
 mod system_rows;
 mod target;
+mod times;
 mod tokens;
 mod transaction;
 mod user_changes;

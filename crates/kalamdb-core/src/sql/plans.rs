@@ -25,6 +25,7 @@ use crate::error::{Error, Result, from_query};
 use crate::provider::HotTable;
 use crate::sql::execute::require_read;
 use crate::sql::target::Context;
+use crate::sql::times::with_times;
 use crate::table::SystemColumn;
 use crate::values;
 
@@ -148,8 +149,10 @@ pub(crate) fn with_params(plan: LogicalPlan, params: &[Json]) -> Result<LogicalP
     if params.is_empty() {
         return Ok(plan);
     }
-    plan.with_param_values(scalars(params))
-        .map_err(|error| Error::Parameter { number: 0, problem: error.strip_backtrace() })
+    let plan = plan
+        .with_param_values(scalars(params))
+        .map_err(|error| Error::Parameter { number: 0, problem: error.strip_backtrace() })?;
+    with_times(plan)
 }
 
 /// The tables a plan reads; none where it depends on more than those.

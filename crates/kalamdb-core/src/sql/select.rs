@@ -31,6 +31,7 @@ use crate::sql::parse::{parse_subscription, table_name};
 use crate::sql::plans::{Plan, PlanKey, with_params};
 use crate::sql::point;
 use crate::sql::target::Context;
+use crate::sql::times::with_times;
 use crate::table::{SystemColumn, TableInfo};
 
 /// Bytes of Arrow memory a result may take.
@@ -98,7 +99,7 @@ async fn plan_without_params(state: &SessionState, statement: ast::Statement) ->
     let reads_only =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     reads_only.verify_plan(&plan).map_err(from_query)?;
-    Ok(plan)
+    with_times(plan)
 }
 
 /// Runs a plan and keeps its whole result.
