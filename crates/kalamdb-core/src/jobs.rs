@@ -185,6 +185,7 @@ impl JobRunner {
     fn turn(&mut self) -> Result<bool> {
         let mut jobs: Vec<Job> = self.system.scan_all_jobs()?.into_iter().filter(is_unfinished).collect();
         jobs.sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
+        self.begin_new(&jobs)?;
         let mut all_done = true;
         for job in jobs {
             if self.bell.is_stopped() {
@@ -197,9 +198,6 @@ impl JobRunner {
     }
 
     fn work_on(&mut self, job: &Job) -> Result<bool> {
-        if self.begun.insert(job.id.clone()) {
-            self.begin(job)?;
-        }
         self.fail_points.reach(FailPoint::BeforeJobWorks);
         let worked = catch_unwind(AssertUnwindSafe(|| self.perform(job)));
         let worked = worked.unwrap_or_else(|panic| Err(Error::panicked(panic.as_ref())));
@@ -231,11 +229,25 @@ impl JobRunner {
         }
     }
 
-    fn begin(&self, job: &Job) -> Result<()> {
-        if job.job_type == DROP_TABLE {
-            // What it waits for may as well come at once; the commit that follows sees to it.
-            self.commits.ask_for_flush();
+    /// Begins those that are new, all of them before the first is worked on: one flush is enough for what they wait for.
+    fn begin_new(&mut self, jobs: &[Job]) -> Result<()> {
+        let new: Vec<&Job> = jobs.iter().filter(|job| !self.begun.contains(&job.id)).collect();
+        let last_drop = new.iter().rposition(|job| job.job_type == DROP_TABLE);
+        for (at, job) in new.into_iter().enumerate() {
+            if self.bell.is_stopped() {
+                return Ok(());
+            }
+            if Some(at) == last_drop {
+                // What they wait for may as well come at once; the commit that follows sees to it.
+                self.commits.ask_for_flush();
+            }
+            self.begin(job)?;
+            self.begun.insert(job.id.clone());
         }
+        Ok(())
+    }
+
+    fn begin(&self, job: &Job) -> Result<()> {
         self.update(job, |job, now| {
             job.status = JobStatus::Running;
             job.started_at = job.started_at.or(Some(now));

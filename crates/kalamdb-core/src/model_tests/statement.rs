@@ -105,13 +105,13 @@ pub(super) struct Work<'m> {
     pub(super) tables: Tables,
     /// Rows that were changed, by table, owner and key.
     pub(super) touched: BTreeSet<(Name, String, Key)>,
-    /// Stands for what an engine that refuses would have made up.
+    /// Stands for what an engine that refuses would have made up: like nothing else.
     made_up: i64,
 }
 
 impl<'m> Work<'m> {
     pub(super) fn on(before: &'m Tables) -> Self {
-        Self { before, tables: before.clone(), touched: BTreeSet::new(), made_up: 0 }
+        Self { before, tables: before.clone(), touched: BTreeSet::new(), made_up: 1 << 60 }
     }
 
     /// Does it; `answer` tells what the engine made up.
