@@ -21,6 +21,9 @@ pub(crate) enum FailPoint {
     BeforeJobWorks,
     AfterSpaceFreed,
     AfterJobWorked,
+    BeforeColdFile,
+    AfterColdFile,
+    AfterFlushCommit,
 }
 
 /// Who steps in, if somebody does.
