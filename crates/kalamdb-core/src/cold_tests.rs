@@ -62,6 +62,10 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % limit
     }
+
+    fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[usize::try_from(self.below(list.len() as u64)).unwrap()]
+    }
 }
 
 /// A random statement; `{t}` stands for the table.
@@ -153,7 +157,7 @@ async fn flushed_equals_unmoved(seed: u64, kind: &str) {
     let mut alterations = ALTERATIONS.iter();
     let users = if kind == "USER" { ["ann", "bob"] } else { ["root", "root"] };
     for _ in 0..60 {
-        let name = users[random.below(2) as usize];
+        let name = random.one_of(&users);
         let who = if name == "root" { root() } else { session(name, Role::User) };
         match random.below(20) {
             0..3 => flush(&engine, "app.flushed").await,
@@ -168,7 +172,7 @@ async fn flushed_equals_unmoved(seed: u64, kind: &str) {
             }
             _ => both(&engine, &who, &statement(&mut random), seed).await,
         }
-        let query = QUERIES[random.below(QUERIES.len() as u64) as usize];
+        let query = random.one_of(&QUERIES);
         both(&engine, &who, &query.replace("{k}", &random.below(50).to_string()), seed).await;
     }
     for query in QUERIES {
@@ -472,5 +476,45 @@ async fn rows_are_flushed_when_they_are_as_old_as_the_policy_says() {
     engine.close();
     let engine = open(directory.path());
     cold_rows(&engine, "app.t", 2).await;
+    engine.close();
+}
+
+#[tokio::test]
+async fn pages_that_no_condition_lets_through_are_not_read_and_changed_rows_do_not_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(
+        &engine,
+        &root(),
+        "CREATE NAMESPACE app; CREATE SHARED TABLE app.t (id BIGINT PRIMARY KEY, n BIGINT, body TEXT)",
+        &[],
+    )
+    .await;
+    let rows: Vec<_> = (0..5000).map(|id| format!("({id}, {}, 'b{:04}')", id * 2, id)).collect();
+    ok(&engine, &root(), &format!("INSERT INTO app.t VALUES {}", rows.join(", ")), &[]).await;
+    flush(&engine, "app.t").await;
+    ok(&engine, &root(), "UPDATE app.t SET n = 0 WHERE id = 4000; DELETE FROM app.t WHERE id = 4001", &[])
+        .await;
+    let info = engine.catalog().find(&log_format::NamespaceId::new("app"), "t").unwrap();
+    let cut = engine.store().cut().unwrap();
+    let partition = log_format::Partition::shared(info.id());
+    let file = cut.open_file(&cut.manifest(&partition).unwrap().unwrap().files[0].file).unwrap();
+    let pages = file.pages("n").unwrap();
+    assert_eq!(pages.bounds.len(), 6, "{pages:?}");
+    // Each condition holds for rows of one page only, and for none that was changed.
+    for (sql, expected) in [
+        ("SELECT id FROM app.t WHERE n = 7998", "3999"),
+        ("SELECT count(*) FROM app.t WHERE n = 8000 OR n = 8002", "0"),
+        ("SELECT count(*) FROM app.t WHERE n = 8000", "0"),
+        ("SELECT count(*) FROM app.t WHERE n >= 8002 AND n <= 8004", "1"),
+        ("SELECT count(*) FROM app.t WHERE body > 'b3999' AND body < 'b4003'", "2"),
+        ("SELECT count(*) FROM app.t WHERE n = 0", "2"),
+        ("SELECT count(*) FROM app.t WHERE n < 3 AND body = 'b0001'", "1"),
+        ("SELECT count(*) FROM app.t WHERE _seq > 1000000", "0"),
+        ("SELECT count(*) FROM app.t WHERE _updated > '2000-01-01T00:00:00Z'", "4999"),
+        ("SELECT count(*) FROM app.t WHERE n = 8002 AND _deleted", "1"),
+    ] {
+        assert_eq!(cells(&ok(&engine, &root(), sql, &[]).await), [[expected.to_owned()]], "{sql}");
+    }
     engine.close();
 }

@@ -218,9 +218,7 @@ impl Engine {
             ..LogOptions::default()
         };
         let (log, recovery) = LogWriter::open(&log_dir, &log_options, clock::now_micros())?;
-        let store_options =
-            StoreOptions { cold_directory: Some(options.data_dir.join(COLD_DIRECTORY)), ..options.store };
-        let store = Arc::new(Store::open(&options.data_dir.join(ROWS_DIRECTORY), &store_options)?);
+        let store = Arc::new(open_store(&options.data_dir, &options.store)?);
         let system = Arc::new(SystemTables::open(&options.data_dir.join(CATALOG_DIRECTORY))?);
         let index = log.index();
         let mut reader = LogReader::with_index(&log_dir, Arc::clone(&index));
@@ -243,13 +241,7 @@ impl Engine {
         let (sequencer, commits) =
             Sequencer::new(log, projections, options.unflushed_bytes_max, fail_points.clone());
         let stop = Arc::new(Stop::default());
-        let flush_keeper = FlushKeeper {
-            feed: Arc::clone(&feed),
-            catalog: Arc::clone(&catalog),
-            store: Arc::clone(&store),
-            commits: commits.clone(),
-            stop: Arc::clone(&stop),
-        };
+        let flush_keeper = FlushKeeper::new(&on, commits.clone(), Arc::clone(&stop));
         let keeper = StreamKeeper {
             feed,
             catalog: Arc::clone(&catalog),
@@ -476,6 +468,11 @@ impl Engine {
         by.require(found.role, "act for a user of a higher role")?;
         Ok(Session::new(id, found.role, Some(by.namespace().as_str())))
     }
+}
+
+fn open_store(data_dir: &Path, options: &StoreOptions) -> Result<Store> {
+    let options = StoreOptions { cold_directory: Some(data_dir.join(COLD_DIRECTORY)), ..options.clone() };
+    Ok(Store::open(&data_dir.join(ROWS_DIRECTORY), &options)?)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

@@ -17,6 +17,7 @@ use log_format::{
 use crate::accounts;
 use crate::catalog::Catalog;
 use crate::clock;
+use crate::commit::Projections;
 use crate::error::{Error, Result};
 use crate::jobs::flush_table_job;
 use crate::live::{Feed, FeedAfter};
@@ -32,11 +33,11 @@ const OWNERS_MAX: usize = 1000;
 
 /// What the keeper works on.
 pub(crate) struct FlushKeeper {
-    pub(crate) feed: Arc<Feed>,
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) store: Arc<Store>,
-    pub(crate) commits: Commits,
-    pub(crate) stop: Arc<Stop>,
+    feed: Arc<Feed>,
+    catalog: Arc<Catalog>,
+    store: Arc<Store>,
+    commits: Commits,
+    stop: Arc<Stop>,
 }
 
 /// What has been written to a partition since it was flushed.
@@ -57,6 +58,12 @@ struct Kept {
 }
 
 impl FlushKeeper {
+    /// One who keeps the policies of these projections' tables.
+    pub(crate) fn new(on: &Projections, commits: Commits, stop: Arc<Stop>) -> Self {
+        let (feed, catalog, store) = (Arc::clone(&on.feed), Arc::clone(&on.catalog), Arc::clone(&on.store));
+        Self { feed, catalog, store, commits, stop }
+    }
+
     /// Keeps until told to stop.
     pub(crate) fn run(self) {
         let mut position = self.feed.published();

@@ -11,7 +11,7 @@ use log_format::{ColdFile, Partition, Seq, TableId, UserId};
 use rocksdb::{Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
 
 use crate::cold::{
-    ColdFiles, ColdScan, Look, Manifest, OpenFile, below, cold_state, get_cold, manifest, scan_both,
+    ColdFiles, ColdScan, Look, Manifest, OpenFile, Visit, below, cold_state, get_cold, manifest, scan_both,
 };
 use crate::error::{Error, Result};
 use crate::keyspace::{
@@ -313,12 +313,7 @@ impl Look for Cut {
         found.map_err(|source| Error::Engine { action: "read a manifest", source })
     }
 
-    fn each(
-        &self,
-        shared: &Shared,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn each(&self, shared: &Shared, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let family = shared.manifests_family()?;
         for entry in self.snapshot.iterator_cf_opt(&family, below(prefix), IteratorMode::Start) {
             let (key, value) = entry.map_err(|source| Error::Engine { action: "read a manifest", source })?;

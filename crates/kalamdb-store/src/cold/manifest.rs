@@ -69,13 +69,19 @@ impl State {
 
 const DAMAGED: Error = Error::Damaged { what: "manifest" };
 
+/// Manifests, by partition and the event that flushed it last.
+type Kept = LruCache<(Vec<u8>, Seq), Arc<Manifest>>;
+
+/// What each entry of a manifest is handed to: its key and its value.
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
 /// The tables that ever had a cold file, as long as this process runs: most have none, and cost no look-up.
 #[derive(Debug, Default)]
 pub(crate) struct ColdTables {
     // Written when a table is flushed for the first time.
     tables: RwLock<HashSet<TableId>>,
     // Held for a look-up. By partition and what flushed it last, which together say everything.
-    kept: Mutex<Option<LruCache<(Vec<u8>, Seq), Arc<Manifest>>>>,
+    kept: Mutex<Option<Kept>>,
 }
 
 impl ColdTables {
@@ -124,12 +130,7 @@ pub(super) fn decode_positions(value: &[u8]) -> Vec<u32> {
 /// One look at the database: as it is, or as a cut has it.
 pub(crate) trait Look {
     fn get(&self, shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>>;
-    fn each(
-        &self,
-        shared: &Shared,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()>;
+    fn each(&self, shared: &Shared, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()>;
 }
 
 /// The database as it is.
@@ -154,12 +155,7 @@ impl Look for Now {
         shared.database.get_cf(&shared.manifests_family()?, key).map_err(engine)
     }
 
-    fn each(
-        &self,
-        shared: &Shared,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn each(&self, shared: &Shared, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let family = shared.manifests_family()?;
         for entry in shared.database.iterator_cf_opt(&family, below(prefix), IteratorMode::Start) {
             let (key, value) = entry.map_err(engine)?;

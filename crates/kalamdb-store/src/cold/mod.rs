@@ -21,7 +21,7 @@ pub use self::columns::ColdColumn;
 pub use self::files::ColdFiles;
 pub use self::flush::FlushStep;
 pub(crate) use self::manifest::{
-    ColdTables, Look, MANIFESTS_FAMILY, Now, below, each_file, each_state, find_cold_tables, manifest,
+    ColdTables, Look, MANIFESTS_FAMILY, Now, Visit, below, each_file, each_state, find_cold_tables, manifest,
     state as cold_state,
 };
 pub use self::manifest::{Manifest, ManifestFile};

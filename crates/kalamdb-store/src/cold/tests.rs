@@ -153,7 +153,12 @@ fn flushed_equals_never_flushed(seed: u64, partition: &Partition) {
     let mut next_seq = 1;
     for _ in 0..random.below(120) + 20 {
         match random.below(12) {
-            0 => log.extend(flush(&store, partition, &mut next_seq, 1 + random.0 as usize % 40)),
+            0 => log.extend(flush(
+                &store,
+                partition,
+                &mut next_seq,
+                1 + usize::try_from(random.below(40)).unwrap(),
+            )),
             1 => {
                 store.flush(true).unwrap();
                 drop(store);

@@ -84,7 +84,7 @@ impl ColdWriter {
     /// # Errors
     /// Where Parquet cannot hold such columns.
     pub fn new(origin: FileOrigin) -> Result<Self> {
-        let (schema, properties) = describe(&origin)?;
+        let (schema, properties) = describe(&origin);
         let out = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
         Ok(Self {
             schema,
@@ -167,7 +167,7 @@ impl ColdWriter {
 }
 
 /// The schema of such a file, and how it is written.
-fn describe(origin: &FileOrigin) -> Result<(SchemaRef, WriterProperties)> {
+fn describe(origin: &FileOrigin) -> (SchemaRef, WriterProperties) {
     let mut fields = vec![
         Field::new(KEY_COLUMN, ArrowType::Binary, false),
         Field::new("_seq", ArrowType::Int64, false),
@@ -205,7 +205,7 @@ fn describe(origin: &FileOrigin) -> Result<(SchemaRef, WriterProperties)> {
         about.push(("kalamdb.user", user.as_str().to_owned()));
     }
     let about = about.into_iter().map(|(name, value)| KeyValue::new(name.to_owned(), value)).collect();
-    Ok((Arc::new(Schema::new(fields)), properties.set_key_value_metadata(Some(about)).build()))
+    (Arc::new(Schema::new(fields)), properties.set_key_value_metadata(Some(about)).build())
 }
 
 fn of_column(
