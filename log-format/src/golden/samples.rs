@@ -261,7 +261,7 @@ fn later() -> Vec<ChangeEvent> {
 fn flushed() -> Flushed {
     Flushed {
         partition: Partition::of_user(TableId::new(7), UserId::new("ada")),
-        from_key: Vec::new(),
+        from_key: vec![0x80, 0, 0, 1],
         until_key: vec![0x80, 0, 0, 9],
         schema_version: SchemaVersion::FIRST,
         until_seq: 41,
