@@ -23,7 +23,6 @@ pub(crate) enum FailPoint {
     AfterJobWorked,
     BeforeColdFile,
     AfterColdFile,
-    AfterFlushCommit,
 }
 
 /// Who steps in, if somebody does.

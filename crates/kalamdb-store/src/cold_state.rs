@@ -58,13 +58,23 @@ impl Store {
         self.totals_below(&table_prefix(table))
     }
 
+    /// The partitions of a table that have cold rows, or had some.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or a record is damaged.
+    pub fn cold_partitions(&self, table: TableId) -> Result<Vec<Partition>> {
+        let mut found = Vec::new();
+        each_state(self.shared(), &table_prefix(table), |partition, _| found.push(partition))?;
+        Ok(found)
+    }
+
     fn totals_below(&self, prefix: &[u8]) -> Result<ColdTotals> {
         let mut totals = ColdTotals::default();
         each_file(self.shared(), prefix, |file| {
             totals.files += 1;
             totals.file_bytes += file.bytes;
         })?;
-        each_state(self.shared(), prefix, |state| {
+        each_state(self.shared(), prefix, |_, state| {
             totals.last_flush = totals.last_flush.max(Some(state.commit_time));
         })?;
         Ok(totals)

@@ -60,6 +60,16 @@ impl JobRunner {
         Ok(Progress::Done(json!({"partitions": partitions, "files": files, "rows": rows, "bytes": bytes})))
     }
 
+    /// The first step of a partition's flush alone.
+    #[cfg(test)]
+    pub(crate) fn flush_once(&self, partition: &Partition) -> Result<bool> {
+        let mut moved = Moved::default();
+        let Some(version) = self.store.cut()?.hot_versions(partition)?.first().copied() else {
+            return Ok(false);
+        };
+        Ok(self.flush_step(partition, version, Vec::new(), &mut moved)?.is_some())
+    }
+
     fn table_to_flush(&self, table: TableId) -> Result<Arc<TableInfo>> {
         self.catalog.by_id(table).ok_or(Error::TableDropped)
     }
@@ -133,7 +143,6 @@ impl JobRunner {
             refuse_if_changed(planning, &flushed, read_at)?;
             Ok(vec![ChangeEvent::Flushed(Box::new(flushed))])
         });
-        self.fail_points.reach(FailPoint::AfterFlushCommit);
         match committed {
             Ok(_) => {
                 if let Some(file) = file {

@@ -7,12 +7,12 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use log_format::{ColdFile, Record, Seq, TableId};
+use log_format::{ColdFile, Partition, Record, Seq, TableId};
 use lru::LruCache;
 use rocksdb::{IteratorMode, ReadOptions};
 
 use crate::error::{Error, Result};
-use crate::keyspace::{prefix_end, table_of_prefix, table_prefix};
+use crate::keyspace::{partition_of, prefix_end, table_of_prefix, table_prefix};
 use crate::store::Shared;
 
 pub(crate) const MANIFESTS_FAMILY: &str = "manifests";
@@ -218,10 +218,14 @@ pub(crate) fn each_file(shared: &Shared, prefix: &[u8], mut visit: impl FnMut(Co
 }
 
 /// The states of all partitions below a prefix.
-pub(crate) fn each_state(shared: &Shared, prefix: &[u8], mut visit: impl FnMut(State)) -> Result<()> {
+pub(crate) fn each_state(
+    shared: &Shared,
+    prefix: &[u8],
+    mut visit: impl FnMut(Partition, State),
+) -> Result<()> {
     Now.each(shared, prefix, &mut |key, value| {
         if tag_of(key) == Some(STATE) {
-            visit(State::decode(value)?);
+            visit(partition_of(key)?, State::decode(value)?);
         }
         Ok(())
     })

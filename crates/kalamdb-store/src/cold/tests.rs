@@ -47,22 +47,22 @@ fn columns() -> Vec<ColdColumn> {
 fn row(id: i64, salt: u64) -> Vec<u8> {
     let mut row = RowBuilder::new(SchemaVersion::FIRST);
     row.push_cell(&CellRef::BigInt(id));
-    if salt % 7 == 0 {
+    if salt.is_multiple_of(7) {
         (1..columns().len()).for_each(|_| row.push_cell(&CellRef::Null));
         return row.finish().unwrap();
     }
     let text = "ä".repeat(usize::try_from(salt % 5).unwrap());
     let uuid = u128::from(salt).to_be_bytes();
-    let float = if salt % 2 == 0 { -0.0_f32 } else { f32::from_bits(0x7fc0_0001) };
+    let float = if salt.is_multiple_of(2) { -0.0_f32 } else { f32::from_bits(0x7fc0_0001) };
     let floats: Vec<u8> = [float, 1.5].iter().flat_map(|it: &f32| it.to_le_bytes()).collect();
     let signed = salt.cast_signed();
     for cell in [
         CellRef::Text(&text),
-        CellRef::Boolean(salt % 3 == 0),
+        CellRef::Boolean(salt.is_multiple_of(3)),
         CellRef::SmallInt(i16::MIN),
         CellRef::Int(i32::try_from(salt % 1000).unwrap()),
         CellRef::Float(float),
-        CellRef::Double(if salt % 2 == 0 { 0.0 } else { -0.0 }),
+        CellRef::Double(if salt.is_multiple_of(2) { 0.0 } else { -0.0 }),
         CellRef::Decimal(-i128::from(salt) * 1_000_000_007),
         CellRef::Timestamp(signed),
         CellRef::DateTime(-signed),
