@@ -6,6 +6,7 @@ use rkyv::rancor;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::cold::ColdFile;
 use crate::error::{Error, Result};
 use crate::ids::{ColumnId, JobId, NamespaceId, SchemaVersion, TableId, UserId};
 use crate::value::{DataType, Value};
@@ -280,7 +281,7 @@ pub struct Job {
     pub finished_at: Option<i64>,
 }
 
-/// A record of a system table: one rkyv archive, in an event and at rest alike.
+/// A record of a system table or a manifest: one rkyv archive, in an event and at rest alike.
 pub trait Record: Sized {
     /// The record's archive.
     ///
@@ -314,4 +315,4 @@ macro_rules! records {
     )*};
 }
 
-records!(Namespace, Table, TableSchema, User, StorageLocation, Job);
+records!(Namespace, Table, TableSchema, User, StorageLocation, Job, ColdFile);

@@ -8,6 +8,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalog::{Job, Namespace, StorageLocation, Table, TableSchema, User};
+use crate::cold::Flushed;
 use crate::error::{Error, Result};
 use crate::footer::PartitionHash;
 use crate::ids::{JobId, NamespaceId, Partition, TableId, UserId};
@@ -61,6 +62,8 @@ pub enum ChangeEvent {
     TableTruncated(Box<TableTruncated>),
     /// A job that ended is remembered no longer.
     JobDropped(Box<JobId>),
+    /// Rows moved from the hot tier into a cold file.
+    Flushed(Box<Flushed>),
 }
 
 /// A writer opened the log. Between `previous_end` and this event's seq there is a gap: seqs that may have been
@@ -159,6 +162,8 @@ pub enum Operation {
     Delete,
     /// Stream rows went.
     Evict,
+    /// Rows moved to the cold tier.
+    Flush,
     /// The catalog changed.
     Catalog,
     /// The log itself.
@@ -168,7 +173,8 @@ pub enum Operation {
 impl Operation {
     /// The operation that this word names.
     pub fn from_name(word: &str) -> Option<Self> {
-        let all = [Self::Insert, Self::Update, Self::Delete, Self::Evict, Self::Catalog, Self::Epoch];
+        let all =
+            [Self::Insert, Self::Update, Self::Delete, Self::Evict, Self::Flush, Self::Catalog, Self::Epoch];
         all.into_iter().find(|operation| operation.as_str() == word)
     }
 
@@ -179,6 +185,7 @@ impl Operation {
             Self::Update => "update",
             Self::Delete => "delete",
             Self::Evict => "evict",
+            Self::Flush => "flush",
             Self::Catalog => "catalog",
             Self::Epoch => "epoch",
         }
@@ -289,6 +296,7 @@ impl ArchivedChangeEvent {
             Self::RowUpdated(_) => Operation::Update,
             Self::RowDeleted(_) => Operation::Delete,
             Self::StreamEvicted(_) => Operation::Evict,
+            Self::Flushed(_) => Operation::Flush,
             Self::EpochStarted(_) => Operation::Epoch,
             _ => Operation::Catalog,
         }
@@ -320,6 +328,7 @@ impl ArchivedChangeEvent {
             Self::JobUpdated(_) => "JobUpdated",
             Self::TableTruncated(_) => "TableTruncated",
             Self::JobDropped(_) => "JobDropped",
+            Self::Flushed(_) => "Flushed",
         }
     }
 }

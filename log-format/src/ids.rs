@@ -106,6 +106,13 @@ impl fmt::Display for SchemaVersion {
     }
 }
 
+impl ArchivedSchemaVersion {
+    /// The version as a value of its own.
+    pub const fn to_version(&self) -> SchemaVersion {
+        SchemaVersion(self.0.to_native())
+    }
+}
+
 /// A column for as long as it lives, within its table: a rename keeps it, a new column of an old name has another.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[rkyv(derive(Debug))]

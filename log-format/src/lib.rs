@@ -1,6 +1,7 @@
 #![doc = include_str!("../SPEC.md")]
 
 mod catalog;
+mod cold;
 mod error;
 mod event;
 mod footer;
@@ -19,6 +20,7 @@ pub use crate::catalog::{
     Access, Column, ColumnDefault, FlushPolicy, Job, JobStatus, Namespace, Record, Role, StorageLocation,
     StreamOptions, StreamScope, Table, TableKind, TableSchema, User,
 };
+pub use crate::cold::{ArchivedColdFile, ArchivedFlushed, ColdFile, Flushed, SupersededRows};
 pub use crate::error::{Error, Result};
 pub use crate::event::{
     ArchivedChangeEvent, ChangeEvent, EncodedEvent, EpochStarted, Operation, RowDeleted, RowInserted,

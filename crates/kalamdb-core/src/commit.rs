@@ -308,6 +308,9 @@ impl Sequencer {
                 Some(pending) => Some((pending.seq, pending.deleted)),
                 None => self.store.head(keyspace, &write.partition, &write.key)?,
             };
+            if found.is_none() && !twice && self.was_looked_for(write, rows.cold_as_of)? {
+                continue;
+            }
             match (write.expected, found) {
                 (Expected::Absent, None | Some((_, true))) if !twice => {}
                 (Expected::Absent, _) => {
@@ -319,6 +322,16 @@ impl Sequencer {
             }
         }
         Ok(())
+    }
+
+    /// Whether the one who writes has looked for a row that the hot tier does not have: in the cold tier, which is still as it
+    /// was then.
+    fn was_looked_for(&self, write: &RowWrite, as_of: Seq) -> Result<bool> {
+        match self.store.flushed_at(&write.partition)? {
+            None => Ok(false),
+            Some(flushed_at) if flushed_at <= as_of => Ok(true),
+            Some(_) => Err(Error::Conflict { attempts: 1 }),
+        }
     }
 
     fn pending_row(&self, write: &RowWrite) -> Option<&Pending> {

@@ -27,6 +27,7 @@ use crate::clock;
 use crate::commit::{Projections, Sequencer};
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoints;
+use crate::flushes::FlushKeeper;
 use crate::functions::Snowflakes;
 use crate::health::Health;
 use crate::jobs::{JobBell, JobRetention, JobRunner};
@@ -45,6 +46,8 @@ use crate::table::TableInfo;
 pub const LOG_DIRECTORY: &str = "log";
 /// The directory of rows, within a database's.
 pub const ROWS_DIRECTORY: &str = "rows";
+/// The directory of Parquet files, within a database's.
+pub const COLD_DIRECTORY: &str = "cold";
 /// The directory of system tables, within a database's.
 pub const CATALOG_DIRECTORY: &str = "catalog";
 
@@ -145,17 +148,19 @@ pub(crate) struct Workers {
     pub(crate) sequencer: Sequencer,
     pub(crate) router: Arc<Router>,
     pub(crate) keeper: StreamKeeper,
+    pub(crate) flush_keeper: FlushKeeper,
     pub(crate) log_keeper: LogKeeper,
     pub(crate) jobs: JobRunner,
 }
 
 impl Workers {
     fn start(self) -> Result<Vec<JoinHandle<()>>> {
-        let Self { sequencer, router, keeper, log_keeper, jobs } = self;
+        let Self { sequencer, router, keeper, flush_keeper, log_keeper, jobs } = self;
         Ok(vec![
             spawn("sequencer", move || sequencer.run())?,
             spawn("live-router", move || router.run())?,
             spawn("stream-keeper", move || keeper.run())?,
+            spawn("flush-keeper", move || flush_keeper.run())?,
             spawn("log-keeper", move || log_keeper.run())?,
             spawn("job-runner", move || jobs.run())?,
         ])
@@ -214,12 +219,13 @@ impl Engine {
             ..LogOptions::default()
         };
         let (log, recovery) = LogWriter::open(&log_dir, &log_options, clock::now_micros())?;
-        let store = Arc::new(Store::open(&options.data_dir.join(ROWS_DIRECTORY), &options.store)?);
+        let store = Arc::new(open_store(&options.data_dir, &options.store)?);
         let system = Arc::new(SystemTables::open(&options.data_dir.join(CATALOG_DIRECTORY))?);
         let index = log.index();
         let mut reader = LogReader::with_index(&log_dir, Arc::clone(&index));
         let replayed = replay(&mut reader, &store, &system, log.end())?;
 
+        store.sweep_cold_files()?;
         let catalog = Arc::new(Catalog::load(&system)?);
         let feed = Arc::new(Feed::new(log.end(), options.feed_bytes_max));
         let health = Arc::new(Health::default());
@@ -236,6 +242,7 @@ impl Engine {
         let (sequencer, commits) =
             Sequencer::new(log, projections, options.unflushed_bytes_max, fail_points.clone());
         let stop = Arc::new(Stop::default());
+        let flush_keeper = FlushKeeper::new(&on, commits.clone(), Arc::clone(&stop));
         let keeper = StreamKeeper {
             feed,
             catalog: Arc::clone(&catalog),
@@ -252,7 +259,8 @@ impl Engine {
             stop: Arc::clone(&stop),
         };
         let jobs = JobRunner::new(&on, commits.clone(), options.job_retention, fail_points);
-        let workers = Workers { sequencer, router: Arc::clone(&router), keeper, log_keeper, jobs };
+        let workers =
+            Workers { sequencer, router: Arc::clone(&router), keeper, flush_keeper, log_keeper, jobs };
         let shared = Shared {
             data_dir: options.data_dir,
             store,
@@ -466,6 +474,11 @@ impl Engine {
         by.require(found.role, "act for a user of a higher role")?;
         Ok(Session::new(id, found.role, Some(by.namespace().as_str())))
     }
+}
+
+fn open_store(data_dir: &Path, options: &StoreOptions) -> Result<Store> {
+    let options = StoreOptions { cold_directory: Some(data_dir.join(COLD_DIRECTORY)), ..options.clone() };
+    Ok(Store::open(&data_dir.join(ROWS_DIRECTORY), &options)?)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

@@ -21,6 +21,8 @@ pub(crate) enum FailPoint {
     BeforeJobWorks,
     AfterSpaceFreed,
     AfterJobWorked,
+    BeforeColdFile,
+    AfterColdFile,
 }
 
 /// Who steps in, if somebody does.

@@ -7,6 +7,7 @@
 //! Jobs that ended are remembered for a while; then events take their records away.
 
 mod drop_table;
+mod flush_table;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,16 +16,18 @@ use std::time::Duration;
 
 use kalamdb_sql::SystemTables;
 use kalamdb_store::Store;
-use log_format::{ChangeEvent, Job, JobId, JobStatus, Seq, Table, UserId};
+use log_format::{ChangeEvent, Job, JobId, JobStatus, Seq, Table, TableId, UserId};
 use serde_json::Value as Json;
 
+use crate::catalog::Catalog;
 use crate::clock;
 use crate::commit::Projections;
 use crate::error::{Error, Result};
 use crate::fail_points::{FailPoint, FailPoints};
 use crate::requests::{Commits, Planning};
 
-pub(crate) use self::drop_table::{DROP_TABLE, drop_table_job};
+pub(crate) use self::drop_table::{DROP_TABLE, REMOVE_FILES, drop_table_job, remove_files_job};
+pub(crate) use self::flush_table::{FLUSH_TABLE, flush_table_job};
 
 /// How soon a job that cannot go on yet is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -131,6 +134,26 @@ pub(crate) fn new_job(
     }))
 }
 
+/// What a job was told to do.
+struct Parameters(Json);
+
+impl Parameters {
+    fn of(job: &Job) -> Result<Self> {
+        serde_json::from_str(job.parameters.as_deref().unwrap_or_default())
+            .map(Self)
+            .map_err(|error| Error::definition(format!("the job's parameters are no JSON: {error}")))
+    }
+
+    fn number(&self, name: &str) -> Result<u64> {
+        let found = self.0.get(name).and_then(Json::as_u64);
+        found.ok_or_else(|| Error::definition(format!("the job's parameters have no number {name}")))
+    }
+
+    fn table(&self) -> Result<TableId> {
+        Ok(TableId::new(self.number("table_id")?))
+    }
+}
+
 /// How far a job got.
 enum Progress {
     /// Done, with this to tell.
@@ -143,6 +166,7 @@ enum Progress {
 pub(crate) struct JobRunner {
     store: Arc<Store>,
     system: Arc<SystemTables>,
+    catalog: Arc<Catalog>,
     commits: Commits,
     bell: Arc<JobBell>,
     retention: JobRetention,
@@ -160,7 +184,8 @@ impl JobRunner {
         fail_points: FailPoints,
     ) -> Self {
         let (store, system, bell) = (Arc::clone(&on.store), Arc::clone(&on.system), Arc::clone(&on.jobs));
-        Self { store, system, commits, bell, retention, fail_points, begun: HashSet::new() }
+        let catalog = Arc::clone(&on.catalog);
+        Self { store, system, catalog, commits, bell, retention, fail_points, begun: HashSet::new() }
     }
 
     /// Does jobs until told to stop.
@@ -225,6 +250,8 @@ impl JobRunner {
     fn perform(&self, job: &Job) -> Result<Progress> {
         match job.job_type.as_str() {
             DROP_TABLE => self.free_dropped_table(job),
+            REMOVE_FILES => self.remove_files(job),
+            FLUSH_TABLE => self.flush_table(job),
             other => Err(Error::unsupported(format!("a job of type {other}"))),
         }
     }
@@ -232,12 +259,13 @@ impl JobRunner {
     /// Begins those that are new, all of them before the first is worked on: one flush is enough for what they wait for.
     fn begin_new(&mut self, jobs: &[Job]) -> Result<()> {
         let new: Vec<&Job> = jobs.iter().filter(|job| !self.begun.contains(&job.id)).collect();
-        let last_drop = new.iter().rposition(|job| job.job_type == DROP_TABLE);
+        let last_freeing =
+            new.iter().rposition(|job| matches!(job.job_type.as_str(), DROP_TABLE | REMOVE_FILES));
         for (at, job) in new.into_iter().enumerate() {
             if self.bell.is_stopped() {
                 return Ok(());
             }
-            if Some(at) == last_drop {
+            if Some(at) == last_freeing {
                 // What they wait for may as well come at once; the commit that follows sees to it.
                 self.commits.ask_for_flush();
             }

@@ -19,6 +19,8 @@ mod alter_tests;
 mod catalog;
 mod changes;
 pub mod clock;
+#[cfg(test)]
+mod cold_tests;
 mod commit;
 #[cfg(test)]
 mod corruption_tests;
@@ -29,6 +31,7 @@ mod error;
 mod fail_points;
 #[cfg(test)]
 mod fast_path_tests;
+mod flushes;
 mod functions;
 mod health;
 mod high_keys;
@@ -74,7 +77,9 @@ pub use kalamdb_sql as system;
 pub use log_format as format;
 
 pub use crate::changes::{ChangeNames, ChangeRecord, instant};
-pub use crate::engine::{CATALOG_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY};
+pub use crate::engine::{
+    CATALOG_DIRECTORY, COLD_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY,
+};
 pub use crate::error::{Error, ErrorCode, Position, Result};
 pub use crate::functions::role_name;
 pub use crate::jobs::JobRetention;

@@ -68,6 +68,9 @@ pub(crate) struct RowCommit {
     pub(crate) ephemeral: bool,
     pub(crate) events: Vec<EncodedEvent>,
     pub(crate) writes: Vec<RowWrite>,
+    /// Rows that are not in the hot tier were looked for in the cold one as of this seq or later: a partition that was flushed
+    /// since refuses the commit.
+    pub(crate) cold_as_of: Seq,
 }
 
 /// What a change of the catalog is made from: the state that nobody else can change meanwhile.

@@ -181,6 +181,11 @@ impl Shape {
         projected.map_err(|error| DataFusionError::External(Box::new(error)))
     }
 
+    /// The columns, in order.
+    pub(crate) fn columns(&self) -> &[ShapeColumn] {
+        &self.columns
+    }
+
     /// What that is in Arrow.
     pub(crate) const fn schema(&self) -> &SchemaRef {
         &self.schema

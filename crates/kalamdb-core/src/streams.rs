@@ -176,6 +176,7 @@ impl StreamKeeper {
             ephemeral: true,
             events: vec![ChangeEvent::StreamEvicted(Box::new(event)).encode()?],
             writes: Vec::new(),
+            cold_as_of: Seq::ZERO,
         })?;
         rows.drain(..gone);
         metrics::counter!("kalamdb_stream_evicted_total").increment(gone as u64);

@@ -136,6 +136,7 @@ async fn what_was_planned_before_a_truncation_brings_nothing_back() {
     let event =
         RowUpdated { partition: partition.as_ref().clone(), key: vec![1], old: vec![0], new: vec![0] };
     let commit = RowCommit {
+        cold_as_of: log_format::Seq::ZERO,
         tables: vec![(info.id(), info.version())],
         ephemeral: false,
         events: vec![ChangeEvent::RowUpdated(Box::new(event)).encode().unwrap()],

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use kalamdb_store::{Cut, KeyRange, Keyspace, Scanned, StoredRow};
+use kalamdb_store::{ColdScan, Cut, KeyRange, Keyspace, Scanned, StoredRow};
 use log_format::{Partition, Seq};
 
 use crate::error::Result;
@@ -126,17 +126,19 @@ impl View {
         }
     }
 
-    /// Hands the rows of a partition to `visit` in key order, tombstones included, until it breaks.
+    /// Hands the rows of a partition to `visit` in key order, tombstones included, until it breaks. Cold rows may lack what
+    /// `cold` does not ask for.
     pub(crate) fn scan(
         &self,
         keyspace: Keyspace,
         partition: &Partition,
         range: &KeyRange,
+        cold: ColdScan<'_>,
         mut visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
     ) -> Result<Scanned> {
         let own = self.over.as_ref().and_then(|over| Some((over, over.rows.partitions.get(partition)?)));
         let Some((over, rows)) = own else {
-            return Ok(self.cut.scan(keyspace, partition, range, visit)?);
+            return Ok(self.cut.scan_with(keyspace, partition, range, cold, visit)?);
         };
         let from = range.from.as_ref().map_or(Bound::Unbounded, Bound::Included);
         let until = range.until.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -154,7 +156,7 @@ impl View {
             }
             flow
         };
-        let scanned = self.cut.scan(keyspace, partition, range, |key, row| {
+        let scanned = self.cut.scan_with(keyspace, partition, range, cold, |key, row| {
             while let Some((own_key, own_row)) = own.next_if(|(own_key, _)| own_key.as_slice() < key) {
                 give(own_key, own_row)?;
             }

@@ -54,7 +54,8 @@ impl<'s> Batch<'s> {
             | ChangeEvent::RowDeleted(_)
             | ChangeEvent::StreamAppended(_)
             | ChangeEvent::StreamEvicted(_)
-            | ChangeEvent::TableTruncated(_) => Ok(()),
+            | ChangeEvent::TableTruncated(_)
+            | ChangeEvent::Flushed(_) => Ok(()),
         }
     }
 

@@ -1,23 +1,26 @@
 //! Writing: the typed calls on a batch. A batch exists only inside [`crate::Store::apply`].
 
+use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use log_format::{ArchivedChangeEvent as Event, Partition, Seq, TableId};
+use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Partition, Seq, TableId};
 use rocksdb::{BoundColumnFamily, WriteBatch};
 
-use crate::counts::{Counters, Delta, delete_table_counts, put_truncated_at};
+use crate::counts::{Counters, Delta, Tier, delete_table_counts, put_truncated_at};
 use crate::error::{Error, Result};
 use crate::keyspace::{
-    Keyspace, StoredRow, partition_prefix, prefix_end, stream_key, table_prefix, write_full_key,
+    Keyspace, StoredRow, full_key, partition_prefix, prefix_end, stream_key, table_prefix, write_full_key,
 };
 use crate::store::Shared;
 
 /// What one group of commits changes, written all at once.
 pub struct Batch<'s> {
-    shared: &'s Shared,
+    pub(crate) shared: &'s Shared,
     families: [Arc<BoundColumnFamily<'s>>; 3],
-    counters: &'s mut Counters,
+    pub(crate) counters: &'s mut Counters,
+    /// Keys of rows that the batch puts, in tables with cold files.
+    pub(crate) put_here: HashSet<Vec<u8>>,
     pub(crate) writes: WriteBatch,
     /// Where keys and values are put together, so that a row costs no allocation of its own.
     key: Vec<u8>,
@@ -69,7 +72,15 @@ impl<'s> Batch<'s> {
         let [user, shared_rows, stream] = Keyspace::ALL;
         let families = [shared.family(user)?, shared.family(shared_rows)?, shared.family(stream)?];
         let writes = WriteBatch::with_capacity_bytes(bytes);
-        Ok(Self { shared, families, counters, writes, key: Vec::new(), value: Vec::new() })
+        Ok(Self {
+            shared,
+            families,
+            counters,
+            put_here: HashSet::new(),
+            writes,
+            key: Vec::new(),
+            value: Vec::new(),
+        })
     }
 
     /// All there is to write, counts included.
@@ -98,22 +109,25 @@ impl<'s> Batch<'s> {
     pub(crate) fn apply(&mut self, seq: Seq, commit_time: i64, event: &Event) -> Result<()> {
         match event {
             Event::RowInserted(event) => {
+                self.comes_from(&event.partition, &event.key)?;
                 self.put_row(&event.partition.to_partition(), &event.key, seq, commit_time, &event.row);
                 self.count(&event.key, Delta::of_row(1, &event.row))
             }
             Event::RowUpdated(event) => {
+                let from = self.comes_from(&event.partition, &event.key)?;
                 self.put_row(&event.partition.to_partition(), &event.key, seq, commit_time, &event.new);
-                let (old, new) = (Delta::of_row(1, &event.old), Delta::of_row(1, &event.new));
-                self.count(&event.key, Delta { rows: 0, bytes: new.bytes - old.bytes })
+                let gone = Delta::of_row(-1, &event.old).in_tier(from);
+                self.count(&event.key, Delta::of_row(1, &event.new).plus(gone))
             }
             Event::RowDeleted(event) => {
+                let from = self.comes_from(&event.partition, &event.key)?;
                 let partition = event.partition.to_partition();
                 let tombstone = StoredRow { seq, updated: commit_time, deleted: true, row: &event.old };
                 match partition.user {
                     Some(_) => self.users().put(&partition, &event.key, &tombstone),
                     None => self.shared().put(&partition, &event.key, &tombstone),
                 }
-                self.count(&event.key, Delta::of_row(-1, &event.old))
+                self.count(&event.key, Delta::of_row(-1, &event.old).in_tier(from))
             }
             Event::StreamAppended(event) => {
                 let row = StoredRow { seq, updated: commit_time, deleted: false, row: &event.row };
@@ -130,6 +144,7 @@ impl<'s> Batch<'s> {
                 let until = stream_key(before_time, before_seq);
                 self.counters.evict(self.shared, &partition_prefix(&partition), until)
             }
+            Event::Flushed(event) => self.apply_flushed(seq, commit_time, event),
             Event::TableDropped(event) => self.clear_table(event.table.to_id()),
             Event::TableTruncated(event) => {
                 let table = event.table.to_id();
@@ -138,6 +153,18 @@ impl<'s> Batch<'s> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The tier that has the row which is about to be written, where it has one, as a change of that row takes it from there.
+    fn comes_from(&mut self, partition: &ArchivedPartition, key: &[u8]) -> Result<Tier> {
+        if !self.shared.cold_tables.contains(partition.table.to_id()) {
+            return Ok(Tier::Hot);
+        }
+        let keyspace = if partition.owner().is_some() { Keyspace::User } else { Keyspace::Shared };
+        let full = full_key(&partition.to_partition(), key);
+        let was_hot = self.was_hot(keyspace, &full)?;
+        self.put_here.insert(full);
+        Ok(if was_hot { Tier::Hot } else { Tier::Cold })
     }
 
     /// Counts the row that was put last, whose row key is this.
@@ -152,6 +179,8 @@ impl<'s> Batch<'s> {
         self.shared().drop_table(table);
         self.streams().drop_table(table);
         self.counters.clear(table);
+        let prefix = table_prefix(table);
+        self.writes.delete_range_cf(&self.shared.manifests_family()?, prefix.to_vec(), prefix_end(&prefix));
         delete_table_counts(self.shared, &mut self.writes, table)
     }
 

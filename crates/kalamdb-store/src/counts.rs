@@ -16,6 +16,7 @@ use std::sync::Arc;
 use log_format::{Seq, TableId};
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
 
+use crate::cold::{cold_partitions, each_live_cold_row};
 use crate::error::{Error, Result};
 use crate::keyspace::{
     Keyspace, StoredRow, partition_of_key, prefix_end, row_bytes, table_of_prefix, table_prefix,
@@ -36,6 +37,17 @@ pub struct Counts {
     pub rows: u64,
     /// The bytes of their rows as the events hold them, without keys.
     pub bytes: u64,
+    /// How many of them the cold tier has.
+    pub cold_rows: u64,
+    /// The bytes of those.
+    pub cold_bytes: u64,
+}
+
+/// Where a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    Hot,
+    Cold,
 }
 
 /// What is added to counts.
@@ -43,12 +55,37 @@ pub struct Counts {
 pub(crate) struct Delta {
     pub(crate) rows: i64,
     pub(crate) bytes: i64,
+    cold_rows: i64,
+    cold_bytes: i64,
 }
 
 impl Delta {
     /// Of a row that came, or went.
     pub(crate) fn of_row(rows: i64, row: &[u8]) -> Self {
-        Self { rows, bytes: rows * signed(row.len()) }
+        Self { rows, bytes: rows * signed(row.len()), ..Self::default() }
+    }
+
+    /// Of a row that stays and is moved to the cold tier.
+    pub(crate) fn to_cold(row: &[u8]) -> Self {
+        Self { cold_rows: 1, cold_bytes: signed(row.len()), ..Self::default() }
+    }
+
+    /// The same of rows in this tier.
+    pub(crate) const fn in_tier(self, tier: Tier) -> Self {
+        match tier {
+            Tier::Hot => self,
+            Tier::Cold => Self { cold_rows: self.rows, cold_bytes: self.bytes, ..self },
+        }
+    }
+
+    /// Both together.
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            rows: self.rows + other.rows,
+            bytes: self.bytes + other.bytes,
+            cold_rows: self.cold_rows + other.cold_rows,
+            cold_bytes: self.cold_bytes + other.cold_bytes,
+        }
     }
 }
 
@@ -61,6 +98,8 @@ impl Counts {
         Self {
             rows: self.rows.saturating_add_signed(delta.rows),
             bytes: self.bytes.saturating_add_signed(delta.bytes),
+            cold_rows: self.cold_rows.saturating_add_signed(delta.cold_rows),
+            cold_bytes: self.cold_bytes.saturating_add_signed(delta.cold_bytes),
         }
     }
 
@@ -68,22 +107,35 @@ impl Counts {
         Delta {
             rows: self.rows.wrapping_sub(before.rows).cast_signed(),
             bytes: self.bytes.wrapping_sub(before.bytes).cast_signed(),
+            cold_rows: self.cold_rows.wrapping_sub(before.cold_rows).cast_signed(),
+            cold_bytes: self.cold_bytes.wrapping_sub(before.cold_bytes).cast_signed(),
         }
     }
 
-    fn encode(self) -> [u8; 16] {
-        let mut value = [0; 16];
-        let (rows, bytes) = value.split_at_mut(8);
-        rows.copy_from_slice(&self.rows.to_le_bytes());
-        bytes.copy_from_slice(&self.bytes.to_le_bytes());
+    fn encode(self) -> [u8; 32] {
+        let mut value = [0; 32];
+        let numbers = [self.rows, self.bytes, self.cold_rows, self.cold_bytes];
+        for (slot, number) in value.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+            *slot = number.to_le_bytes();
+        }
         value
     }
 
     fn decode(value: &[u8]) -> Result<Self> {
         const DAMAGED: Error = Error::Damaged { what: "row counts" };
-        let (rows, bytes) = value.split_first_chunk::<8>().ok_or(DAMAGED)?;
-        let bytes = bytes.try_into().map_err(|_| DAMAGED)?;
-        Ok(Self { rows: u64::from_le_bytes(*rows), bytes: u64::from_le_bytes(bytes) })
+        let (numbers, []) = value.as_chunks::<8>() else { return Err(DAMAGED) };
+        let number = |number: &[u8; 8]| u64::from_le_bytes(*number);
+        match numbers {
+            // What a database of before has: all rows are hot.
+            [rows, bytes] => Ok(Self { rows: number(rows), bytes: number(bytes), ..Self::default() }),
+            [rows, bytes, cold_rows, cold_bytes] => Ok(Self {
+                rows: number(rows),
+                bytes: number(bytes),
+                cold_rows: number(cold_rows),
+                cold_bytes: number(cold_bytes),
+            }),
+            _ => Err(DAMAGED),
+        }
     }
 
     /// The counts of the rows whose keys begin with this prefix: a partition's or a table's.
@@ -203,7 +255,7 @@ impl Counters {
             }
             !goes
         });
-        self.add(shared, partition, Delta { rows: -gone.rows, bytes: -gone.bytes })
+        self.add(shared, partition, Delta { rows: -gone.rows, bytes: -gone.bytes, ..Delta::default() })
     }
 
     /// All rows of a table go.
@@ -228,8 +280,7 @@ impl Counters {
             let delta = slot.now.since(slot.before);
             if let Some((table, _)) = partition.split_first_chunk::<8>() {
                 let of_table = tables.entry(*table).or_default();
-                of_table.rows += delta.rows;
-                of_table.bytes += delta.bytes;
+                *of_table = of_table.plus(delta);
             }
         }
         for (table, delta) in tables {
@@ -340,9 +391,20 @@ pub(crate) fn count_anew_if_needed(shared: &Shared, applied: Seq) -> Result<()> 
             }
         }
     }
+    put_all(shared, partitions.into_iter(), |_| {})?;
+    for partition in cold_partitions(shared)? {
+        let mut cold = Delta::default();
+        each_live_cold_row(shared, &partition, |row| {
+            cold = cold.plus(Delta::of_row(1, row.row)).plus(Delta::to_cold(row.row));
+        })?;
+        let of_table = tables.entry(partition_of_key(&partition)?.0).or_default();
+        *of_table = of_table.with(cold);
+        let counts = Counts::read(shared, &partition)?.with(cold);
+        put_all(shared, std::iter::once((partition, counts)), |_| {})?;
+    }
     let tables = tables.into_iter().map(|(table, counts)| (table_prefix(table).to_vec(), counts));
     let seq = applied.get().to_le_bytes();
-    put_all(shared, partitions.into_iter().chain(tables), |writes| writes.put(COUNTED_KEY, seq))
+    put_all(shared, tables, |writes| writes.put(COUNTED_KEY, seq))
 }
 
 /// Takes all counts out of the database, but for what tells when tables were truncated.

@@ -7,11 +7,16 @@ use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
-use log_format::{Partition, Seq, TableId, UserId};
+use log_format::{ColdFile, Partition, Seq, TableId, UserId};
 use rocksdb::{Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
 
+use crate::cold::{
+    ColdFiles, ColdScan, Look, Manifest, OpenFile, Visit, below, cold_state, get_cold, manifest, scan_both,
+};
 use crate::error::{Error, Result};
-use crate::keyspace::{Keyspace, StoredRow, full_key, partition_prefix, prefix_end, table_prefix};
+use crate::keyspace::{
+    Keyspace, StoredRow, full_key, partition_of, partition_prefix, prefix_end, table_prefix,
+};
 use crate::store::{Database, Shared, read_applied_seq};
 
 /// Which keys of a partition. Bounds are row keys; none means from the first or to the last.
@@ -109,10 +114,10 @@ impl Cut {
         self.seq
     }
 
-    /// The row of this key, tombstones included, handed to `read`.
+    /// The newest row of this key in either tier, tombstones included, handed to `read`.
     ///
     /// # Errors
-    /// Where RocksDB cannot read, or the record is damaged.
+    /// Where a tier cannot be read, or a record is damaged.
     pub fn get<T>(
         &self,
         keyspace: Keyspace,
@@ -125,13 +130,58 @@ impl Cut {
             .snapshot
             .get_pinned_cf(&self.shared.family(keyspace)?, full)
             .map_err(|source| Error::Engine { action: "read a row", source })?;
-        found.map(|value| StoredRow::decode(&value).map(read)).transpose()
+        match found {
+            Some(value) => StoredRow::decode(&value).map(|row| Some(read(row))),
+            None => self.get_cold(partition, key, read),
+        }
     }
 
-    /// Hands the rows of a partition to `visit` in key order, tombstones included, until it breaks.
+    /// The cold row of this key, tombstones included, handed to `read`: whether or not the hot tier hides it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn get_cold<T>(
+        &self,
+        partition: &Partition,
+        key: &[u8],
+        read: impl FnOnce(StoredRow<'_>) -> T,
+    ) -> Result<Option<T>> {
+        let prefix = partition_prefix(partition);
+        // A key above all that ever were in a file is not looked for in any.
+        match cold_state(&self.shared, self, &prefix)? {
+            Some(state) if state.highest_key.as_slice() >= key => {}
+            _ => return Ok(None),
+        }
+        let manifest = manifest(&self.shared, self, &prefix)?;
+        manifest.map_or(Ok(None), |manifest| get_cold(&self.shared, &manifest, key, read))
+    }
+
+    /// The cold files of a partition; none where it has no cold rows.
     ///
     /// # Errors
     /// Where RocksDB cannot read, or a record is damaged.
+    pub fn manifest(&self, partition: &Partition) -> Result<Option<Arc<Manifest>>> {
+        manifest(&self.shared, self, &partition_prefix(partition))
+    }
+
+    /// Where cold files are.
+    pub(crate) fn cold_files(&self) -> &ColdFiles {
+        &self.shared.cold_files
+    }
+
+    /// A cold file that a manifest lists.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is not what was written.
+    pub fn open_file(&self, listed: &ColdFile) -> Result<Arc<OpenFile>> {
+        self.shared.cold_files.file(listed)
+    }
+
+    /// Hands the rows of a partition in both tiers to `visit` in key order, each key once, tombstones included, until it
+    /// breaks.
+    ///
+    /// # Errors
+    /// Where a tier cannot be read, or a record is damaged.
     pub fn scan(
         &self,
         keyspace: Keyspace,
@@ -139,7 +189,61 @@ impl Cut {
         range: &KeyRange,
         visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
     ) -> Result<Scanned> {
+        self.scan_with(keyspace, partition, range, ColdScan::default(), visit)
+    }
+
+    /// As [`Cut::scan`], with what need not be read of cold files.
+    ///
+    /// # Errors
+    /// As [`Cut::scan`].
+    pub fn scan_with(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        range: &KeyRange,
+        cold: ColdScan<'_>,
+        mut visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned> {
+        let prefix = partition_prefix(partition);
+        let Some(manifest) = manifest(&self.shared, self, &prefix)? else {
+            return self.scan_prefix(keyspace, &prefix, range, visit);
+        };
+        let hot = |visit: &mut dyn FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>| {
+            self.scan_prefix(keyspace, &prefix, range, visit)
+        };
+        scan_both(&self.shared, &manifest, range, cold, hot, &mut visit)
+    }
+
+    /// The hot rows of a partition; see [`Cut::scan`].
+    ///
+    /// # Errors
+    /// As [`Cut::scan`].
+    pub fn scan_hot(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        range: &KeyRange,
+        visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned> {
         self.scan_prefix(keyspace, &partition_prefix(partition), range, visit)
+    }
+
+    /// The partitions of a table that have hot rows, tombstones included.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or a record is damaged.
+    pub fn hot_partitions(&self, keyspace: Keyspace, table: TableId) -> Result<Vec<Partition>> {
+        let mut found = Vec::new();
+        let mut rows = self.snapshot.raw_iterator_cf(&self.shared.family(keyspace)?);
+        rows.seek(table_prefix(table));
+        while let Some(key) = rows.key().filter(|key| key.starts_with(&table_prefix(table))) {
+            let partition = partition_of(key)?;
+            let end = prefix_end(&partition_prefix(&partition));
+            found.push(partition);
+            rows.seek(end);
+        }
+        rows.status().map_err(|source| Error::Engine { action: "scan rows", source })?;
+        Ok(found)
     }
 
     /// The rows of one user in a USER table; see [`Cut::scan`].
@@ -156,7 +260,7 @@ impl Cut {
         self.scan(Keyspace::User, &partition, &KeyRange::default(), visit)
     }
 
-    /// All rows of a table, of every partition: for counting and checking, never on behalf of a user. The key handed
+    /// All hot rows of a table, of every partition: for counting and checking, never on behalf of a user. The key handed
     /// to `visit` begins with the partition's user.
     ///
     /// # Errors
@@ -200,6 +304,22 @@ impl Cut {
             }
         }
         Ok(Scanned::All)
+    }
+}
+
+impl Look for Cut {
+    fn get(&self, shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let found = self.snapshot.get_cf(&shared.manifests_family()?, key);
+        found.map_err(|source| Error::Engine { action: "read a manifest", source })
+    }
+
+    fn each(&self, shared: &Shared, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        let family = shared.manifests_family()?;
+        for entry in self.snapshot.iterator_cf_opt(&family, below(prefix), IteratorMode::Start) {
+            let (key, value) = entry.map_err(|source| Error::Engine { action: "read a manifest", source })?;
+            visit(&key, &value)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,10 +1,10 @@
-//! What can go wrong in the hot tier.
+//! What can go wrong in either tier.
 
 use std::path::PathBuf;
 
 use log_format::Seq;
 
-/// A failure of the hot tier.
+/// A failure of the hot or the cold tier.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -32,6 +32,37 @@ pub enum Error {
         /// Which kind of record.
         what: &'static str,
     },
+    /// A directory or file of the cold tier cannot be used.
+    #[error("cannot use {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A cold file that is not what the manifest says.
+    #[error("the cold file {path} cannot be read: {reason}; bring it back from a backup")]
+    ColdFile {
+        /// Which, below the directory of cold files.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Parquet failed.
+    #[error("a cold file cannot be read or written: {0}")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// Arrow failed.
+    #[error("rows of a cold file cannot be put together: {0}")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// Where cold files are kept failed.
+    #[error("cold files cannot be reached: {0}")]
+    ObjectStore(#[from] object_store::Error),
+    /// The operating system gives nothing to wait for files with.
+    #[error("cold files cannot be waited for: {0}")]
+    Runtime(std::io::Error),
+    /// No path of a cold file.
+    #[error("not the path of a cold file: {0}")]
+    Path(#[from] object_store::path::Error),
     /// An event that cannot be read.
     #[error("event {seq} cannot be applied: {source}")]
     Event {

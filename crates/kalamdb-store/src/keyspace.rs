@@ -6,7 +6,7 @@
 //!
 //! A value is `seq (u64) · commit time (i64) · flags (u8)`, little-endian, then the row's bytes as the event held them.
 
-use log_format::{Partition, Seq, TableId, escape_bytes, unescape_bytes};
+use log_format::{Partition, Seq, TableId, UserId, escape_bytes, unescape_bytes};
 
 use crate::error::{Error, Result};
 
@@ -75,6 +75,18 @@ pub(crate) fn partition_of_key(key: &[u8]) -> Result<(TableId, &[u8])> {
     let (_, user) = unescape_bytes(rest).map_err(|_| DAMAGED)?;
     let prefix = key.get(..table.len() + user).ok_or(DAMAGED)?;
     Ok((TableId::new(u64::from_be_bytes(*table)), prefix))
+}
+
+/// The partition of a row's key in a table of users or without owners.
+pub(crate) fn partition_of(key: &[u8]) -> Result<Partition> {
+    const DAMAGED: Error = Error::Damaged { what: "row key" };
+    let (table, rest) = key.split_first_chunk::<8>().ok_or(DAMAGED)?;
+    let (user, _) = unescape_bytes(rest).map_err(|_| DAMAGED)?;
+    let table = TableId::new(u64::from_be_bytes(*table));
+    if user.is_empty() {
+        return Ok(Partition::shared(table));
+    }
+    Ok(Partition::of_user(table, UserId::new(String::from_utf8(user).map_err(|_| DAMAGED)?)))
 }
 
 /// How many bytes the row of a stored value has.
@@ -152,7 +164,6 @@ impl<'a> StoredRow<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use log_format::UserId;
 
     #[test]
     fn no_partition_is_a_prefix_of_another() {

@@ -1,12 +1,16 @@
-//! Rows of user, shared and stream tables: the hot tier, over RocksDB.
+//! Rows of user, shared and stream tables: the hot tier, over RocksDB, and the cold one, in Parquet files.
 //!
-//! Owns the directory `rows/` of a database. Everything in it is a projection of the log: [`Store::apply`] is the only
+//! Owns the directories `rows/` and `cold/` of a database. Everything in the first is a projection of the log: [`Store::apply`] is the only
 //! way in, one write batch per group of commits, with `applied_seq` in the same batch. There is no write-ahead log
 //! here: after a crash the engine replays the log from [`Store::applied_seq`].
+//!
+//! A cold file is written before the event that lists it, and is nothing without: see [`Store::sweep_cold_files`].
 //!
 //! Knows partitions, keys and row bytes. Does not know SQL, schemas, sessions or subscriptions.
 
 mod batch;
+mod cold;
+mod cold_state;
 mod counts;
 mod cut;
 mod error;
@@ -17,6 +21,11 @@ mod store;
 mod testing;
 
 pub use crate::batch::{Batch, SharedTableStore, StreamTableStore, TableStore, UserTableStore};
+pub use crate::cold::{
+    ColdColumn, ColdFiles, ColdScan, ColdWriter, FileOrigin, FlushStep, Manifest, ManifestFile, OpenFile,
+    Pages, Prune, WrittenFile, file_path, table_directory,
+};
+pub use crate::cold_state::ColdTotals;
 pub use crate::counts::Counts;
 pub use crate::cut::{Cut, KeyRange, Scanned};
 pub use crate::error::{Error, Result};

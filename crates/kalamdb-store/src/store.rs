@@ -11,6 +11,7 @@ use rocksdb::{
 };
 
 use crate::batch::{Batch, readable};
+use crate::cold::{ColdFiles, ColdTables, MANIFESTS_FAMILY, Now, cold_state, find_cold_tables, flushes};
 use crate::counts::{Counters, Counts, count_anew_if_needed, truncated_at};
 use crate::cut::Cut;
 use crate::error::{Error, Result};
@@ -21,6 +22,8 @@ pub(crate) type Database = DBWithThreadMode<MultiThreaded>;
 const APPLIED_SEQ_KEY: &[u8] = b"applied_seq";
 const DEFAULT_FAMILY: &str = "default";
 const COUNTS_FAMILY: &str = "row_counts";
+/// The directory of cold files where nobody says another.
+const COLD_DIRECTORY: &str = "cold";
 
 /// How much memory the store may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +33,20 @@ pub struct StoreOptions {
     /// Bytes of rows in memory at which RocksDB flushes by itself. It should never come to that: the engine flushes
     /// earlier, after syncing the log.
     pub write_buffer_bytes: usize,
+    /// Bytes of cold files that are kept in memory.
+    pub cold_cache_bytes: usize,
+    /// The directory of cold files; none: `cold` in the store's own.
+    pub cold_directory: Option<PathBuf>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { block_cache_bytes: 256 << 20, write_buffer_bytes: 256 << 20 }
+        Self {
+            block_cache_bytes: 256 << 20,
+            write_buffer_bytes: 256 << 20,
+            cold_cache_bytes: 256 << 20,
+            cold_directory: None,
+        }
     }
 }
 
@@ -43,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) database: Database,
     /// How many cuts of each seq are held. Locked while one is taken, so that none is overlooked.
     pub(crate) cuts: Mutex<BTreeMap<Seq, usize>>,
+    pub(crate) cold_files: ColdFiles,
+    pub(crate) cold_tables: ColdTables,
 }
 
 impl Shared {
@@ -52,6 +66,10 @@ impl Shared {
 
     pub(crate) fn counts_family(&self) -> Result<Arc<BoundColumnFamily<'_>>> {
         self.database.cf_handle(COUNTS_FAMILY).ok_or(Error::Damaged { what: "column family" })
+    }
+
+    pub(crate) fn manifests_family(&self) -> Result<Arc<BoundColumnFamily<'_>>> {
+        self.database.cf_handle(MANIFESTS_FAMILY).ok_or(Error::Damaged { what: "column family" })
     }
 
     /// Writes a batch. The log is the only write-ahead log.
@@ -118,11 +136,18 @@ impl Store {
         family.set_level_compaction_dynamic_level_bytes(true);
         let families = std::iter::once(DEFAULT_FAMILY)
             .chain(Keyspace::ALL.map(Keyspace::column_family))
-            .chain([COUNTS_FAMILY])
+            .chain([COUNTS_FAMILY, MANIFESTS_FAMILY])
             .map(|name| ColumnFamilyDescriptor::new(name, family.clone()));
         let opened = Database::open_cf_descriptors(&database, path, families)
             .map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        let shared = Arc::new(Shared { database: opened, cuts: Mutex::default() });
+        let cold = options.cold_directory.clone().unwrap_or_else(|| path.join(COLD_DIRECTORY));
+        let shared = Arc::new(Shared {
+            database: opened,
+            cuts: Mutex::default(),
+            cold_files: ColdFiles::in_directory(&cold, options.cold_cache_bytes)?,
+            cold_tables: ColdTables::default(),
+        });
+        find_cold_tables(&shared)?;
         let seq = read_applied_seq(|key| shared.database.get(key))?;
         count_anew_if_needed(&shared, seq)?;
         let applied = Mutex::new(Applied { seq, counters: Counters::default() });
@@ -155,6 +180,17 @@ impl Store {
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         let first_new = commits.iter().position(|commit| commit.last_seq() > applied.seq);
         let commits = first_new.and_then(|first| commits.get(first..)).unwrap_or_default();
+        // A flush looks at what was written before it, and those after it look at what it left: it is a batch of its own.
+        let flushes = |at: usize| commits.get(at).is_some_and(flushes);
+        let is_start = |at: &usize| *at == 0 || flushes(*at) || flushes(*at - 1);
+        let starts: Vec<usize> = (0..commits.len()).filter(is_start).chain([commits.len()]).collect();
+        for (from, until) in starts.iter().zip(starts.iter().skip(1)) {
+            self.apply_batch(&mut applied, commits.get(*from..*until).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn apply_batch(&self, applied: &mut Applied, commits: &[Frame]) -> Result<()> {
         let Some(last) = commits.last() else { return Ok(()) };
         let bytes = commits.iter().map(|commit| commit.as_bytes().len()).sum();
         let written = self.write_counted(&mut applied.counters, bytes, |batch| {
@@ -234,19 +270,33 @@ impl Store {
         truncated_at(&self.shared, table)
     }
 
-    /// Which event wrote the newest row of this key, and whether that is a tombstone.
+    /// Which event wrote the hot row of this key, and whether that is a tombstone.
     ///
     /// # Errors
     /// Where RocksDB cannot read, or the record is damaged.
     pub fn head(&self, keyspace: Keyspace, partition: &Partition, key: &[u8]) -> Result<Option<(Seq, bool)>> {
-        self.get(keyspace, partition, key, |row| (row.seq, row.deleted))
+        self.get_hot(keyspace, partition, key, |row| (row.seq, row.deleted))
     }
 
-    /// The newest row of this key, tombstones included, handed to `read`.
+    /// The newest row of this key in either tier, tombstones included, handed to `read`.
     ///
     /// # Errors
-    /// Where RocksDB cannot read, or the record is damaged.
+    /// Where a tier cannot be read, or a record is damaged.
     pub fn get<T>(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        key: &[u8],
+        read: impl FnOnce(StoredRow<'_>) -> T,
+    ) -> Result<Option<T>> {
+        if self.shared.cold_tables.contains(partition.table) {
+            // A row may be on its way from one tier to the other.
+            return self.cut()?.get(keyspace, partition, key, read);
+        }
+        self.get_hot(keyspace, partition, key, read)
+    }
+
+    fn get_hot<T>(
         &self,
         keyspace: Keyspace,
         partition: &Partition,
@@ -261,7 +311,7 @@ impl Store {
         found.map(|value| StoredRow::decode(&value).map(read)).transpose()
     }
 
-    /// The greatest key of a partition, deleted rows included.
+    /// The greatest key a partition has or ever had in a cold file, deleted rows included.
     ///
     /// # Errors
     /// Where RocksDB cannot read.
@@ -272,7 +322,9 @@ impl Store {
         let mut rows = self.shared.database.raw_iterator_cf_opt(&self.shared.family(keyspace)?, range);
         rows.seek_to_last();
         rows.status().map_err(|source| Error::Engine { action: "read a partition's last row", source })?;
-        Ok(rows.key().and_then(|key| key.strip_prefix(prefix.as_slice())).map(<[u8]>::to_vec))
+        let hot = rows.key().and_then(|key| key.strip_prefix(prefix.as_slice())).map(<[u8]>::to_vec);
+        let cold = cold_state(&self.shared, &Now, &prefix)?.map(|state| state.highest_key);
+        Ok(hot.max(cold))
     }
 
     /// One consistent cut of all rows.
@@ -299,11 +351,12 @@ impl Store {
     pub(crate) fn flush_files(&self, wait: bool) -> Result<()> {
         let mut options = FlushOptions::default();
         options.set_wait(wait);
-        let mut families = Vec::with_capacity(5);
+        let mut families = Vec::with_capacity(6);
         for keyspace in Keyspace::ALL {
             families.push(self.shared.family(keyspace)?);
         }
         families.push(self.shared.counts_family()?);
+        families.push(self.shared.manifests_family()?);
         families.extend(self.shared.database.cf_handle(DEFAULT_FAMILY));
         self.shared
             .database

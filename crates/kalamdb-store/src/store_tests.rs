@@ -181,7 +181,8 @@ fn crash_commit(number: u64) -> Frame {
 }
 
 fn write_until_killed(path: &Path) -> ! {
-    let options = StoreOptions { block_cache_bytes: 1 << 20, write_buffer_bytes: 256 << 10 };
+    let options =
+        StoreOptions { block_cache_bytes: 1 << 20, write_buffer_bytes: 256 << 10, ..StoreOptions::default() };
     let store = Store::open(path, &options).unwrap();
     for number in 1..=CRASH_COMMITS {
         store.apply(&[crash_commit(number)]).unwrap();

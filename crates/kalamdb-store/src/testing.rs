@@ -16,7 +16,7 @@ pub(crate) const OTHER_TABLE: TableId = TableId::new(8);
 
 /// Too small for anything to be flushed but by the test itself.
 pub(crate) fn options() -> StoreOptions {
-    StoreOptions { block_cache_bytes: 1 << 20, write_buffer_bytes: 8 << 20 }
+    StoreOptions { block_cache_bytes: 1 << 20, write_buffer_bytes: 8 << 20, ..StoreOptions::default() }
 }
 
 pub(crate) fn open(dir: &Path) -> Store {

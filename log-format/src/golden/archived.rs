@@ -16,6 +16,7 @@ use crate::catalog::{
     ArchivedStorageLocation, ArchivedStreamOptions, ArchivedTable, ArchivedTableKind, ArchivedTableSchema,
     ArchivedUser,
 };
+use crate::cold::{ArchivedColdFile, ArchivedFlushed, ArchivedSupersededRows};
 use crate::event::{
     ArchivedChangeEvent, ArchivedEpochStarted, ArchivedRowDeleted, ArchivedRowInserted, ArchivedRowUpdated,
     ArchivedStreamAppended, ArchivedStreamEvicted, ArchivedTableDropped, ArchivedTableTruncated,
@@ -51,6 +52,12 @@ fn records_are_laid_out_as_told() {
     check!(STREAM_EVICTED, ArchivedStreamEvicted: partition, before_time, before_seq);
     check!(TABLE_DROPPED, ArchivedTableDropped: table, namespace, name);
     check!(TABLE_TRUNCATED, ArchivedTableTruncated: table, namespace, name);
+    check!(FLUSHED, ArchivedFlushed: partition, from_key, until_key, schema_version, until_seq, file, superseded);
+    check!(
+        COLD_FILE, ArchivedColdFile: id, path, rows, bytes, crc32c, schema_version, first_seq, last_seq, first_key,
+        last_key
+    );
+    check!(SUPERSEDED_ROWS, ArchivedSupersededRows: file, positions);
     check!(NAMESPACE, ArchivedNamespace: id, options, created_at, updated_at);
     check!(STREAM_OPTIONS, ArchivedStreamOptions: scope, ttl_ms, max_buffer, ephemeral);
     check!(FLUSH_POLICY, ArchivedFlushPolicy: rows, interval_ms);

@@ -198,6 +198,59 @@ pub(super) static TABLE_TRUNCATED: Record = Record {
     ],
 };
 
+pub(super) static FLUSHED: Record = Record {
+    name: "Flushed",
+    size: 144,
+    align: 8,
+    fields: &[
+        field(0, "partition", Shape::Record(&PARTITION), "whose rows"),
+        field(24, "from_key", Shape::Bytes, "hot rows of keys from this one on went, …"),
+        field(32, "until_key", Shape::Bytes, "… up to this one, which stays (empty: to the last), …"),
+        field(40, "schema_version", Shape::U32, "… if they have this schema version, …"),
+        field(48, "until_seq", Shape::U64, "… and were not written after this seq"),
+        field(
+            56,
+            "file",
+            Shape::Maybe(&Shape::Record(&COLD_FILE)),
+            "where they are; none where nothing had to be kept",
+        ),
+        field(
+            136,
+            "superseded",
+            Shape::List(&Shape::Record(&SUPERSEDED_ROWS)),
+            "rows of older files in whose place they stand",
+        ),
+    ],
+};
+
+pub(super) static COLD_FILE: Record = Record {
+    name: "ColdFile",
+    size: 72,
+    align: 8,
+    fields: &[
+        field(0, "id", Shape::U64, "which file of its partition"),
+        field(8, "path", Shape::Text, "below the directory of cold files"),
+        field(16, "rows", Shape::U64, "tombstones included"),
+        field(24, "bytes", Shape::U64, "its length"),
+        field(32, "crc32c", Shape::U32, "of all of it"),
+        field(36, "schema_version", Shape::U32, "of all its rows"),
+        field(40, "first_seq", Shape::U64, "the least of its rows'"),
+        field(48, "last_seq", Shape::U64, "the greatest of its rows'"),
+        field(56, "first_key", Shape::Bytes, "the least of its rows'"),
+        field(64, "last_key", Shape::Bytes, "the greatest of its rows'"),
+    ],
+};
+
+pub(super) static SUPERSEDED_ROWS: Record = Record {
+    name: "SupersededRows",
+    size: 16,
+    align: 8,
+    fields: &[
+        field(0, "file", Shape::U64, "the file's id"),
+        field(8, "positions", Shape::List(&Shape::U32), "of the rows in it, from 0, rising"),
+    ],
+};
+
 pub(super) static NAMESPACE: Record = Record {
     name: "Namespace",
     size: 32,
@@ -389,7 +442,7 @@ pub(super) static JOB: Record = Record {
 };
 
 /// Every event in the order of its tag: name, payload, what happened.
-pub(super) static EVENTS: [(&str, Shape, &str); 23] = [
+pub(super) static EVENTS: [(&str, Shape, &str); 24] = [
     ("EpochStarted", Shape::Record(&EPOCH_STARTED), "the log was opened for writing"),
     ("RowInserted", Shape::Record(&ROW_INSERTED), "a row came to be"),
     ("RowUpdated", Shape::Record(&ROW_UPDATED), "a row changed; its key never does"),
@@ -417,9 +470,10 @@ pub(super) static EVENTS: [(&str, Shape, &str); 23] = [
         "a table lost all its rows, of every owner, and stays",
     ),
     ("JobDropped", Shape::Text, "the job of this id, which had ended, is remembered no longer"),
+    ("Flushed", Shape::Record(&FLUSHED), "rows of a partition moved from the hot tier into a cold file"),
 ];
 
-static RECORDS: [&Record; 19] = [
+static RECORDS: [&Record; 22] = [
     &PARTITION,
     &EPOCH_STARTED,
     &ROW_INSERTED,
@@ -429,6 +483,9 @@ static RECORDS: [&Record; 19] = [
     &STREAM_EVICTED,
     &TABLE_DROPPED,
     &TABLE_TRUNCATED,
+    &FLUSHED,
+    &COLD_FILE,
+    &SUPERSEDED_ROWS,
     &NAMESPACE,
     &OPTION,
     &TABLE,

@@ -1,10 +1,11 @@
 //! One event of each type, some twice, so that every variant and both sides of every option occur.
 
 use crate::{
-    Access, ChangeEvent, Column, ColumnDefault, ColumnId, DataType, EpochStarted, FlushPolicy, Job, JobId,
-    JobStatus, KeyBuilder, Namespace, NamespaceId, Partition, Role, RowBuilder, RowDeleted, RowInserted,
-    RowUpdated, SchemaVersion, StorageLocation, StreamAppended, StreamEvicted, StreamOptions, StreamScope,
-    Table, TableDropped, TableId, TableKind, TableSchema, TableTruncated, User, UserId, Value,
+    Access, ChangeEvent, ColdFile, Column, ColumnDefault, ColumnId, DataType, EpochStarted, FlushPolicy,
+    Flushed, Job, JobId, JobStatus, KeyBuilder, Namespace, NamespaceId, Partition, Role, RowBuilder,
+    RowDeleted, RowInserted, RowUpdated, SchemaVersion, StorageLocation, StreamAppended, StreamEvicted,
+    StreamOptions, StreamScope, SupersededRows, Table, TableDropped, TableId, TableKind, TableSchema,
+    TableTruncated, User, UserId, Value,
 };
 
 const CREATED: i64 = 1_790_000_000_000_000;
@@ -253,7 +254,31 @@ fn later() -> Vec<ChangeEvent> {
     vec![
         ChangeEvent::TableTruncated(Box::new(truncated)),
         ChangeEvent::JobDropped(Box::new(JobId::new("drop_table-41"))),
+        ChangeEvent::Flushed(Box::new(flushed())),
     ]
+}
+
+fn flushed() -> Flushed {
+    Flushed {
+        partition: Partition::of_user(TableId::new(7), UserId::new("ada")),
+        from_key: vec![0x80, 0, 0, 1],
+        until_key: vec![0x80, 0, 0, 9],
+        schema_version: SchemaVersion::FIRST,
+        until_seq: 41,
+        file: Some(ColdFile {
+            id: 41,
+            path: text("chat/messages-7/ada/41.parquet"),
+            rows: 2,
+            bytes: 1234,
+            crc32c: 0x1234_5678,
+            schema_version: SchemaVersion::FIRST,
+            first_seq: 12,
+            last_seq: 40,
+            first_key: vec![0x80, 0, 0, 1],
+            last_key: vec![0x80, 0, 0, 8],
+        }),
+        superseded: vec![SupersededRows { file: 11, positions: vec![0, 5] }],
+    }
 }
 
 /// One event of each type, in the order of their tags.

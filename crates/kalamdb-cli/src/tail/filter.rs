@@ -18,6 +18,8 @@ pub(crate) enum OperationName {
     Delete,
     /// Stream rows went.
     Evict,
+    /// Rows moved to the cold tier.
+    Flush,
     /// The catalog changed.
     Catalog,
     /// The log itself.
@@ -31,6 +33,7 @@ impl OperationName {
             Self::Update => Operation::Update,
             Self::Delete => Operation::Delete,
             Self::Evict => Operation::Evict,
+            Self::Flush => Operation::Flush,
             Self::Catalog => Operation::Catalog,
             Self::Epoch => Operation::Epoch,
         }

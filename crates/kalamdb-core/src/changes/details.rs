@@ -1,7 +1,8 @@
 //! What there is to say of an event that is not a row: by name, in an order that reads well. Never a password's hash.
 
 use log_format::{
-    ChangeEvent, Column, ColumnDefault, Job, Namespace, StorageLocation, Table, TableKind, TableSchema,
+    ChangeEvent, Column, ColumnDefault, Flushed, Job, Namespace, StorageLocation, Table, TableKind,
+    TableSchema,
 };
 use serde_json::{Value as Json, json};
 
@@ -49,12 +50,24 @@ fn details(event: &ChangeEvent, epoch: u32) -> Details {
         ChangeEvent::StorageLocationDropped(name) => vec![("location", json!(**name))],
         ChangeEvent::JobCreated(job) | ChangeEvent::JobUpdated(job) => of_job(job),
         ChangeEvent::JobDropped(id) => vec![("job", json!(id.as_str()))],
+        ChangeEvent::Flushed(flushed) => of_flush(flushed),
         ChangeEvent::RowInserted(_)
         | ChangeEvent::RowUpdated(_)
         | ChangeEvent::RowDeleted(_)
         | ChangeEvent::StreamAppended(_)
         | ChangeEvent::UserDropped(_) => Vec::new(),
     }
+}
+
+fn of_flush(flushed: &Flushed) -> Details {
+    let superseded: usize = flushed.superseded.iter().map(|rows| rows.positions.len()).sum();
+    let mut details = vec![("until_seq", json!(flushed.until_seq)), ("superseded", json!(superseded))];
+    if let Some(file) = &flushed.file {
+        details.push(("file", json!(file.path)));
+        details.push(("rows", json!(file.rows)));
+        details.push(("bytes", json!(file.bytes)));
+    }
+    details
 }
 
 fn of_namespace(namespace: &Namespace) -> Details {

@@ -90,6 +90,12 @@ impl ChangeRecord {
                 details::write(&mut self.details, &event.to_event()?, frame.epoch);
                 Ok(())
             }
+            Archived::Flushed(it) => {
+                self.row(&it.partition, None, None, None, names)?;
+                self.schema_version = it.schema_version.to_version().get();
+                details::write(&mut self.details, &event.to_event()?, frame.epoch);
+                Ok(())
+            }
             _ => {
                 let event = event.to_event()?;
                 self.subject(&event, names)?;

@@ -1,19 +1,34 @@
 //! The job that gives back what a dropped table took.
 //!
-//! The statement's own commit takes the table's name, its metadata and, as one range, its rows. What is left is space: it
-//! is freed once the drop itself cannot be lost any more and the last reader from before it has finished.
+//! The statement's own commit takes the table's name, its metadata and, as one range, its rows, and the manifests of its cold
+//! files. What is left is space and those files: they go once the drop itself cannot be lost any more and the last reader from before it has finished. The same goes for the files of a
+//! truncated table.
 
-use kalamdb_store::Counts;
+use kalamdb_store::{Counts, Reclaimed, table_directory};
 use log_format::{ChangeEvent, Job, Seq, Table, TableId, UserId};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
-use super::{JobRunner, Progress, new_job};
-use crate::error::{Error, Result};
+use super::{JobRunner, Parameters, Progress, new_job};
+use crate::error::Result;
 use crate::fail_points::FailPoint;
 use crate::requests::Planning;
 
 /// The job's type.
 pub(crate) const DROP_TABLE: &str = "drop_table";
+
+/// The type of the job that removes the cold files of a truncated table.
+pub(crate) const REMOVE_FILES: &str = "remove_files";
+
+/// The job that removes the cold files of a table which the event before it, `truncated`, truncates.
+pub(crate) fn remove_files_job(
+    planning: &Planning<'_>,
+    table: &Table,
+    truncated: Seq,
+    user: &UserId,
+) -> ChangeEvent {
+    let parameters = json!({"table_id": table.id.get(), "seq": truncated.get()});
+    new_job(planning, 1, REMOVE_FILES, table, user, &parameters)
+}
 
 /// The job of a table that the event `dropped` of the same commit drops; it is the nth event of that commit.
 pub(crate) fn drop_table_job(
@@ -23,7 +38,7 @@ pub(crate) fn drop_table_job(
     dropped: Seq,
     user: &UserId,
 ) -> Result<ChangeEvent> {
-    let Counts { rows, bytes } = planning.store.table_counts(table.id)?;
+    let Counts { rows, bytes, .. } = planning.store.table_counts(table.id)?;
     let parameters =
         json!({"table_id": table.id.get(), "seq": dropped.get(), "rows": rows, "row_bytes": bytes});
     Ok(new_job(planning, nth, DROP_TABLE, table, user, &parameters))
@@ -32,28 +47,56 @@ pub(crate) fn drop_table_job(
 impl JobRunner {
     /// Frees the space of a table whose rows are gone already. May be done again at any point.
     pub(super) fn free_dropped_table(&self, job: &Job) -> Result<Progress> {
-        let parameters: Json = serde_json::from_str(job.parameters.as_deref().unwrap_or_default())
-            .map_err(|error| Error::definition(format!("the job's parameters are no JSON: {error}")))?;
-        let number = |name: &str| {
-            let found = parameters.get(name).and_then(Json::as_u64);
-            found.ok_or_else(|| Error::definition(format!("the job's parameters have no number {name}")))
-        };
-        let (table, dropped) = (TableId::new(number("table_id")?), Seq::new(number("seq")?));
-        // IMPORTANT: files that are deleted do not come back. The drop must be in the projection's own files, and so in
-        // the log for good, before; and nobody may read rows from before it.
-        if self.store.persisted_seq()? < dropped {
-            return Ok(Progress::NotYet);
-        }
-        if self.store.oldest_cut().is_some_and(|cut| cut < dropped) {
+        let parameters = Parameters::of(job)?;
+        let (table, dropped) = (parameters.table()?, Seq::new(parameters.number("seq")?));
+        if !self.may_delete_before(dropped)? {
             return Ok(Progress::NotYet);
         }
         let freed = self.store.reclaim(table)?;
+        let cold = self.remove_unlisted_files(job, table)?;
         self.fail_points.reach(FailPoint::AfterSpaceFreed);
         Ok(Progress::Done(json!({
-            "rows": number("rows")?,
-            "row_bytes": number("row_bytes")?,
-            "files": freed.files,
-            "bytes": freed.bytes,
+            "rows": parameters.number("rows")?,
+            "row_bytes": parameters.number("row_bytes")?,
+            "files": freed.files + cold.files,
+            "bytes": freed.bytes + cold.bytes,
         })))
+    }
+
+    /// Removes the cold files of a table that has lost its rows. May be done again at any point.
+    pub(super) fn remove_files(&self, job: &Job) -> Result<Progress> {
+        let parameters = Parameters::of(job)?;
+        if !self.may_delete_before(Seq::new(parameters.number("seq")?))? {
+            return Ok(Progress::NotYet);
+        }
+        let removed = self.remove_unlisted_files(job, parameters.table()?)?;
+        Ok(Progress::Done(json!({"files": removed.files, "bytes": removed.bytes})))
+    }
+
+    /// Whether what an event takes away may be deleted for good.
+    ///
+    /// IMPORTANT: files that are deleted do not come back. The event must be in the projection's own files, and so in the log
+    /// for good, before; and nobody may read rows from before it.
+    fn may_delete_before(&self, event: Seq) -> Result<bool> {
+        let is_read = self.store.oldest_cut().is_some_and(|cut| cut < event);
+        Ok(!is_read && self.store.persisted_seq()? >= event)
+    }
+
+    /// Removes the cold files of a table that no manifest lists. Flushes are jobs too, so none is on its way.
+    fn remove_unlisted_files(&self, job: &Job, table: TableId) -> Result<Reclaimed> {
+        let (namespace, name) = (job.namespace.as_ref(), job.table_name.as_deref().unwrap_or_default());
+        let namespace = namespace.map_or("", |namespace| namespace.as_str());
+        let (listed, files) = (self.store.listed_files(table)?, self.store.cold_files());
+        let mut removed = Reclaimed::default();
+        for is_shared in [false, true] {
+            for (path, bytes) in files.list(&table_directory(namespace, name, table, is_shared))? {
+                if !listed.contains(&path) {
+                    files.remove(&path)?;
+                    removed.files += 1;
+                    removed.bytes += bytes;
+                }
+            }
+        }
+        Ok(removed)
     }
 }

@@ -1,4 +1,4 @@
-//! One table's rows in the hot tier: pushdown of keys, columns and limits into the scan.
+//! One table's rows in both tiers: pushdown of keys, columns and limits into the scan.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::clock;
 use crate::error::Result;
 use crate::live::{column_equals, lossless};
 use crate::provider::Scope;
+use crate::provider::pruning::ColdQuery;
 use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::table::TableInfo;
 use crate::values;
@@ -95,10 +96,11 @@ impl TableProvider for HotTable {
             view: self.scope.view.clone(),
             partition: self.scope.session.partition(&self.info),
             info: Arc::clone(&self.info),
-            shape,
             access: self.access(filters),
+            cold: ColdQuery::new(&self.info, &shape, filters),
             with_deleted: self.scope.with_deleted,
             limit,
+            shape,
         };
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, limit)?))
     }
@@ -216,6 +218,7 @@ struct HotScan {
     partition: Partition,
     shape: Shape,
     access: Access,
+    cold: ColdQuery,
     with_deleted: bool,
     limit: Option<usize>,
 }
@@ -232,6 +235,7 @@ impl PartitionStream for HotScan {
             partition: self.partition.clone(),
             shape: self.shape.clone(),
             with_deleted: self.with_deleted,
+            cold: self.cold.clone(),
             next: Some(self.access.clone()),
             room: self.limit.unwrap_or(usize::MAX),
         };
@@ -249,6 +253,7 @@ struct HotBatches {
     partition: Partition,
     shape: Shape,
     with_deleted: bool,
+    cold: ColdQuery,
     next: Option<Access>,
     /// Rows that may still come.
     room: usize,
@@ -296,14 +301,20 @@ impl HotBatches {
             }
             Access::Range(range) => {
                 let mut failure = None;
-                let scanned = self.view.scan(keyspace, &self.partition, &range, |_, row| match add(row) {
-                    Ok(true) => ControlFlow::Continue(()),
-                    Ok(false) => ControlFlow::Break(()),
-                    Err(error) => {
-                        failure = Some(error);
-                        ControlFlow::Break(())
-                    }
-                })?;
+                let scanned = self.view.scan(
+                    keyspace,
+                    &self.partition,
+                    &range,
+                    self.cold.scan(),
+                    |_, row| match add(row) {
+                        Ok(true) => ControlFlow::Continue(()),
+                        Ok(false) => ControlFlow::Break(()),
+                        Err(error) => {
+                            failure = Some(error);
+                            ControlFlow::Break(())
+                        }
+                    },
+                )?;
                 if let Some(error) = failure {
                     return Err(error);
                 }

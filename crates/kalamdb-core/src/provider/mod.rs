@@ -6,6 +6,7 @@
 mod changes;
 mod hot;
 mod keyed;
+mod pruning;
 mod system;
 
 use std::sync::Arc;

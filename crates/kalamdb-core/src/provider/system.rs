@@ -147,7 +147,7 @@ fn tables(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
         .text("access", |it| access_name(&it.kind).map(ToOwned::to_owned))
         .time("created_at", |it| Some(it.created_at))
         .time("updated_at", |it| Some(it.updated_at))
-        .time("last_flushed_at", |_| None)
+        .time("last_flushed_at", |it| scope.engine.store().table_cold_totals(it.id).ok()?.last_flush)
         .finish()
 }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use kalamdb_log::LogReader;
 use kalamdb_sql::SystemTables;
-use kalamdb_store::{Counts, Keyspace, Store, StoreOptions};
+use kalamdb_store::{Counts, KeyRange, Keyspace, Store, StoreOptions};
 use log_format::{
     ArchivedChangeEvent as Event, ArchivedPartition, ChangeEvent, Column, ColumnDefault, ColumnId, Frame,
     Partition, RowReader, SchemaVersion, Seq, TableId, TableSchema, UserId, Value,
@@ -114,6 +114,20 @@ fn rows_of(store: &Store, system: &SystemTables) -> Rows {
             })
             .unwrap();
         }
+        for partition in store.cold_partitions(table.id).unwrap() {
+            let (number, keyspace) = match partition.user {
+                Some(_) => (0, Keyspace::User),
+                None => (1, Keyspace::Shared),
+            };
+            cut.scan(keyspace, &partition, &KeyRange::default(), |key, row| {
+                let at = (number, table.id, full_key(&partition, key));
+                let row = (row.seq, row.deleted, row.row.to_vec());
+                // What the hot tier has is what both tiers have of the key.
+                assert!(rows.insert(at, row.clone()).is_none_or(|hot| hot == row));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
     }
     rows
 }
@@ -138,11 +152,15 @@ pub(super) fn counts_are_those_of(rows: &Rows, store: &Store, system: &SystemTab
                 store.counts(&Partition::of_user(*table, user))
             }
         };
-        assert_eq!(found.unwrap(), *counts, "the rows of table {table}, of {user:?}");
+        let found = found.unwrap();
+        let of_both = (found.rows, found.bytes);
+        assert_eq!(of_both, (counts.rows, counts.bytes), "the rows of table {table}, of {user:?}");
     }
     for table in system.scan_all_tables().unwrap() {
         let expected = expected.get(&(table.id, None)).copied().unwrap_or_default();
-        assert_eq!(store.table_counts(table.id).unwrap(), expected, "the rows of {}", table.name);
+        let found = store.table_counts(table.id).unwrap();
+        let of_both = (found.rows, found.bytes);
+        assert_eq!(of_both, (expected.rows, expected.bytes), "the rows of {}", table.name);
     }
 }
 
@@ -163,7 +181,9 @@ fn catalog(system: &SystemTables) -> String {
 pub(super) fn rebuilt_equals_live(engine: &Engine, frames: &[Frame]) {
     let directory = tempfile::tempdir().unwrap();
     let system = SystemTables::open(&directory.path().join("catalog")).unwrap();
-    let store = Store::open(&directory.path().join("rows"), &StoreOptions::default()).unwrap();
+    let cold_directory = Some(engine.data_dir().join(crate::COLD_DIRECTORY));
+    let options = StoreOptions { cold_directory, ..StoreOptions::default() };
+    let store = Store::open(&directory.path().join("rows"), &options).unwrap();
     for frames in frames.chunks(64) {
         system.apply(frames).unwrap();
         store.apply(frames).unwrap();

@@ -17,6 +17,7 @@ pub(super) struct Totals {
     pub(super) looks: u64,
     pub(super) rows_checked: u64,
     pub(super) schema_versions: u64,
+    pub(super) flushes: u64,
 }
 
 impl Totals {
@@ -34,6 +35,7 @@ impl Totals {
             (&mut self.looks, other.looks),
             (&mut self.rows_checked, other.rows_checked),
             (&mut self.schema_versions, other.schema_versions),
+            (&mut self.flushes, other.flushes),
         ];
         for (total, more) in fields {
             *total += more;
@@ -48,13 +50,14 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { steps, commits, refused, closes, kills, power_losses, .. } = self;
-        let Self { deaths, disk_faults, full_disks, looks, rows_checked, schema_versions, .. } = self;
+        let Self { deaths, disk_faults, full_disks, looks, rows_checked, schema_versions, flushes, .. } =
+            self;
         write!(
             f,
             "{steps} steps, {commits} commits, {refused} refused; ends: {closes} closed, {kills} killed, {power_losses} \
              without power, {deaths} of them within the write path; {disk_faults} disk faults, \
              {full_disks} full disks, {looks} looks of subscribers, {rows_checked} rows compared, \
-             {schema_versions} schema versions"
+             {schema_versions} schema versions, {flushes} flushes"
         )
     }
 }

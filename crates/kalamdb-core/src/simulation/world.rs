@@ -12,7 +12,7 @@ use datafusion::arrow::util::display::array_value_to_string;
 use futures_util::future::join_all;
 use kalamdb_log::simulation::{Fault, Random, SimulatedDisk};
 use kalamdb_log::{Durability, LogDirectory, LogReader};
-use log_format::{Frame, Role, Seq};
+use log_format::{Frame, NamespaceId, Role, Seq};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -23,6 +23,7 @@ use super::work::{self, SCHEMA, Work};
 use crate::commit::Sequencer;
 use crate::engine::{LOG_DIRECTORY, Machine};
 use crate::fail_points::FailPoints;
+use crate::jobs::JobRunner;
 use crate::live::{FeedAfter, Router};
 use crate::log_keeper::LogKeeper;
 use crate::testing::{root, session};
@@ -41,6 +42,7 @@ struct Running {
     /// None once it died.
     sequencer: Option<Sequencer>,
     log_keeper: LogKeeper,
+    jobs: JobRunner,
 }
 
 /// What the disk goes through when the engine ends.
@@ -151,7 +153,8 @@ impl World {
             }
             85..88 => self.running().router.turn(),
             88..90 => self.check_watchers(),
-            90 => self.running().log_keeper.turn().unwrap(),
+            90 if self.random.per_mille(200) => self.running().log_keeper.turn().unwrap(),
+            90 => self.flush(),
             91..93 => self.restart(End::Closed),
             93..95 => self.restart(End::Killed),
             95..97 => self.restart(End::PowerLost),
@@ -166,6 +169,32 @@ impl World {
             }
         }
         self.bury();
+    }
+
+    /// Flushes some of a table, the sequencer taking its turns meanwhile.
+    fn flush(&mut self) {
+        let (user, is_full) = (work::anybody(&mut self.random), self.is_full);
+        let Some((namespace, name)) = work::keyed(&mut self.random).split_once('.') else { return };
+        let Some(Running { engine, sequencer, jobs, .. }) = &mut self.running else { return };
+        let info = engine.catalog().find(&NamespaceId::new(namespace), name);
+        // A full disk is asked for space again in every turn.
+        let Some(info) = info.filter(|_| !is_full) else { return };
+        let (jobs, partition) = (&*jobs, user.partition(&info));
+        let flushed = std::thread::scope(|scope| {
+            let flushing = scope.spawn(|| catch_unwind(AssertUnwindSafe(|| jobs.flush_once(&partition))));
+            while !flushing.is_finished() {
+                turn(sequencer);
+                std::thread::yield_now();
+            }
+            flushing.join().unwrap()
+        });
+        match flushed {
+            Err(panic) if panic.is::<Died>() => *sequencer = None,
+            Err(panic) => resume_unwind(panic),
+            Ok(Ok(something)) => self.totals.flushes += u64::from(something),
+            Ok(Err(error)) => assert!(self.is_broken(), "{error}"),
+        }
+        self.observe();
     }
 
     fn new_tag(&mut self) -> u64 {
@@ -381,10 +410,12 @@ impl World {
     fn end(&mut self, end: End) {
         self.observe();
         self.watchers.iter_mut().for_each(Watcher::disconnect);
-        let Some(Running { engine, router, sequencer, log_keeper }) = self.running.take() else { return };
+        let Some(Running { engine, router, sequencer, log_keeper, jobs }) = self.running.take() else {
+            return;
+        };
         self.fuse.store(0, Ordering::Relaxed);
         self.required = self.published_to();
-        drop((engine, router, log_keeper));
+        drop((engine, router, log_keeper, jobs));
         match end {
             End::Closed => {
                 self.totals.closes += 1;
@@ -436,12 +467,13 @@ impl World {
         };
         self.disk.mend();
         self.breaks_at = None;
-        drop(workers.keeper);
+        drop((workers.keeper, workers.flush_keeper));
         self.running = Some(Running {
             engine,
             router: workers.router,
             sequencer: Some(workers.sequencer),
             log_keeper: workers.log_keeper,
+            jobs: workers.jobs,
         });
         self.check_start();
     }

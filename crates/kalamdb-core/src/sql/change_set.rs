@@ -170,6 +170,9 @@ impl<'t> ChangeSet<'t> {
     /// Commits what there is, which is something.
     pub(crate) async fn commit(self) -> Result<Committed> {
         let Self { target, changes, appended, .. } = self;
+        target.refuse_cold_duplicates(
+            changes.iter().filter(|change| change.base.is_none()).map(|it| &it.key),
+        )?;
         let (mut events, mut writes) = (Vec::with_capacity(changes.len() + appended.len()), Vec::new());
         writes.reserve_exact(changes.len());
         for change in changes {
@@ -183,6 +186,7 @@ impl<'t> ChangeSet<'t> {
             events.push(encode_appended(&target.partition, row)?);
         }
         let tables = vec![(target.info.id(), target.info.version())];
-        target.engine.commits().rows(RowCommit { tables, ephemeral, events, writes }).await
+        let cold_as_of = target.cold_as_of;
+        target.engine.commits().rows(RowCommit { tables, ephemeral, events, writes, cold_as_of }).await
     }
 }

@@ -20,7 +20,7 @@ use crate::sql::execute::StatementResult;
 use crate::sql::parse::{Statement, TableName, UserChange};
 use crate::sql::system_rows::Edit;
 use crate::sql::user_changes::{self, NewUser, UserEdit};
-use crate::sql::{alter, describe, removal, stats};
+use crate::sql::{alter, describe, removal, stats, storage};
 
 /// Bytes of a namespace's, table's or user's name.
 const NAME_BYTES_MAX: usize = 128;
@@ -53,6 +53,7 @@ pub(crate) async fn execute(
         }
         Statement::ShowTables { namespace } => show_tables(engine, session, namespace.as_deref()),
         Statement::Truncate(name) => removal::truncate(engine, session, name).await,
+        Statement::StorageFlush(name) => storage::flush_table(engine, session, name).await,
         Statement::ShowStats(name) => stats::show(engine, session, name),
         Statement::AlterTable(alteration) => alter::alter_table(engine, session, alteration).await,
         Statement::AlterNamespace { name, options } => {

@@ -19,7 +19,7 @@ use crate::sql::{ddl, dml, insert, select};
 use crate::table::TableInfo;
 
 /// How often a statement or transaction is run anew when others change the same rows meanwhile.
-const ATTEMPTS_MAX: u32 = 32;
+pub(crate) const ATTEMPTS_MAX: u32 = 32;
 
 /// What one statement gave.
 #[derive(Clone, Debug)]

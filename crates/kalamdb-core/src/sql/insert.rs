@@ -14,7 +14,7 @@ use crate::requests::Committed;
 use crate::session::Session;
 use crate::sql::change_set::ChangeSet;
 use crate::sql::conflict::{OnConflict, lost_race};
-use crate::sql::execute::StatementResult;
+use crate::sql::execute::{ATTEMPTS_MAX, StatementResult};
 use crate::sql::parse::{TableName, table_name};
 use crate::sql::returning::Returning;
 use crate::sql::target::{
@@ -105,7 +105,15 @@ pub(crate) async fn insert_rows(
     if rows.is_empty() {
         return Err(Error::definition("there are no rows to insert"));
     }
-    inserted(&target, ChangeSet::new(&target, None), rows)?.commit().await
+    // A flush that comes between the look for a key and the commit refuses it: it is looked for anew.
+    for _ in 0..ATTEMPTS_MAX {
+        let target = Target::new(context, &name)?;
+        match inserted(&target, ChangeSet::new(&target, None), rows)?.commit().await {
+            Err(Error::Conflict { .. }) => {}
+            done => return done,
+        }
+    }
+    Err(Error::Conflict { attempts: ATTEMPTS_MAX })
 }
 
 async fn append(

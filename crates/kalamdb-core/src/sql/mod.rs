@@ -33,6 +33,7 @@ mod removal;
 mod returning;
 mod select;
 mod stats;
+mod storage;
 mod system_rows;
 mod target;
 mod times;

@@ -10,6 +10,7 @@ use log_format::Role;
 use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
 use crate::sql::definition::TableDefinition;
+use crate::sql::storage;
 use crate::sql::tokens::tokens;
 use crate::sql::user_changes::role_of;
 
@@ -73,6 +74,7 @@ pub(crate) enum Statement {
     Describe(TableName),
     ShowStats(TableName),
     Truncate(TableName),
+    StorageFlush(TableName),
     DescribeHistory(TableName),
     ShowCreateTable(TableName),
     Use(String),
@@ -250,6 +252,10 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             skip(parser, 3);
             Ok(Statement::ShowStats(table_after_keyword(parser)?))
         }
+        ("STORAGE", action, _) => {
+            skip(parser, 2);
+            storage::parse(parser, action)
+        }
         ("TRUNCATE", _, _) => {
             skip(parser, 1);
             Ok(Statement::Truncate(table_after_keyword(parser)?))
@@ -317,7 +323,7 @@ fn transaction_end(parser: &mut Parser<'_>, word: &str) -> Result<Statement> {
 }
 
 /// `[TABLE] name`.
-fn table_after_keyword(parser: &mut Parser<'_>) -> Result<TableName> {
+pub(super) fn table_after_keyword(parser: &mut Parser<'_>) -> Result<TableName> {
     let _ = parser.parse_keyword(Keyword::TABLE);
     table_name(&parser.parse_object_name(false)?)
 }

@@ -11,7 +11,7 @@ use log_format::{ChangeEvent, NamespaceId, Role, Table, TableDropped, TableTrunc
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::jobs::{DROP_TABLE, drop_table_job, job_id};
+use crate::jobs::{DROP_TABLE, drop_table_job, job_id, remove_files_job};
 use crate::requests::Planning;
 use crate::session::Session;
 use crate::sql::ddl::tolerate;
@@ -117,7 +117,7 @@ pub(crate) async fn truncate(
 ) -> Result<StatementResult> {
     session.require(Role::Service, "truncate a table")?;
     let info = engine.resolve(session, name)?;
-    let (id, full_name) = (info.id(), info.full_name());
+    let (id, full_name, user) = (info.id(), info.full_name(), session.user().clone());
     let live_queries = Arc::clone(engine.live_queries());
     let rows = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&rows);
@@ -128,7 +128,12 @@ pub(crate) async fn truncate(
         refuse_while_watched(&live_queries, &info, "truncated")?;
         counted.store(planning.store.table_counts(id)?.rows, Ordering::Relaxed);
         let Table { namespace, name, .. } = info.record().clone();
-        Ok(vec![ChangeEvent::TableTruncated(Box::new(TableTruncated { table: id, namespace, name }))])
+        let truncated = TableTruncated { table: id, namespace, name };
+        let mut events = vec![ChangeEvent::TableTruncated(Box::new(truncated))];
+        if planning.store.has_cold_rows(id) {
+            events.push(remove_files_job(planning, info.record(), planning.next_seq, &user));
+        }
+        Ok(events)
     };
     engine.commits().catalog(plan).await?;
     let rows = rows.load(Ordering::Relaxed);

@@ -19,21 +19,25 @@ pub(crate) fn show(engine: &Engine, session: &Session, name: &TableName) -> Resu
     require_read(session, &info)?;
     let partition = session.partition(&info);
     let is_whole = partition.user.is_none() || session.role() >= Role::Service;
-    let counts =
-        if is_whole { engine.store().table_counts(info.id())? } else { engine.store().counts(&partition)? };
+    let store = engine.store();
+    let (counts, cold) = if is_whole {
+        (store.table_counts(info.id())?, store.table_cold_totals(info.id())?)
+    } else {
+        (store.counts(&partition)?, store.cold_totals(&partition)?)
+    };
     let text = |value: String| Arc::new(StringArray::from(vec![value])) as ArrayRef;
     let number =
         |value: u64| Arc::new(Int64Array::from(vec![i64::try_from(value).unwrap_or(i64::MAX)])) as ArrayRef;
-    let never = TimestampMicrosecondArray::from(vec![None::<i64>]).with_timezone("+00:00");
+    let last_flush = TimestampMicrosecondArray::from(vec![cold.last_flush]).with_timezone("+00:00");
     let batch = RecordBatch::try_from_iter_with_nullable([
         ("table", text(info.full_name()), false),
         ("scope", text(if is_whole { "table" } else { "own rows" }.to_owned()), false),
-        ("hot_rows", number(counts.rows), false),
-        ("hot_bytes", number(counts.bytes), false),
-        ("cold_rows", number(0), false),
-        ("cold_bytes", number(0), false),
-        ("files", number(0), false),
-        ("last_flush", Arc::new(never) as ArrayRef, true),
+        ("hot_rows", number(counts.rows.saturating_sub(counts.cold_rows)), false),
+        ("hot_bytes", number(counts.bytes.saturating_sub(counts.cold_bytes)), false),
+        ("cold_rows", number(counts.cold_rows), false),
+        ("cold_bytes", number(cold.file_bytes), false),
+        ("files", number(cold.files), false),
+        ("last_flush", Arc::new(last_flush) as ArrayRef, true),
     ])?;
     Ok(one_batch(session, batch, None))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::sql::sqlparser::ast::{Assignment, AssignmentTarget, Expr, Ident, ObjectName};
 use kalamdb_store::StoredRow;
-use log_format::{ColumnDefault, Partition, RowReader, Value};
+use log_format::{ColumnDefault, Partition, RowReader, Seq, Value};
 use serde_json::Value as Json;
 
 use crate::catalog::nearest_name;
@@ -60,6 +60,8 @@ pub(crate) struct Target<'e> {
     /// What the statement calls the table instead of its name.
     pub(crate) alias: Option<String>,
     pub(crate) partition: Arc<Partition>,
+    /// From before anything of the table was read: a flush since then moved rows that were looked for elsewhere.
+    pub(crate) cold_as_of: Seq,
 }
 
 impl<'e> Deref for Target<'e> {
@@ -80,7 +82,25 @@ impl<'e> Target<'e> {
     /// The session's rows of a table that is only read, by a session that may.
     pub(crate) fn of_table(context: Context<'e>, info: Arc<TableInfo>) -> Self {
         let partition = Arc::new(context.session.partition(&info));
-        Self { context, info, alias: None, partition }
+        let store = context.engine.store();
+        // Where it cannot be told, or the first flush comes only now, the commit is tried anew.
+        let as_of = store.has_cold_rows(info.id()).then(|| store.applied_seq().ok()).flatten();
+        Self { context, info, alias: None, partition, cold_as_of: as_of.unwrap_or(Seq::ZERO) }
+    }
+
+    /// Refuses keys of new rows that the cold tier has. Of hot rows the sequencer knows.
+    pub(crate) fn refuse_cold_duplicates<'k>(&self, keys: impl Iterator<Item = &'k Vec<u8>>) -> Result<()> {
+        if !self.engine.store().has_cold_rows(self.info.id()) {
+            return Ok(());
+        }
+        let cut = self.engine.store().cut()?;
+        for key in keys {
+            let is_live = |row: StoredRow<'_>| !row.deleted;
+            if cut.get(self.info.keyspace(), &self.partition, key, is_live)?.unwrap_or_default() {
+                return Err(self.info.duplicate_key(key));
+            }
+        }
+        Ok(())
     }
 
     /// The row of this key, tombstones included, handed to `read`.

@@ -135,6 +135,7 @@ impl Transaction {
 
     /// Commits it; none where it changes nothing.
     pub(crate) async fn commit(self, engine: &Engine) -> Result<Option<Committed>> {
+        let cold_as_of = self.cut.seq();
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let rows = Arc::unwrap_or_clone(state.rows);
         let (mut events, mut writes) = (Vec::new(), Vec::new());
@@ -150,7 +151,7 @@ impl Transaction {
             return Ok(None);
         }
         // The disk is waited for even where only streams change: who sends COMMIT expects to find it all.
-        let commit = RowCommit { tables: state.tables, ephemeral: false, events, writes };
+        let commit = RowCommit { tables: state.tables, ephemeral: false, events, writes, cold_as_of };
         engine.commits().rows(commit).await.map(Some)
     }
 }

@@ -1,0 +1,232 @@
+//! Flush policies: when rows go to the cold tier by themselves.
+//!
+//! One thread reads the feed and counts what has been written to each partition of a table with a policy since it was last
+//! flushed, and since when. What is due is flushed by a job. Being late here costs memory, never a wrong answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kalamdb_store::{KeyRange, Store};
+use log_format::Seq;
+use log_format::{
+    ArchivedChangeEvent as Event, ArchivedPartition, FlushPolicy, Frame, Partition, TableId, UserId,
+};
+
+use crate::accounts;
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::commit::Projections;
+use crate::error::{Error, Result};
+use crate::jobs::flush_table_job;
+use crate::live::{Feed, FeedAfter};
+use crate::requests::Commits;
+use crate::streams::Stop;
+
+/// How often what is due is looked for.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a job that was asked for has, until another is.
+const PATIENCE_MICROS: i64 = 60_000_000;
+/// Partitions that one job names; where more are due it flushes the whole table.
+const OWNERS_MAX: usize = 1000;
+
+/// What the keeper works on.
+pub(crate) struct FlushKeeper {
+    feed: Arc<Feed>,
+    catalog: Arc<Catalog>,
+    store: Arc<Store>,
+    commits: Commits,
+    stop: Arc<Stop>,
+}
+
+/// What has been written to a partition since it was flushed.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    /// Rows at the most: the same one may have been written several times.
+    rows: u64,
+    tombstones: u64,
+    /// When the first of it was committed, microseconds since 1970.
+    since: i64,
+    asked_at: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    policies: HashMap<TableId, FlushPolicy>,
+    written: HashMap<Partition, Written>,
+}
+
+impl FlushKeeper {
+    /// One who keeps the policies of these projections' tables.
+    pub(crate) fn new(on: &Projections, commits: Commits, stop: Arc<Stop>) -> Self {
+        let (feed, catalog, store) = (Arc::clone(&on.feed), Arc::clone(&on.catalog), Arc::clone(&on.store));
+        Self { feed, catalog, store, commits, stop }
+    }
+
+    /// Keeps until told to stop.
+    pub(crate) fn run(self) {
+        let mut position = self.feed.published();
+        let mut kept = Kept::default();
+        let mut counted = self.take_policies(&mut kept);
+        while !self.stop.waited(TICK) {
+            let kept_up = counted.and_then(|()| self.read_along(&mut position, &mut kept));
+            counted = Ok(());
+            if let Err(error) = kept_up.and_then(|()| self.ask(&mut kept)) {
+                // The engine is closing or read-only: rows stay where they are.
+                tracing::debug!(%error, "nothing was flushed by policy");
+            }
+        }
+    }
+
+    /// Takes over which tables have a policy, and counts those that had none before.
+    fn take_policies(&self, kept: &mut Kept) -> Result<()> {
+        let before = std::mem::take(&mut kept.policies);
+        for namespace in self.catalog.namespaces() {
+            for info in self.catalog.tables_in(&namespace) {
+                let policy = info.record().flush_policy.clone().filter(|_| info.stream().is_none());
+                kept.policies.extend(policy.map(|policy| (info.id(), policy)));
+            }
+        }
+        let Kept { policies, written } = kept;
+        written.retain(|partition, _| policies.contains_key(&partition.table));
+        for table in policies.keys().filter(|table| !before.contains_key(table)) {
+            self.count(*table, written)?;
+        }
+        Ok(())
+    }
+
+    /// Counts what the hot tier has of a table.
+    fn count(&self, table: TableId, written: &mut HashMap<Partition, Written>) -> Result<()> {
+        let Some(info) = self.catalog.by_id(table) else { return Ok(()) };
+        let cut = self.store.cut()?;
+        for partition in cut.hot_partitions(info.keyspace(), table)? {
+            let mut found = Written { rows: 0, tombstones: 0, since: i64::MAX, asked_at: None };
+            cut.scan_hot(info.keyspace(), &partition, &KeyRange::default(), |_, row| {
+                found.add(row.updated, row.deleted);
+                ControlFlow::Continue(())
+            })?;
+            written.insert(partition, found);
+        }
+        Ok(())
+    }
+
+    /// Takes over what was written since.
+    fn read_along(&self, position: &mut Seq, kept: &mut Kept) -> Result<()> {
+        let frames = match self.feed.after(*position) {
+            FeedAfter::Frames(frames) => frames,
+            FeedAfter::Closed => return Ok(()),
+            FeedAfter::TooFarBack => {
+                // More was written in a tick than the feed holds: count what is there.
+                *position = self.feed.published();
+                *kept = Kept::default();
+                return self.take_policies(kept);
+            }
+        };
+        for frame in frames {
+            self.read(&frame, kept)?;
+            *position = frame.last_seq();
+        }
+        Ok(())
+    }
+
+    fn read(&self, frame: &Frame, kept: &mut Kept) -> Result<()> {
+        for (_, event) in frame.events() {
+            let (partition, deletes) = match event? {
+                Event::RowInserted(event) => (&event.partition, false),
+                Event::RowUpdated(event) => (&event.partition, false),
+                Event::RowDeleted(event) => (&event.partition, true),
+                Event::Flushed(event) => {
+                    self.forget(&event.partition, frame, kept)?;
+                    continue;
+                }
+                Event::TableTruncated(event) => {
+                    let table = event.table.to_id();
+                    kept.written.retain(|partition, _| partition.table != table);
+                    continue;
+                }
+                Event::TableCreated(_) | Event::TableAltered(_) | Event::TableDropped(_) => {
+                    self.take_policies(kept)?;
+                    continue;
+                }
+                _ => continue,
+            };
+            if kept.policies.contains_key(&partition.table.to_id()) {
+                let none = Written { rows: 0, tombstones: 0, since: i64::MAX, asked_at: None };
+                let written = kept.written.entry(partition.to_partition()).or_insert(none);
+                written.add(frame.header().fields.commit_time, deletes);
+            }
+        }
+        Ok(())
+    }
+
+    /// A partition was flushed: what is left was written meanwhile.
+    fn forget(&self, partition: &ArchivedPartition, frame: &Frame, kept: &mut Kept) -> Result<()> {
+        let partition = partition.to_partition();
+        let rows = self.hot_rows(&partition)?;
+        if rows == 0 {
+            kept.written.remove(&partition);
+        } else if let Some(written) = kept.written.get_mut(&partition) {
+            *written =
+                Written { rows, tombstones: 0, since: frame.header().fields.commit_time, asked_at: None };
+        }
+        Ok(())
+    }
+
+    fn hot_rows(&self, partition: &Partition) -> Result<u64> {
+        let counts = self.store.counts(partition)?;
+        Ok(counts.rows.saturating_sub(counts.cold_rows))
+    }
+
+    /// Asks for jobs that flush what is due.
+    fn ask(&self, kept: &mut Kept) -> Result<()> {
+        let now = clock::now_micros();
+        let mut due: BTreeMap<TableId, Vec<Option<UserId>>> = BTreeMap::new();
+        for (partition, written) in &mut kept.written {
+            let Some(policy) = kept.policies.get(&partition.table) else { continue };
+            if written.asked_at.is_none_or(|at| now - at > PATIENCE_MICROS)
+                && self.is_due(policy, partition, written, now)?
+            {
+                written.asked_at = Some(now);
+                due.entry(partition.table).or_default().push(partition.user.clone());
+            }
+        }
+        for (table, owners) in due {
+            let owners = (owners.len() <= OWNERS_MAX)
+                .then(|| owners.into_iter().collect::<Option<Vec<_>>>())
+                .flatten();
+            self.commits.catalog_blocking(move |planning| {
+                let info = planning.catalog.by_id(table).ok_or(Error::TableDropped)?;
+                let user = UserId::new(accounts::ROOT);
+                Ok(vec![flush_table_job(planning, info.record(), owners.as_deref(), &user)])
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_due(
+        &self,
+        policy: &FlushPolicy,
+        partition: &Partition,
+        written: &mut Written,
+        now: i64,
+    ) -> Result<bool> {
+        let interval = policy.interval_ms.and_then(|interval| i64::try_from(interval).ok());
+        if interval.is_some_and(|interval| now.saturating_sub(written.since) >= interval.saturating_mul(1000))
+        {
+            return Ok(true);
+        }
+        let Some(rows) = policy.rows.filter(|rows| written.rows >= *rows) else { return Ok(false) };
+        // Each row counts once, however often it was written.
+        written.rows = self.hot_rows(partition)? + written.tombstones;
+        Ok(written.rows >= rows)
+    }
+}
+
+impl Written {
+    fn add(&mut self, commit_time: i64, deletes: bool) {
+        self.rows += 1;
+        self.tombstones += u64::from(deletes);
+        self.since = self.since.min(commit_time);
+    }
+}

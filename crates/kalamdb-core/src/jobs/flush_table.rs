@@ -1,0 +1,203 @@
+//! The job that moves rows from the hot tier into Parquet files.
+//!
+//! It goes partition by partition, in steps of a bounded number of rows: a step reads one cut, writes a file, and commits the
+//! event that lists it; applying that is what takes the hot rows. A step whose table was truncated or dropped meanwhile is
+//! refused, and its file removed. A crash leaves a file without an event, which the next start sweeps.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kalamdb_store::{ColdColumn, Cut, FileOrigin, FlushStep, Keyspace, table_directory};
+use log_format::{ChangeEvent, Column, Flushed, Job, Partition, Seq, Table, TableId, TableSchema, UserId};
+use serde_json::{Value as Json, json};
+
+use super::{JobRunner, Parameters, Progress, new_job};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::fail_points::FailPoint;
+use crate::requests::Planning;
+use crate::table::TableInfo;
+
+/// The job's type.
+pub(crate) const FLUSH_TABLE: &str = "flush_table";
+
+/// Rows of a file at the most: what a read of it takes into memory, and a commit from the hot tier.
+const FILE_ROWS_MAX: usize = 1 << 16;
+/// Bytes of a file's rows, about, before they are packed.
+const FILE_BYTES_MAX: usize = 32 << 20;
+
+/// The job that flushes a table: the rows of these owners, or where none are named of all.
+pub(crate) fn flush_table_job(
+    planning: &Planning<'_>,
+    table: &Table,
+    owners: Option<&[UserId]>,
+    user: &UserId,
+) -> ChangeEvent {
+    let owners = owners.map(|owners| owners.iter().map(UserId::as_str).collect::<Vec<_>>());
+    let parameters = json!({"table_id": table.id.get(), "owners": owners});
+    new_job(planning, 0, FLUSH_TABLE, table, user, &parameters)
+}
+
+/// What a flush has moved so far.
+#[derive(Debug, Default)]
+struct Moved {
+    partitions: u64,
+    files: u64,
+    rows: u64,
+    bytes: u64,
+}
+
+impl JobRunner {
+    /// Flushes what the job names. Done again it finds what is still hot.
+    pub(super) fn flush_table(&self, job: &Job) -> Result<Progress> {
+        let parameters = Parameters::of(job)?;
+        let table = parameters.table()?;
+        let mut moved = Moved::default();
+        for partition in self.partitions_to_flush(table, &parameters)? {
+            self.flush_partition(&partition, &mut moved)?;
+        }
+        let Moved { partitions, files, rows, bytes } = moved;
+        Ok(Progress::Done(json!({"partitions": partitions, "files": files, "rows": rows, "bytes": bytes})))
+    }
+
+    /// The first step of a partition's flush alone.
+    #[cfg(test)]
+    pub(crate) fn flush_once(&self, partition: &Partition) -> Result<bool> {
+        let mut moved = Moved::default();
+        let Some(version) = self.store.cut()?.hot_versions(partition)?.first().copied() else {
+            return Ok(false);
+        };
+        Ok(self.flush_step(partition, version, Vec::new(), &mut moved)?.is_some())
+    }
+
+    fn table_to_flush(&self, table: TableId) -> Result<Arc<TableInfo>> {
+        self.catalog.by_id(table).ok_or(Error::TableDropped)
+    }
+
+    fn partitions_to_flush(&self, table: TableId, parameters: &Parameters) -> Result<Vec<Partition>> {
+        let keyspace = self.table_to_flush(table)?.keyspace();
+        match parameters.0.get("owners") {
+            Some(Json::Array(owners)) => {
+                let owners = owners.iter().filter_map(Json::as_str);
+                Ok(owners.map(|owner| Partition::of_user(table, UserId::new(owner))).collect())
+            }
+            _ if keyspace == Keyspace::Shared => Ok(vec![Partition::shared(table)]),
+            _ => Ok(self.store.cut()?.hot_partitions(keyspace, table)?),
+        }
+    }
+
+    fn flush_partition(&self, partition: &Partition, moved: &mut Moved) -> Result<()> {
+        let before = moved.files;
+        for version in self.store.cut()?.hot_versions(partition)? {
+            let mut from_key = Vec::new();
+            while let Some(until_key) = self.flush_step(partition, version, from_key, moved)? {
+                if until_key.is_empty() {
+                    break;
+                }
+                from_key = until_key;
+            }
+        }
+        moved.partitions += u64::from(moved.files > before);
+        Ok(())
+    }
+
+    /// One file and its commit; says from which key to go on, if there was something to do.
+    fn flush_step(
+        &self,
+        partition: &Partition,
+        version: log_format::SchemaVersion,
+        from_key: Vec<u8>,
+        moved: &mut Moved,
+    ) -> Result<Option<Vec<u8>>> {
+        if self.bell.is_stopped() {
+            return Err(Error::ShuttingDown);
+        }
+        // IMPORTANT: the cut first: the table then knows every version of its rows.
+        let cut = self.store.cut()?;
+        let info = self.table_to_flush(partition.table)?;
+        let Some(schema) = info.versions().iter().find(|schema| schema.version == version) else {
+            return Err(Error::Inconsistent {
+                reason: format!("rows of {} have the unknown schema version {version}", info.full_name()),
+            });
+        };
+        let directory = directory_of(&info);
+        let step = FlushStep {
+            origin: FileOrigin { partition: partition.clone(), version, columns: columns_of(schema) },
+            directory: &directory,
+            from_key,
+            tombstones_from: tombstones_from(&info),
+            rows_max: FILE_ROWS_MAX,
+            bytes_max: FILE_BYTES_MAX,
+        };
+        self.fail_points.reach(FailPoint::BeforeColdFile);
+        let Some(flushed) = cut.write_flush(step)? else { return Ok(None) };
+        self.fail_points.reach(FailPoint::AfterColdFile);
+        let until_key = flushed.until_key.clone();
+        self.commit_flush(&cut, flushed, moved)?;
+        Ok(Some(until_key))
+    }
+
+    fn commit_flush(&self, cut: &Cut, flushed: Flushed, moved: &mut Moved) -> Result<()> {
+        let (file, read_at) = (flushed.file.clone(), cut.seq());
+        let committed = self.commits.catalog_blocking(move |planning| {
+            refuse_if_changed(planning, &flushed, read_at)?;
+            Ok(vec![ChangeEvent::Flushed(Box::new(flushed))])
+        });
+        match committed {
+            Ok(_) => {
+                if let Some(file) = file {
+                    moved.files += 1;
+                    moved.rows += file.rows;
+                    moved.bytes += file.bytes;
+                }
+                Ok(())
+            }
+            // Whether it was committed is not known then: the next start looks.
+            Err(error @ (Error::ShuttingDown | Error::ReadOnly { .. })) => Err(error),
+            Err(error) => {
+                if let Some(file) = file {
+                    self.store.cold_files().remove(&file.path)?;
+                }
+                match error {
+                    // Its rows went meanwhile.
+                    Error::Conflict { .. } => Ok(()),
+                    error => Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// What was read must still be what is there.
+fn refuse_if_changed(planning: &Planning<'_>, flushed: &Flushed, read_at: Seq) -> Result<()> {
+    let table = flushed.partition.table;
+    planning.catalog.by_id(table).ok_or(Error::TableDropped)?;
+    let is_flushed_since = planning.store.flushed_at(&flushed.partition)?.is_some_and(|at| at > read_at);
+    if planning.store.truncated_at(table)? > read_at || is_flushed_since {
+        return Err(Error::Conflict { attempts: 1 });
+    }
+    Ok(())
+}
+
+fn directory_of(info: &TableInfo) -> String {
+    let Table { namespace, name, .. } = info.record();
+    table_directory(namespace.as_str(), name, info.id(), info.keyspace() == Keyspace::Shared)
+}
+
+fn columns_of(schema: &TableSchema) -> Vec<ColdColumn> {
+    let keys: BTreeSet<_> = schema.primary_key.iter().collect();
+    let column = |Column { id, name, data_type, .. }: &Column| ColdColumn {
+        id: *id,
+        name: name.clone(),
+        data_type: *data_type,
+        is_key: keys.contains(id),
+    };
+    schema.columns.iter().map(column).collect()
+}
+
+/// Tombstones of before are not kept any longer; a table that says nothing keeps all.
+fn tombstones_from(info: &TableInfo) -> i64 {
+    let kept = info.record().deleted_retention_ms;
+    let kept = kept.and_then(|kept| i64::try_from(kept).ok()).map(|kept| kept.saturating_mul(1000));
+    kept.map_or(i64::MIN, |kept| clock::now_micros().saturating_sub(kept))
+}

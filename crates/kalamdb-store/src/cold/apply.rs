@@ -1,0 +1,106 @@
+//! Applying a flush: the file's entry comes, rows of older files and of the hot tier go.
+//!
+//! What goes follows from the event and from what the store holds at that point of the log, so a replay ends with the same.
+//!
+//! IMPORTANT: the hot rows are looked for in the database, not in the batch: a commit that flushes is the first of its batch.
+
+use log_format::{ArchivedChangeEvent as Event, ArchivedFlushed, ColdFile, Frame, Record, RowReader, Seq};
+use rocksdb::IteratorMode;
+
+use super::manifest::{
+    Look, Now, State, decode_positions, encode_positions, file_key, state, state_key, superseded_key,
+};
+use crate::batch::Batch;
+use crate::counts::Delta;
+use crate::error::{Error, Result};
+use crate::keyspace::{Keyspace, StoredRow, partition_prefix, prefix_end};
+
+/// Whether a commit flushes: it is then a commit of its own, and begins a batch.
+pub(crate) fn flushes(commit: &Frame) -> bool {
+    commit.count() == 1 && matches!(commit.event(0), Ok(Event::Flushed(_)))
+}
+
+impl Batch<'_> {
+    pub(crate) fn apply_flushed(
+        &mut self,
+        seq: Seq,
+        commit_time: i64,
+        event: &ArchivedFlushed,
+    ) -> Result<()> {
+        let unreadable = |source| Error::Event { seq, source };
+        let partition = event.partition.to_partition();
+        let prefix = partition_prefix(&partition);
+        self.shared.cold_tables.insert(partition.table);
+        let mut next = state(self.shared, &Now, &prefix)?.unwrap_or(State {
+            flushed_at: seq,
+            commit_time,
+            highest_key: Vec::new(),
+        });
+        (next.flushed_at, next.commit_time) = (seq, commit_time);
+        let family = self.shared.manifests_family()?;
+        if let Some(file) = event.file.as_ref() {
+            let file: ColdFile = file.to_file().map_err(unreadable)?;
+            let entry = file.to_bytes().map_err(unreadable)?;
+            self.writes.put_cf(&family, file_key(&prefix, file.id), entry);
+            next.highest_key = next.highest_key.max(file.last_key);
+        }
+        for rows in event.superseded.iter() {
+            let key = superseded_key(&prefix, rows.file.to_native());
+            let mut all =
+                Now.get(self.shared, &key)?.map(|value| decode_positions(&value)).unwrap_or_default();
+            all.extend(rows.positions.iter().map(|position| position.to_native()));
+            all.sort_unstable();
+            all.dedup();
+            self.writes.put_cf(&family, key, encode_positions(&all));
+        }
+        self.writes.put_cf(&family, state_key(&prefix), next.encode());
+        let keyspace = if partition.user.is_some() { Keyspace::User } else { Keyspace::Shared };
+        let moved = self.remove_hot(keyspace, &prefix, event)?;
+        self.counters.add(self.shared, &prefix, moved)
+    }
+
+    /// Takes the hot rows that went; says what the cold tier has more of.
+    fn remove_hot(&mut self, keyspace: Keyspace, prefix: &[u8], event: &ArchivedFlushed) -> Result<Delta> {
+        let from = [prefix, event.from_key.as_slice()].concat();
+        let until = match event.until_key.as_slice() {
+            [] => prefix_end(prefix),
+            key => [prefix, key].concat(),
+        };
+        let (until_seq, version) = (Seq::new(event.until_seq.to_native()), event.schema_version.to_version());
+        let mut range = super::manifest::below(prefix);
+        range.set_iterate_lower_bound(from.clone());
+        range.set_iterate_upper_bound(until.clone());
+        let family = self.shared.family(keyspace)?;
+        let (mut moved, mut gone, mut all_go) = (Delta::default(), Vec::new(), true);
+        for row in self.shared.database.iterator_cf_opt(&family, range, IteratorMode::Start) {
+            let (key, value) = row.map_err(|source| Error::Engine { action: "scan rows", source })?;
+            let row = StoredRow::decode(&value)?;
+            let written_as = RowReader::new(row.row).map_err(|_| Error::Damaged { what: "row" })?.version();
+            if row.seq > until_seq || written_as != version {
+                all_go = false;
+                continue;
+            }
+            if !row.deleted {
+                moved = moved.plus(Delta::to_cold(row.row));
+            }
+            gone.push(key);
+        }
+        if all_go && !gone.is_empty() {
+            self.writes.delete_range_cf(&family, from, until);
+        } else {
+            for key in gone {
+                self.writes.delete_cf(&family, key);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Where the row that a commit changes came from: whether the hot tier had it. Asked before the change is put.
+    pub(crate) fn was_hot(&self, keyspace: Keyspace, full_key: &[u8]) -> Result<bool> {
+        if self.put_here.contains(full_key) {
+            return Ok(true);
+        }
+        let found = self.shared.database.get_pinned_cf(&self.shared.family(keyspace)?, full_key);
+        Ok(found.map_err(|source| Error::Engine { action: "read a row", source })?.is_some())
+    }
+}

@@ -1,0 +1,279 @@
+//! A row's cells as Arrow columns and back, without loss.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
+    FixedSizeBinaryBuilder, FixedSizeListBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
+    Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{
+    DataType as ArrowType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type,
+    Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+};
+use log_format::{CellRef, ColumnId, DataType, RowBuilder};
+
+use crate::error::{Error, Result};
+
+/// What a field says of its column: its type as KalamDB calls it.
+const TYPE_METADATA: &str = "kalamdb.type";
+/// What other readers of Parquet know a column by.
+const FIELD_ID_METADATA: &str = "PARQUET:field_id";
+
+/// A column of a table, as a file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdColumn {
+    /// Its id.
+    pub id: ColumnId,
+    /// Its name when the file was written.
+    pub name: String,
+    /// Its type.
+    pub data_type: DataType,
+    /// Whether it is part of the primary key.
+    pub is_key: bool,
+}
+
+pub(super) fn arrow_type(data_type: DataType) -> ArrowType {
+    match data_type {
+        DataType::Boolean => ArrowType::Boolean,
+        DataType::SmallInt => ArrowType::Int16,
+        DataType::Int => ArrowType::Int32,
+        DataType::BigInt => ArrowType::Int64,
+        DataType::Float => ArrowType::Float32,
+        DataType::Double => ArrowType::Float64,
+        DataType::Decimal { precision, scale } => {
+            ArrowType::Decimal128(precision, i8::try_from(scale).unwrap_or(i8::MAX))
+        }
+        DataType::Text | DataType::Json => ArrowType::Utf8,
+        DataType::Timestamp => ArrowType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::DateTime => ArrowType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+        DataType::Date => ArrowType::Date32,
+        DataType::Time => ArrowType::Time64(TimeUnit::Microsecond),
+        DataType::Bytes => ArrowType::Binary,
+        DataType::Uuid => ArrowType::FixedSizeBinary(16),
+        DataType::Embedding(dimension) => {
+            ArrowType::FixedSizeList(Arc::new(embedding_item()), i32::try_from(dimension).unwrap_or(i32::MAX))
+        }
+    }
+}
+
+fn embedding_item() -> Field {
+    Field::new_list_field(ArrowType::Float32, false)
+}
+
+impl ColdColumn {
+    /// The field of this column under a name that nobody else in the file has.
+    pub(super) fn field(&self, name: &str) -> Field {
+        let metadata = [
+            (TYPE_METADATA.to_owned(), self.data_type.to_string()),
+            (FIELD_ID_METADATA.to_owned(), self.id.get().to_string()),
+        ];
+        // Tombstones and rows from before a column was added have nothing where the table promises something.
+        Field::new(name, arrow_type(self.data_type), true).with_metadata(metadata.into_iter().collect())
+    }
+
+    /// The column that [`ColdColumn::field`] made a field of.
+    pub(super) fn of_field(field: &Field) -> Option<Self> {
+        let data_type = parse_type(field.metadata().get(TYPE_METADATA)?)?;
+        let id = ColumnId::new(field.metadata().get(FIELD_ID_METADATA)?.parse().ok()?);
+        let fits = *field.data_type() == arrow_type(data_type);
+        fits.then(|| Self { id, name: field.name().clone(), data_type, is_key: false })
+    }
+}
+
+/// The type that is written like this.
+fn parse_type(text: &str) -> Option<DataType> {
+    let (name, arguments) = match text.split_once('(') {
+        Some((name, rest)) => (name, rest.strip_suffix(')')?),
+        None => (text, ""),
+    };
+    Some(match name {
+        "BOOLEAN" => DataType::Boolean,
+        "SMALLINT" => DataType::SmallInt,
+        "INT" => DataType::Int,
+        "BIGINT" => DataType::BigInt,
+        "FLOAT" => DataType::Float,
+        "DOUBLE" => DataType::Double,
+        "DECIMAL" => {
+            let (precision, scale) = arguments.split_once(", ")?;
+            DataType::Decimal { precision: precision.parse().ok()?, scale: scale.parse().ok()? }
+        }
+        "TEXT" => DataType::Text,
+        "TIMESTAMP" => DataType::Timestamp,
+        "DATETIME" => DataType::DateTime,
+        "DATE" => DataType::Date,
+        "TIME" => DataType::Time,
+        "JSON" => DataType::Json,
+        "BYTES" => DataType::Bytes,
+        "UUID" => DataType::Uuid,
+        "EMBEDDING" => DataType::Embedding(arguments.parse().ok()?),
+        _ => return None,
+    })
+}
+
+/// One column that is being filled.
+pub(super) enum CellBuilder {
+    Boolean(BooleanBuilder),
+    SmallInt(Int16Builder),
+    Int(Int32Builder),
+    BigInt(Int64Builder),
+    Float(Float32Builder),
+    Double(Float64Builder),
+    Decimal(Decimal128Builder),
+    Text(StringBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Bytes(BinaryBuilder),
+    Uuid(FixedSizeBinaryBuilder),
+    Embedding(FixedSizeListBuilder<Float32Builder>, usize),
+}
+
+impl CellBuilder {
+    pub(super) fn new(data_type: DataType) -> Self {
+        let arrow = arrow_type(data_type);
+        match data_type {
+            DataType::Boolean => Self::Boolean(BooleanBuilder::new()),
+            DataType::SmallInt => Self::SmallInt(Int16Builder::new()),
+            DataType::Int => Self::Int(Int32Builder::new()),
+            DataType::BigInt => Self::BigInt(Int64Builder::new()),
+            DataType::Float => Self::Float(Float32Builder::new()),
+            DataType::Double => Self::Double(Float64Builder::new()),
+            DataType::Decimal { .. } => Self::Decimal(Decimal128Builder::new().with_data_type(arrow)),
+            DataType::Text | DataType::Json => Self::Text(StringBuilder::new()),
+            DataType::Timestamp | DataType::DateTime => {
+                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(arrow))
+            }
+            DataType::Date => Self::Date(Date32Builder::new()),
+            DataType::Time => Self::Time(Time64MicrosecondBuilder::new()),
+            DataType::Bytes => Self::Bytes(BinaryBuilder::new()),
+            DataType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::new(16)),
+            DataType::Embedding(dimension) => {
+                let size = i32::try_from(dimension).unwrap_or(i32::MAX);
+                let list = FixedSizeListBuilder::new(Float32Builder::new(), size);
+                Self::Embedding(list.with_field(embedding_item()), dimension as usize)
+            }
+        }
+    }
+
+    /// Adds a cell.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where it is of another type than the column: it would be lost.
+    pub(super) fn append(&mut self, cell: &CellRef<'_>) -> Result<()> {
+        match (&mut *self, cell) {
+            (_, CellRef::Null) => self.append_null(),
+            (Self::Boolean(out), CellRef::Boolean(v)) => out.append_value(*v),
+            (Self::SmallInt(out), CellRef::SmallInt(v)) => out.append_value(*v),
+            (Self::Int(out), CellRef::Int(v)) => out.append_value(*v),
+            (Self::BigInt(out), CellRef::BigInt(v)) => out.append_value(*v),
+            (Self::Float(out), CellRef::Float(v)) => out.append_value(*v),
+            (Self::Double(out), CellRef::Double(v)) => out.append_value(*v),
+            (Self::Decimal(out), CellRef::Decimal(v)) => out.append_value(*v),
+            (Self::Text(out), CellRef::Text(v) | CellRef::Json(v)) => out.append_value(v),
+            (Self::Timestamp(out), CellRef::Timestamp(v) | CellRef::DateTime(v)) => out.append_value(*v),
+            (Self::Date(out), CellRef::Date(v)) => out.append_value(*v),
+            (Self::Time(out), CellRef::Time(v)) => out.append_value(*v),
+            (Self::Bytes(out), CellRef::Bytes(v)) => out.append_value(v),
+            (Self::Uuid(out), CellRef::Uuid(v)) => out.append_value(v)?,
+            (Self::Embedding(out, dimension), CellRef::Embedding(bytes)) if bytes.len() == *dimension * 4 => {
+                for chunk in bytes.as_chunks::<4>().0 {
+                    out.values().append_value(f32::from_le_bytes(*chunk));
+                }
+                out.append(true);
+            }
+            _ => return Err(Error::Damaged { what: "cell of a row" }),
+        }
+        Ok(())
+    }
+
+    fn append_null(&mut self) {
+        match self {
+            Self::Boolean(out) => out.append_null(),
+            Self::SmallInt(out) => out.append_null(),
+            Self::Int(out) => out.append_null(),
+            Self::BigInt(out) => out.append_null(),
+            Self::Float(out) => out.append_null(),
+            Self::Double(out) => out.append_null(),
+            Self::Decimal(out) => out.append_null(),
+            Self::Text(out) => out.append_null(),
+            Self::Timestamp(out) => out.append_null(),
+            Self::Date(out) => out.append_null(),
+            Self::Time(out) => out.append_null(),
+            Self::Bytes(out) => out.append_null(),
+            Self::Uuid(out) => out.append_null(),
+            Self::Embedding(out, dimension) => {
+                out.values().append_slice(&vec![0.0; *dimension]);
+                out.append(false);
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Boolean(out) => Arc::new(out.finish()),
+            Self::SmallInt(out) => Arc::new(out.finish()),
+            Self::Int(out) => Arc::new(out.finish()),
+            Self::BigInt(out) => Arc::new(out.finish()),
+            Self::Float(out) => Arc::new(out.finish()),
+            Self::Double(out) => Arc::new(out.finish()),
+            Self::Decimal(out) => Arc::new(out.finish()),
+            Self::Text(out) => Arc::new(out.finish()),
+            Self::Timestamp(out) => Arc::new(out.finish()),
+            Self::Date(out) => Arc::new(out.finish()),
+            Self::Time(out) => Arc::new(out.finish()),
+            Self::Bytes(out) => Arc::new(out.finish()),
+            Self::Uuid(out) => Arc::new(out.finish()),
+            Self::Embedding(out, _) => Arc::new(out.finish()),
+        }
+    }
+}
+
+/// Adds the cell of a column at `row` to a row. `scratch` is where an embedding's bytes are put together.
+pub(super) fn push_cell(
+    out: &mut RowBuilder,
+    data_type: DataType,
+    array: &dyn Array,
+    row: usize,
+    scratch: &mut Vec<u8>,
+) -> Result<()> {
+    const DAMAGED: Error = Error::Damaged { what: "cold file" };
+    if array.is_null(row) {
+        out.push_cell(&CellRef::Null);
+        return Ok(());
+    }
+    macro_rules! number {
+        ($arrow:ty, $cell:ident) => {
+            CellRef::$cell(array.as_primitive_opt::<$arrow>().ok_or(DAMAGED)?.value(row))
+        };
+    }
+    let cell = match data_type {
+        DataType::Boolean => CellRef::Boolean(array.as_boolean_opt().ok_or(DAMAGED)?.value(row)),
+        DataType::SmallInt => number!(Int16Type, SmallInt),
+        DataType::Int => number!(Int32Type, Int),
+        DataType::BigInt => number!(Int64Type, BigInt),
+        DataType::Float => number!(Float32Type, Float),
+        DataType::Double => number!(Float64Type, Double),
+        DataType::Decimal { .. } => number!(Decimal128Type, Decimal),
+        DataType::Timestamp => number!(TimestampMicrosecondType, Timestamp),
+        DataType::DateTime => number!(TimestampMicrosecondType, DateTime),
+        DataType::Date => number!(Date32Type, Date),
+        DataType::Time => number!(Time64MicrosecondType, Time),
+        DataType::Text => CellRef::Text(array.as_string_opt::<i32>().ok_or(DAMAGED)?.value(row)),
+        DataType::Json => CellRef::Json(array.as_string_opt::<i32>().ok_or(DAMAGED)?.value(row)),
+        DataType::Bytes => CellRef::Bytes(array.as_binary_opt::<i32>().ok_or(DAMAGED)?.value(row)),
+        DataType::Uuid => {
+            let bytes = array.as_fixed_size_binary_opt().ok_or(DAMAGED)?.value(row);
+            CellRef::Uuid(bytes.try_into().map_err(|_| DAMAGED)?)
+        }
+        DataType::Embedding(_) => {
+            let floats = array.as_fixed_size_list_opt().ok_or(DAMAGED)?.value(row);
+            let floats = floats.as_primitive_opt::<Float32Type>().ok_or(DAMAGED)?;
+            scratch.clear();
+            scratch.extend(floats.values().iter().flat_map(|float| float.to_le_bytes()));
+            CellRef::Embedding(scratch)
+        }
+    };
+    out.push_cell(&cell);
+    Ok(())
+}

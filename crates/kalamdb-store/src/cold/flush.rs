@@ -1,0 +1,173 @@
+//! Writing the file of a flush, and the event that lists it.
+//!
+//! A flush goes in steps of a bounded number of rows: a step is a file and a commit. Nothing changes before the commit; a
+//! file that does not get one is removed, at the next start at the latest.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use log_format::{ColdFile, Flushed, Partition, RowReader, SchemaVersion, SupersededRows};
+
+use super::merge::rows_of_keys;
+use super::paths::file_path;
+use super::writer::{ColdWriter, FileOrigin, WrittenFile};
+use crate::cut::{Cut, KeyRange, Scanned};
+use crate::error::{Error, Result};
+use crate::keyspace::{Keyspace, StoredRow};
+
+/// Which rows a flush takes, and where to.
+#[derive(Clone, Debug)]
+pub struct FlushStep<'a> {
+    /// Of which partition and schema version.
+    pub origin: FileOrigin,
+    /// The directory of the table's files.
+    pub directory: &'a str,
+    /// From which key on; empty: the first.
+    pub from_key: Vec<u8>,
+    /// Tombstones of commits before this time are not kept, microseconds since 1970.
+    pub tombstones_from: i64,
+    /// So many rows at the most.
+    pub rows_max: usize,
+    /// About so many bytes of rows at the most.
+    pub bytes_max: usize,
+}
+
+impl Cut {
+    /// The schema versions of a partition's hot rows.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or a record is damaged.
+    pub fn hot_versions(&self, partition: &Partition) -> Result<BTreeSet<SchemaVersion>> {
+        let (mut found, mut failure) = (BTreeSet::new(), None);
+        self.scan_hot(keyspace_of(partition), partition, &KeyRange::default(), |_, row| {
+            match version_of(row) {
+                Ok(version) => {
+                    found.insert(version);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        failure.map_or(Ok(found), Err)
+    }
+
+    /// Writes the next hot rows of a partition to a file that is durable when this returns; the event makes it count. None
+    /// where there are no more such rows.
+    ///
+    /// # Errors
+    /// Where a tier cannot be read, or the file not be written.
+    pub fn write_flush(&self, step: FlushStep<'_>) -> Result<Option<Flushed>> {
+        let FlushStep { origin, directory, from_key, tombstones_from, rows_max, bytes_max } = step;
+        let (partition, version) = (origin.partition.clone(), origin.version);
+        let mut taken = Taken { keys: Vec::new(), bytes: 0, writer: ColdWriter::new(origin)? };
+        let range = KeyRange { from: (!from_key.is_empty()).then(|| from_key.clone()), until: None };
+        let mut failure = None;
+        let scanned = self.scan_hot(keyspace_of(&partition), &partition, &range, |key, row| {
+            match taken.take(key, row, version, tombstones_from) {
+                Ok(()) if taken.keys.len() < rows_max && taken.bytes < bytes_max => ControlFlow::Continue(()),
+                Ok(()) => ControlFlow::Break(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if taken.keys.is_empty() {
+            return Ok(None);
+        }
+        let until_key = match scanned {
+            Scanned::All => Vec::new(),
+            Scanned::StoppedAt(mut key) => {
+                key.push(0);
+                key
+            }
+        };
+        let superseded = self.superseded_by(&partition, &taken.keys)?;
+        let file = match taken.writer.rows() {
+            0 => None,
+            _ => {
+                let path = file_path(directory, &partition, self.seq().get(), version);
+                let written = taken.writer.finish()?;
+                let file = listed(self.seq().get(), path, version, &written);
+                self.cold_files().put(&file.path, written.bytes)?;
+                Some(file)
+            }
+        };
+        let until_seq = self.seq().get();
+        Ok(Some(Flushed {
+            partition,
+            from_key,
+            until_key,
+            schema_version: version,
+            until_seq,
+            file,
+            superseded,
+        }))
+    }
+
+    /// The rows of older files that rows of these keys stand in the place of.
+    fn superseded_by(&self, partition: &Partition, keys: &[Vec<u8>]) -> Result<Vec<SupersededRows>> {
+        let Some(manifest) = self.manifest(partition)? else { return Ok(Vec::new()) };
+        let mut superseded = Vec::new();
+        for of in &manifest.files {
+            let first = keys.partition_point(|key| *key < of.file.first_key);
+            let until = keys.partition_point(|key| *key <= of.file.last_key);
+            let Some(keys) = keys.get(first..until).filter(|keys| !keys.is_empty()) else { continue };
+            let file = self.open_file(&of.file)?;
+            let positions = rows_of_keys(&file, keys, &of.superseded);
+            if !positions.is_empty() {
+                superseded.push(SupersededRows { file: of.file.id, positions });
+            }
+        }
+        Ok(superseded)
+    }
+}
+
+/// What a step has taken so far.
+struct Taken {
+    /// The keys of all rows that go, those that are not kept among them.
+    keys: Vec<Vec<u8>>,
+    bytes: usize,
+    writer: ColdWriter,
+}
+
+impl Taken {
+    fn take(
+        &mut self,
+        key: &[u8],
+        row: StoredRow<'_>,
+        version: SchemaVersion,
+        tombstones_from: i64,
+    ) -> Result<()> {
+        if version_of(row)? != version {
+            return Ok(());
+        }
+        if !row.deleted || row.updated >= tombstones_from {
+            self.writer.push(key, &row)?;
+        }
+        self.bytes += key.len() + row.row.len();
+        self.keys.push(key.to_vec());
+        Ok(())
+    }
+}
+
+fn version_of(row: StoredRow<'_>) -> Result<SchemaVersion> {
+    Ok(RowReader::new(row.row).map_err(|_| Error::Damaged { what: "row" })?.version())
+}
+
+fn keyspace_of(partition: &Partition) -> Keyspace {
+    if partition.user.is_some() { Keyspace::User } else { Keyspace::Shared }
+}
+
+fn listed(id: u64, path: String, schema_version: SchemaVersion, written: &WrittenFile) -> ColdFile {
+    let (first_key, last_key) = written.keys.clone();
+    let (first_seq, last_seq) = written.seqs;
+    let (rows, bytes, crc32c) = (written.rows, written.bytes.len() as u64, written.crc32c);
+    ColdFile { id, path, rows, bytes, crc32c, schema_version, first_seq, last_seq, first_key, last_key }
+}

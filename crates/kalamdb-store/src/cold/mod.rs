@@ -1,0 +1,35 @@
+//! The cold tier: rows in Parquet files, and the manifest that says which files a partition has.
+//!
+//! A partition's files are sorted by key and are never changed. Which of their rows newer ones stand in the place of is in
+//! the manifest, so that each key lives in one file at the most; a key that the hot tier has, deleted or not, hides that
+//! one. A cut has the manifest as of its own seq.
+//!
+//! A file describes itself: it is read back into the very bytes that the hot tier had, whatever became of its table.
+
+mod apply;
+mod columns;
+mod files;
+mod flush;
+mod manifest;
+mod merge;
+mod open;
+mod paths;
+mod writer;
+
+pub(crate) use self::apply::flushes;
+pub use self::columns::ColdColumn;
+pub use self::files::ColdFiles;
+pub use self::flush::FlushStep;
+pub(crate) use self::manifest::{
+    ColdTables, Look, MANIFESTS_FAMILY, Now, Visit, below, cold_partitions, each_file, each_state,
+    find_cold_tables, manifest, state as cold_state,
+};
+pub use self::manifest::{Manifest, ManifestFile};
+pub use self::merge::{ColdScan, Prune};
+pub(crate) use self::merge::{each_live_cold_row, get_cold, scan_both};
+pub use self::open::{OpenFile, Pages};
+pub use self::paths::{file_path, table_directory};
+pub use self::writer::{ColdWriter, FileOrigin, WrittenFile};
+
+#[cfg(test)]
+mod tests;

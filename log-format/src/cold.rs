@@ -1,0 +1,70 @@
+//! What the log says of the cold tier: rows that moved into a Parquet file.
+
+use rkyv::{Archive, Deserialize, Serialize, rancor};
+
+use crate::error::{Error, Result};
+use crate::ids::{Partition, SchemaVersion};
+
+/// Rows of a partition that moved from the hot tier into a cold file. What they hold does not change.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// Whose rows.
+    pub partition: Partition,
+    /// Hot rows of keys from this one on went, …
+    pub from_key: Vec<u8>,
+    /// … up to this one, which stays; empty: to the last, …
+    pub until_key: Vec<u8>,
+    /// … if they have this schema version, …
+    pub schema_version: SchemaVersion,
+    /// … and were not written after this seq.
+    pub until_seq: u64,
+    /// Where they are; none where nothing of them had to be kept.
+    pub file: Option<ColdFile>,
+    /// Rows of older files that they stand in the place of.
+    pub superseded: Vec<SupersededRows>,
+}
+
+/// A cold file, as the manifest of its partition lists it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ColdFile {
+    /// Which file of its partition: the seq of the cut that it was written from.
+    pub id: u64,
+    /// Where it is, below the directory or bucket of cold files.
+    pub path: String,
+    /// How many rows, tombstones included.
+    pub rows: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// The CRC-32C of all of it.
+    pub crc32c: u32,
+    /// The schema version of all its rows.
+    pub schema_version: SchemaVersion,
+    /// The least seq of its rows.
+    pub first_seq: u64,
+    /// The greatest seq of its rows.
+    pub last_seq: u64,
+    /// The least key of its rows.
+    pub first_key: Vec<u8>,
+    /// The greatest key of its rows.
+    pub last_key: Vec<u8>,
+}
+
+/// Rows of one cold file that newer ones stand in the place of.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SupersededRows {
+    /// The file's id.
+    pub file: u64,
+    /// Their positions in it, from 0, rising.
+    pub positions: Vec<u32>,
+}
+
+impl ArchivedColdFile {
+    /// The entry as a value of its own.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where the archive cannot be turned back; a validated one always can.
+    pub fn to_file(&self) -> Result<ColdFile> {
+        rkyv::deserialize::<ColdFile, rancor::Error>(self)
+            .map_err(|error| Error::Encode { reason: error.to_string() })
+    }
+}
