@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kalamdb_log::Durability;
-use log_format::{Job, JobStatus, Role};
+use log_format::{ChangeEvent, Job, JobStatus, NamespaceId, Partition, Role, RowInserted, UserId};
 
 use crate::engine::Machine;
 use crate::fail_points::FailPoints;
+use crate::requests::{Expected, RowCommit, RowWrite};
 use crate::testing::{Kept, arrived, cells, materialise, root, session};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, EngineOptions, ErrorCode, Session, SubscribeRequest};
@@ -216,6 +217,33 @@ async fn keys_in_files_are_taken_and_their_rows_can_be_changed() {
     ok(&engine, &ann, "INSERT INTO app.notes VALUES (3, 'again')", &[]).await;
     flush(&engine, "app.notes").await;
     assert_eq!(stats(&engine, &root(), "app.notes").await, ["0", "4", "3"]);
+    engine.close();
+}
+
+#[tokio::test]
+async fn what_was_looked_for_before_a_flush_is_not_written_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), NOTES, &[]).await;
+    let ann = session("ann", Role::User);
+    let looked_at = engine.published();
+    ok(&engine, &ann, "INSERT INTO app.notes VALUES (1, 'a')", &[]).await;
+    flush(&engine, "app.notes").await;
+    let info = engine.catalog().find(&NamespaceId::new("app"), "notes").unwrap();
+    let partition = Partition::of_user(info.id(), UserId::new("ann"));
+    let event = RowInserted { partition: partition.clone(), key: vec![1], row: vec![0] };
+    let write =
+        RowWrite { partition: Arc::new(partition), key: vec![1], expected: Expected::Absent, deletes: false };
+    let commit = RowCommit {
+        tables: vec![(info.id(), info.version())],
+        ephemeral: false,
+        events: vec![ChangeEvent::RowInserted(Box::new(event)).encode().unwrap()],
+        writes: vec![write],
+        cold_as_of: looked_at,
+    };
+    // The key is in no tier now: only that nobody looked since the flush speaks against it.
+    let error = engine.commits().rows(commit).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Conflict);
     engine.close();
 }
 
