@@ -1,8 +1,8 @@
 //! The job that gives back what a dropped table took.
 //!
 //! The statement's own commit takes the table's name, its metadata and, as one range, its rows, and the manifests of its cold
-//! files. What is left is space and those files: they go once the drop itself cannot be lost any more and the last reader from before it has finished. The same goes for the files of a
-//! truncated table.
+//! files. What is left is space and those files: they go once the drop itself cannot be lost any more and the last reader
+//! from before it has finished. The same goes for the files of a truncated table.
 
 use kalamdb_store::{Counts, Reclaimed, table_directory};
 use log_format::{ChangeEvent, Job, Seq, Table, TableId, UserId};
