@@ -1,4 +1,4 @@
-//! What the log says of the cold tier: rows that moved into a Parquet file.
+//! What the log says of the cold tier: rows that moved into a Parquet file, files that became one.
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
@@ -56,6 +56,18 @@ pub struct SupersededRows {
     pub file: u64,
     /// Their positions in it, from 0, rising.
     pub positions: Vec<u32>,
+}
+
+/// Cold files of a partition that one new file stands in the place of. No row comes, changes or goes but tombstones that need
+/// not be kept any longer.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// Whose files.
+    pub partition: Partition,
+    /// The ids of those that went, rising.
+    pub removed: Vec<u64>,
+    /// The file that came; none where no row of them had to be kept.
+    pub file: Option<ColdFile>,
 }
 
 impl ArchivedColdFile {

@@ -8,7 +8,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalog::{Job, Namespace, StorageLocation, Table, TableSchema, User};
-use crate::cold::Flushed;
+use crate::cold::{Compacted, Flushed};
 use crate::error::{Error, Result};
 use crate::footer::PartitionHash;
 use crate::ids::{JobId, NamespaceId, Partition, TableId, UserId};
@@ -64,6 +64,8 @@ pub enum ChangeEvent {
     JobDropped(Box<JobId>),
     /// Rows moved from the hot tier into a cold file.
     Flushed(Box<Flushed>),
+    /// Cold files of a partition became one.
+    Compacted(Box<Compacted>),
 }
 
 /// A writer opened the log. Between `previous_end` and this event's seq there is a gap: seqs that may have been
@@ -164,6 +166,8 @@ pub enum Operation {
     Evict,
     /// Rows moved to the cold tier.
     Flush,
+    /// Cold files became one.
+    Compact,
     /// The catalog changed.
     Catalog,
     /// The log itself.
@@ -173,9 +177,9 @@ pub enum Operation {
 impl Operation {
     /// The operation that this word names.
     pub fn from_name(word: &str) -> Option<Self> {
-        let all =
-            [Self::Insert, Self::Update, Self::Delete, Self::Evict, Self::Flush, Self::Catalog, Self::Epoch];
-        all.into_iter().find(|operation| operation.as_str() == word)
+        let rows = [Self::Insert, Self::Update, Self::Delete, Self::Evict];
+        let others = [Self::Flush, Self::Compact, Self::Catalog, Self::Epoch];
+        rows.into_iter().chain(others).find(|operation| operation.as_str() == word)
     }
 
     /// The word.
@@ -186,6 +190,7 @@ impl Operation {
             Self::Delete => "delete",
             Self::Evict => "evict",
             Self::Flush => "flush",
+            Self::Compact => "compact",
             Self::Catalog => "catalog",
             Self::Epoch => "epoch",
         }
@@ -297,6 +302,7 @@ impl ArchivedChangeEvent {
             Self::RowDeleted(_) => Operation::Delete,
             Self::StreamEvicted(_) => Operation::Evict,
             Self::Flushed(_) => Operation::Flush,
+            Self::Compacted(_) => Operation::Compact,
             Self::EpochStarted(_) => Operation::Epoch,
             _ => Operation::Catalog,
         }
@@ -329,6 +335,7 @@ impl ArchivedChangeEvent {
             Self::TableTruncated(_) => "TableTruncated",
             Self::JobDropped(_) => "JobDropped",
             Self::Flushed(_) => "Flushed",
+            Self::Compacted(_) => "Compacted",
         }
     }
 }

@@ -20,7 +20,9 @@ pub use crate::catalog::{
     Access, Column, ColumnDefault, FlushPolicy, Job, JobStatus, Namespace, Record, Role, StorageLocation,
     StreamOptions, StreamScope, Table, TableKind, TableSchema, User,
 };
-pub use crate::cold::{ArchivedColdFile, ArchivedFlushed, ColdFile, Flushed, SupersededRows};
+pub use crate::cold::{
+    ArchivedColdFile, ArchivedCompacted, ArchivedFlushed, ColdFile, Compacted, Flushed, SupersededRows,
+};
 pub use crate::error::{Error, Result};
 pub use crate::event::{
     ArchivedChangeEvent, ChangeEvent, EncodedEvent, EpochStarted, Operation, RowDeleted, RowInserted,

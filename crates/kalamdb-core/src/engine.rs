@@ -34,7 +34,7 @@ use crate::jobs::{JobBell, JobRetention, JobRunner};
 use crate::live::{self, Endings, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
 use crate::log_keeper::LogKeeper;
 use crate::provider::CATALOG;
-use crate::replay::{Replayed, replay};
+use crate::replay::{Replayed, refuse_files_without_log, replay};
 use crate::requests::{Commits, Committed, Planning};
 use crate::session::{DEFAULT_NAMESPACE, Session};
 use crate::settings::{Setting, settings_of};
@@ -211,7 +211,7 @@ impl Engine {
     /// Opens a database whose threads have not begun yet: nothing is committed before they do.
     pub(crate) fn assemble(options: EngineOptions, machine: Machine) -> Result<(Self, Workers, Opened)> {
         let settings = settings_of(&options);
-        let log_dir = LogDirectory::new(options.log_disk, options.data_dir.join(LOG_DIRECTORY));
+        let log_dir = log_directory(&options)?;
         let log_options = LogOptions {
             segment_bytes: options.segment_bytes,
             durability: options.durability,
@@ -474,6 +474,12 @@ impl Engine {
         by.require(found.role, "act for a user of a higher role")?;
         Ok(Session::new(id, found.role, Some(by.namespace().as_str())))
     }
+}
+
+fn log_directory(options: &EngineOptions) -> Result<LogDirectory> {
+    let directory = LogDirectory::new(options.log_disk.clone(), options.data_dir.join(LOG_DIRECTORY));
+    refuse_files_without_log(&directory, &options.data_dir.join(COLD_DIRECTORY))?;
+    Ok(directory)
 }
 
 fn open_store(data_dir: &Path, options: &StoreOptions) -> Result<Store> {

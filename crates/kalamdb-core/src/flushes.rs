@@ -19,7 +19,7 @@ use crate::catalog::Catalog;
 use crate::clock;
 use crate::commit::Projections;
 use crate::error::{Error, Result};
-use crate::jobs::flush_table_job;
+use crate::jobs::{OWNERS_MAX, flush_table_job};
 use crate::live::{Feed, FeedAfter};
 use crate::requests::Commits;
 use crate::streams::Stop;
@@ -28,8 +28,6 @@ use crate::streams::Stop;
 const TICK: Duration = Duration::from_millis(50);
 /// How long a job that was asked for has, until another is.
 const PATIENCE_MICROS: i64 = 60_000_000;
-/// Partitions that one job names; where more are due it flushes the whole table.
-const OWNERS_MAX: usize = 1000;
 
 /// What the keeper works on.
 pub(crate) struct FlushKeeper {

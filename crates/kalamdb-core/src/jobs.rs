@@ -6,6 +6,7 @@
 //!
 //! Jobs that ended are remembered for a while; then events take their records away.
 
+mod compact_table;
 mod drop_table;
 mod flush_table;
 
@@ -19,6 +20,7 @@ use kalamdb_store::Store;
 use log_format::{ChangeEvent, Job, JobId, JobStatus, Seq, Table, TableId, UserId};
 use serde_json::Value as Json;
 
+use self::compact_table::LeftFiles;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::commit::Projections;
@@ -26,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::fail_points::{FailPoint, FailPoints};
 use crate::requests::{Commits, Planning};
 
+pub(crate) use self::compact_table::{COMPACT_TABLE, Thoroughness, compact_table_job};
 pub(crate) use self::drop_table::{DROP_TABLE, REMOVE_FILES, drop_table_job, remove_files_job};
 pub(crate) use self::flush_table::{FLUSH_TABLE, flush_table_job};
 
@@ -37,6 +40,8 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_mins(1);
 /// Jobs that one commit forgets at the most.
 const FORGOTTEN_MAX: usize = 500;
+/// Partitions that one job names; where there are more it goes over the whole table.
+pub(crate) const OWNERS_MAX: usize = 1000;
 /// The node that jobs run on: there is one.
 const NODE: &str = "local";
 
@@ -173,6 +178,8 @@ pub(crate) struct JobRunner {
     fail_points: FailPoints,
     /// Jobs that this process has begun or taken up again.
     begun: HashSet<JobId>,
+    // Held for a look or a change.
+    left: Mutex<LeftFiles>,
 }
 
 impl JobRunner {
@@ -185,7 +192,17 @@ impl JobRunner {
     ) -> Self {
         let (store, system, bell) = (Arc::clone(&on.store), Arc::clone(&on.system), Arc::clone(&on.jobs));
         let catalog = Arc::clone(&on.catalog);
-        Self { store, system, catalog, commits, bell, retention, fail_points, begun: HashSet::new() }
+        Self {
+            store,
+            system,
+            catalog,
+            commits,
+            bell,
+            retention,
+            fail_points,
+            begun: HashSet::new(),
+            left: Mutex::default(),
+        }
     }
 
     /// Does jobs until told to stop.
@@ -219,6 +236,7 @@ impl JobRunner {
             all_done &= self.work_on(&job)?;
         }
         self.forget_old()?;
+        all_done &= self.remove_left_files()?;
         Ok(all_done)
     }
 
@@ -246,12 +264,17 @@ impl JobRunner {
         Ok(true)
     }
 
+    fn left_files(&self) -> MutexGuard<'_, LeftFiles> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What a job of each type does.
     fn perform(&self, job: &Job) -> Result<Progress> {
         match job.job_type.as_str() {
             DROP_TABLE => self.free_dropped_table(job),
             REMOVE_FILES => self.remove_files(job),
             FLUSH_TABLE => self.flush_table(job),
+            COMPACT_TABLE => self.compact_table(job),
             other => Err(Error::unsupported(format!("a job of type {other}"))),
         }
     }

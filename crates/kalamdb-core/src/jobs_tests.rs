@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kalamdb_log::Durability;
@@ -13,9 +11,7 @@ use kalamdb_store::Keyspace;
 use log_format::{JobStatus, NamespaceId, Role};
 use serde_json::Value as Json;
 
-use crate::engine::Machine;
-use crate::fail_points::FailPoints;
-use crate::testing::{Kept, materialise, root, session};
+use crate::testing::{Fuse, Kept, all_done, materialise, root, session};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, EngineOptions, ErrorCode, JobRetention, SubscribeRequest};
 
@@ -26,20 +22,6 @@ async fn fill(engine: &Engine) {
         let insert = "INSERT INTO chat.notes VALUES (1, 'first'), (2, 'second')";
         ok(engine, &session(user, Role::User), insert, &[]).await;
     }
-}
-
-/// Waits until no job is left to be done.
-async fn all_done(engine: &Engine) -> Vec<log_format::Job> {
-    let done = tokio::time::timeout(Duration::from_mins(1), async {
-        loop {
-            let jobs = engine.system().scan_all_jobs().unwrap();
-            if jobs.iter().all(|job| job.finished_at.is_some()) {
-                break jobs;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    done.await.unwrap()
 }
 
 fn options(directory: &Path) -> EngineOptions {
@@ -150,36 +132,14 @@ async fn a_drop_that_a_crash_interrupts_anywhere_is_finished_at_the_next_start()
     let mut died = 0;
     for passed in 0_u64.. {
         let directory = tempfile::tempdir().unwrap();
-        let fuse = Arc::new(AtomicU64::new(u64::MAX));
-        let burning = Arc::clone(&fuse);
-        let fail_points = FailPoints::new(move |_| {
-            // Once it is dead, every thread of it is.
-            let left = burning.load(Ordering::SeqCst);
-            if left == 0 || left != u64::MAX && burning.fetch_sub(1, Ordering::SeqCst) == 1 {
-                resume_unwind(Box::new("died"));
-            }
-        });
-        let machine = Machine { write_behind: false, fail_points };
-        let engine = Engine::open_on(options(directory.path()), machine).unwrap().0;
+        let (engine, fuse) = Fuse::open(directory.path());
         ok(&engine, &root(), NOTES, &[]).await;
         fill(&engine).await;
         let info = engine.catalog().find(&NamespaceId::new("chat"), "notes").unwrap();
-        fuse.store(passed, Ordering::SeqCst);
+        fuse.light(passed);
         let dropped = engine.execute(&mut root(), "DROP TABLE chat.notes", &[]).await;
         let is_acknowledged = dropped.error.is_none();
-        let survived = tokio::time::timeout(Duration::from_mins(1), async {
-            loop {
-                if fuse.load(Ordering::SeqCst) == 0 {
-                    break false;
-                }
-                let jobs = engine.system().scan_all_jobs().unwrap();
-                if jobs.iter().any(|job| job.finished_at.is_some()) {
-                    break true;
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
-        let survived = survived.await.unwrap();
+        let survived = fuse.survives(&engine, 1).await;
         engine.close();
 
         let engine = open(directory.path());

@@ -23,6 +23,8 @@ pub mod clock;
 mod cold_tests;
 mod commit;
 #[cfg(test)]
+mod compaction_tests;
+#[cfg(test)]
 mod corruption_tests;
 #[cfg(test)]
 mod describe_tests;

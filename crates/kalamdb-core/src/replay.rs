@@ -1,8 +1,10 @@
 //! Brings the projections up to the log, at the start.
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kalamdb_log::LogReader;
+use kalamdb_log::{LogDirectory, LogReader, list_segments};
 use kalamdb_sql::SystemTables;
 use kalamdb_store::Store;
 use log_format::{Frame, Seq};
@@ -100,4 +102,39 @@ fn refuse_if_behind(name: &str, at: Seq, reader: &LogReader) -> Result<()> {
              between is in neither. Put {name} back, or restore a backup"
         ),
     })
+}
+
+/// A log that is not there lists none of the cold files: opening would make a new one, and sweep them all.
+pub(crate) fn refuse_files_without_log(log: &LogDirectory, cold: &Path) -> Result<()> {
+    if !list_segments(log.clone())?.is_empty() || !has_files(cold)? {
+        return Ok(());
+    }
+    Err(Error::Inconsistent {
+        reason: format!(
+            "{} holds files, but there is no log in {}: only the log says whose rows they are. Put the log back, or move the \
+             files away to begin without them",
+            cold.display(),
+            log.path().display()
+        ),
+    })
+}
+
+/// Whether there is a file anywhere below a directory.
+fn has_files(directory: &Path) -> Result<bool> {
+    let mut open = vec![directory.to_owned()];
+    while let Some(at) = open.pop() {
+        let failed = |source| Error::File { path: at.clone(), source };
+        let entries = match std::fs::read_dir(&at) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            if !entry.file_type().map_err(failed)?.is_dir() {
+                return Ok(true);
+            }
+            open.push(entry.path());
+        }
+    }
+    Ok(false)
 }

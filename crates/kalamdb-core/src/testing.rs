@@ -1,14 +1,21 @@
-//! What the tests from the outside and the simulation share: sinks, sessions, subscribers' rows.
+//! What the tests from the outside and the simulation share: sinks, sessions, subscribers' rows, deaths at a place.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::Int64Type;
 use futures_util::StreamExt;
-use log_format::{Role, Seq, UserId};
+use kalamdb_log::Durability;
+use log_format::{Job, Role, Seq, UserId};
 
-use crate::{ChangeFrame, Error, Session, Sink, Subscription, SubscriptionId};
+use crate::engine::Machine;
+use crate::fail_points::FailPoints;
+use crate::{ChangeFrame, Engine, EngineOptions, Error, Session, Sink, Subscription, SubscriptionId};
 
 /// A sink that keeps everything, with room for so many commits at a time.
 pub(crate) struct Kept {
@@ -110,4 +117,63 @@ pub(crate) fn arrived(sink: &Kept, subscription: &mut Subscription) -> Vec<Chang
 pub(crate) fn cells(table: &str) -> Vec<Vec<String>> {
     let lines = table.lines().filter(|line| line.starts_with('|')).skip(1);
     lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// Waits until no job is left to be done.
+pub(crate) async fn all_done(engine: &Engine) -> Vec<Job> {
+    let done = tokio::time::timeout(Duration::from_mins(1), async {
+        loop {
+            let jobs = engine.system().scan_all_jobs().unwrap();
+            if jobs.iter().all(|job| job.finished_at.is_some()) {
+                break jobs;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    done.await.unwrap()
+}
+
+/// Kills every thread of an engine once so many fail points were passed.
+pub(crate) struct Fuse(Arc<AtomicU64>);
+
+impl Fuse {
+    /// An engine with a fuse that does not burn yet.
+    pub(crate) fn open(directory: &Path) -> (Engine, Self) {
+        let fuse = Arc::new(AtomicU64::new(u64::MAX));
+        let burning = Arc::clone(&fuse);
+        let fail_points = FailPoints::new(move |_| {
+            // Once it is dead, every thread of it is.
+            let left = burning.load(Ordering::SeqCst);
+            if left == 0 || left != u64::MAX && burning.fetch_sub(1, Ordering::SeqCst) == 1 {
+                resume_unwind(Box::new("died"));
+            }
+        });
+        let mut options = EngineOptions::new(directory);
+        options.durability = Durability::Os;
+        options.root_password = Some("root".to_owned());
+        let machine = Machine { write_behind: false, fail_points };
+        (Engine::open_on(options, machine).unwrap().0, Self(fuse))
+    }
+
+    /// The engine dies after so many places from now on.
+    pub(crate) fn light(&self, places: u64) {
+        self.0.store(places, Ordering::SeqCst);
+    }
+
+    /// Waits until the engine is dead, or all of its jobs are done, of which there must be so many; whether it survived.
+    pub(crate) async fn survives(&self, engine: &Engine, jobs: usize) -> bool {
+        let survived = tokio::time::timeout(Duration::from_mins(1), async {
+            loop {
+                if self.0.load(Ordering::SeqCst) == 0 {
+                    break false;
+                }
+                let all = engine.system().scan_all_jobs().unwrap();
+                if all.len() >= jobs && all.iter().all(|job| job.finished_at.is_some()) {
+                    break true;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        survived.await.unwrap()
+    }
 }

@@ -55,7 +55,8 @@ impl<'s> Batch<'s> {
             | ChangeEvent::StreamAppended(_)
             | ChangeEvent::StreamEvicted(_)
             | ChangeEvent::TableTruncated(_)
-            | ChangeEvent::Flushed(_) => Ok(()),
+            | ChangeEvent::Flushed(_)
+            | ChangeEvent::Compacted(_) => Ok(()),
         }
     }
 

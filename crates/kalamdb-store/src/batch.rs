@@ -145,6 +145,7 @@ impl<'s> Batch<'s> {
                 self.counters.evict(self.shared, &partition_prefix(&partition), until)
             }
             Event::Flushed(event) => self.apply_flushed(seq, commit_time, event),
+            Event::Compacted(event) => self.apply_compacted(seq, event),
             Event::TableDropped(event) => self.clear_table(event.table.to_id()),
             Event::TableTruncated(event) => {
                 let table = event.table.to_id();

@@ -164,6 +164,10 @@ impl Cut {
         manifest(&self.shared, self, &partition_prefix(partition))
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Where cold files are.
     pub(crate) fn cold_files(&self) -> &ColdFiles {
         &self.shared.cold_files

@@ -11,7 +11,9 @@ use rocksdb::{
 };
 
 use crate::batch::{Batch, readable};
-use crate::cold::{ColdFiles, ColdTables, MANIFESTS_FAMILY, Now, cold_state, find_cold_tables, flushes};
+use crate::cold::{
+    ColdFiles, ColdTables, MANIFESTS_FAMILY, Now, changes_files, cold_state, find_cold_tables,
+};
 use crate::counts::{Counters, Counts, count_anew_if_needed, truncated_at};
 use crate::cut::Cut;
 use crate::error::{Error, Result};
@@ -180,9 +182,10 @@ impl Store {
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         let first_new = commits.iter().position(|commit| commit.last_seq() > applied.seq);
         let commits = first_new.and_then(|first| commits.get(first..)).unwrap_or_default();
-        // A flush looks at what was written before it, and those after it look at what it left: it is a batch of its own.
-        let flushes = |at: usize| commits.get(at).is_some_and(flushes);
-        let is_start = |at: &usize| *at == 0 || flushes(*at) || flushes(*at - 1);
+        // A flush looks at what was written before it, and those after it look at what it left: it is a batch of its own. The same
+        // goes for a compaction.
+        let is_alone = |at: usize| commits.get(at).is_some_and(changes_files);
+        let is_start = |at: &usize| *at == 0 || is_alone(*at) || is_alone(*at - 1);
         let starts: Vec<usize> = (0..commits.len()).filter(is_start).chain([commits.len()]).collect();
         for (from, until) in starts.iter().zip(starts.iter().skip(1)) {
             self.apply_batch(&mut applied, commits.get(*from..*until).unwrap_or_default())?;

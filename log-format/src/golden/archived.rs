@@ -16,7 +16,7 @@ use crate::catalog::{
     ArchivedStorageLocation, ArchivedStreamOptions, ArchivedTable, ArchivedTableKind, ArchivedTableSchema,
     ArchivedUser,
 };
-use crate::cold::{ArchivedColdFile, ArchivedFlushed, ArchivedSupersededRows};
+use crate::cold::{ArchivedColdFile, ArchivedCompacted, ArchivedFlushed, ArchivedSupersededRows};
 use crate::event::{
     ArchivedChangeEvent, ArchivedEpochStarted, ArchivedRowDeleted, ArchivedRowInserted, ArchivedRowUpdated,
     ArchivedStreamAppended, ArchivedStreamEvicted, ArchivedTableDropped, ArchivedTableTruncated,
@@ -53,6 +53,7 @@ fn records_are_laid_out_as_told() {
     check!(TABLE_DROPPED, ArchivedTableDropped: table, namespace, name);
     check!(TABLE_TRUNCATED, ArchivedTableTruncated: table, namespace, name);
     check!(FLUSHED, ArchivedFlushed: partition, from_key, until_key, schema_version, until_seq, file, superseded);
+    check!(COMPACTED, ArchivedCompacted: partition, removed, file);
     check!(
         COLD_FILE, ArchivedColdFile: id, path, rows, bytes, crc32c, schema_version, first_seq, last_seq, first_key,
         last_key

@@ -223,6 +223,22 @@ pub(super) static FLUSHED: Record = Record {
     ],
 };
 
+pub(super) static COMPACTED: Record = Record {
+    name: "Compacted",
+    size: 112,
+    align: 8,
+    fields: &[
+        field(0, "partition", Shape::Record(&PARTITION), "whose files"),
+        field(24, "removed", Shape::List(&Shape::U64), "the ids of those that went, rising"),
+        field(
+            32,
+            "file",
+            Shape::Maybe(&Shape::Record(&COLD_FILE)),
+            "the one in their place; none where no row had to be kept",
+        ),
+    ],
+};
+
 pub(super) static COLD_FILE: Record = Record {
     name: "ColdFile",
     size: 72,
@@ -442,7 +458,7 @@ pub(super) static JOB: Record = Record {
 };
 
 /// Every event in the order of its tag: name, payload, what happened.
-pub(super) static EVENTS: [(&str, Shape, &str); 24] = [
+pub(super) static EVENTS: [(&str, Shape, &str); 25] = [
     ("EpochStarted", Shape::Record(&EPOCH_STARTED), "the log was opened for writing"),
     ("RowInserted", Shape::Record(&ROW_INSERTED), "a row came to be"),
     ("RowUpdated", Shape::Record(&ROW_UPDATED), "a row changed; its key never does"),
@@ -471,9 +487,10 @@ pub(super) static EVENTS: [(&str, Shape, &str); 24] = [
     ),
     ("JobDropped", Shape::Text, "the job of this id, which had ended, is remembered no longer"),
     ("Flushed", Shape::Record(&FLUSHED), "rows of a partition moved from the hot tier into a cold file"),
+    ("Compacted", Shape::Record(&COMPACTED), "cold files of a partition became one"),
 ];
 
-static RECORDS: [&Record; 22] = [
+static RECORDS: [&Record; 23] = [
     &PARTITION,
     &EPOCH_STARTED,
     &ROW_INSERTED,
@@ -484,6 +501,7 @@ static RECORDS: [&Record; 22] = [
     &TABLE_DROPPED,
     &TABLE_TRUNCATED,
     &FLUSHED,
+    &COMPACTED,
     &COLD_FILE,
     &SUPERSEDED_ROWS,
     &NAMESPACE,

@@ -1,11 +1,11 @@
 //! One event of each type, some twice, so that every variant and both sides of every option occur.
 
 use crate::{
-    Access, ChangeEvent, ColdFile, Column, ColumnDefault, ColumnId, DataType, EpochStarted, FlushPolicy,
-    Flushed, Job, JobId, JobStatus, KeyBuilder, Namespace, NamespaceId, Partition, Role, RowBuilder,
-    RowDeleted, RowInserted, RowUpdated, SchemaVersion, StorageLocation, StreamAppended, StreamEvicted,
-    StreamOptions, StreamScope, SupersededRows, Table, TableDropped, TableId, TableKind, TableSchema,
-    TableTruncated, User, UserId, Value,
+    Access, ChangeEvent, ColdFile, Column, ColumnDefault, ColumnId, Compacted, DataType, EpochStarted,
+    FlushPolicy, Flushed, Job, JobId, JobStatus, KeyBuilder, Namespace, NamespaceId, Partition, Role,
+    RowBuilder, RowDeleted, RowInserted, RowUpdated, SchemaVersion, StorageLocation, StreamAppended,
+    StreamEvicted, StreamOptions, StreamScope, SupersededRows, Table, TableDropped, TableId, TableKind,
+    TableSchema, TableTruncated, User, UserId, Value,
 };
 
 const CREATED: i64 = 1_790_000_000_000_000;
@@ -255,6 +255,7 @@ fn later() -> Vec<ChangeEvent> {
         ChangeEvent::TableTruncated(Box::new(truncated)),
         ChangeEvent::JobDropped(Box::new(JobId::new("drop_table-41"))),
         ChangeEvent::Flushed(Box::new(flushed())),
+        ChangeEvent::Compacted(Box::new(compacted())),
     ]
 }
 
@@ -279,6 +280,12 @@ fn flushed() -> Flushed {
         }),
         superseded: vec![SupersededRows { file: 11, positions: vec![0, 5] }],
     }
+}
+
+fn compacted() -> Compacted {
+    let Flushed { partition, file, .. } = flushed();
+    let file = file.map(|file| ColdFile { id: 43, path: text("chat/messages-7/ada/43.parquet"), ..file });
+    Compacted { partition, removed: vec![11, 41], file }
 }
 
 /// One event of each type, in the order of their tags.

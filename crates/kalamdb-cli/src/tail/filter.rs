@@ -20,6 +20,8 @@ pub(crate) enum OperationName {
     Evict,
     /// Rows moved to the cold tier.
     Flush,
+    /// Cold files became one.
+    Compact,
     /// The catalog changed.
     Catalog,
     /// The log itself.
@@ -34,6 +36,7 @@ impl OperationName {
             Self::Delete => Operation::Delete,
             Self::Evict => Operation::Evict,
             Self::Flush => Operation::Flush,
+            Self::Compact => Operation::Compact,
             Self::Catalog => Operation::Catalog,
             Self::Epoch => Operation::Epoch,
         }

@@ -74,7 +74,9 @@ fn debezium(out: &mut Vec<u8>, record: &ChangeRecord) {
         Operation::Insert => b"\"c\"",
         Operation::Update => b"\"u\"",
         Operation::Delete => b"\"d\"",
-        Operation::Evict | Operation::Flush | Operation::Catalog | Operation::Epoch => return,
+        Operation::Evict | Operation::Flush | Operation::Compact | Operation::Catalog | Operation::Epoch => {
+            return;
+        }
     };
     let or_null = |json: &[u8]| if json.is_empty() { b"null".to_vec() } else { json.to_vec() };
     raw(out, b"{\"before\":", &or_null(&record.before));

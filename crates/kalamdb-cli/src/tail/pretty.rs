@@ -61,7 +61,7 @@ impl Pretty {
             Operation::Insert => "\x1b[32m",
             Operation::Update => "\x1b[33m",
             Operation::Delete => "\x1b[31m",
-            Operation::Evict | Operation::Flush => "\x1b[35m",
+            Operation::Evict | Operation::Flush | Operation::Compact => "\x1b[35m",
             Operation::Catalog => "\x1b[36m",
             Operation::Epoch => "\x1b[34m",
         };

@@ -1,8 +1,8 @@
 //! What there is to say of an event that is not a row: by name, in an order that reads well. Never a password's hash.
 
 use log_format::{
-    ChangeEvent, Column, ColumnDefault, Flushed, Job, Namespace, StorageLocation, Table, TableKind,
-    TableSchema,
+    ChangeEvent, ColdFile, Column, ColumnDefault, Compacted, Flushed, Job, Namespace, StorageLocation, Table,
+    TableKind, TableSchema,
 };
 use serde_json::{Value as Json, json};
 
@@ -51,6 +51,7 @@ fn details(event: &ChangeEvent, epoch: u32) -> Details {
         ChangeEvent::JobCreated(job) | ChangeEvent::JobUpdated(job) => of_job(job),
         ChangeEvent::JobDropped(id) => vec![("job", json!(id.as_str()))],
         ChangeEvent::Flushed(flushed) => of_flush(flushed),
+        ChangeEvent::Compacted(compacted) => of_compaction(compacted),
         ChangeEvent::RowInserted(_)
         | ChangeEvent::RowUpdated(_)
         | ChangeEvent::RowDeleted(_)
@@ -62,12 +63,18 @@ fn details(event: &ChangeEvent, epoch: u32) -> Details {
 fn of_flush(flushed: &Flushed) -> Details {
     let superseded: usize = flushed.superseded.iter().map(|rows| rows.positions.len()).sum();
     let mut details = vec![("until_seq", json!(flushed.until_seq)), ("superseded", json!(superseded))];
-    if let Some(file) = &flushed.file {
-        details.push(("file", json!(file.path)));
-        details.push(("rows", json!(file.rows)));
-        details.push(("bytes", json!(file.bytes)));
-    }
+    details.extend(flushed.file.iter().flat_map(of_file));
     details
+}
+
+fn of_compaction(compacted: &Compacted) -> Details {
+    let mut details = vec![("removed", json!(compacted.removed))];
+    details.extend(compacted.file.iter().flat_map(of_file));
+    details
+}
+
+fn of_file(file: &ColdFile) -> Details {
+    vec![("file", json!(file.path)), ("rows", json!(file.rows)), ("bytes", json!(file.bytes))]
 }
 
 fn of_namespace(namespace: &Namespace) -> Details {

@@ -96,6 +96,13 @@ impl ChangeRecord {
                 details::write(&mut self.details, &event.to_event()?, frame.epoch);
                 Ok(())
             }
+            Archived::Compacted(it) => {
+                self.row(&it.partition, None, None, None, names)?;
+                let version = it.file.as_ref().map(|file| file.schema_version.to_version().get());
+                self.schema_version = version.unwrap_or(self.schema_version);
+                details::write(&mut self.details, &event.to_event()?, frame.epoch);
+                Ok(())
+            }
             _ => {
                 let event = event.to_event()?;
                 self.subject(&event, names)?;

@@ -68,6 +68,7 @@ fn table_of(event: &Event) -> Option<TableId> {
         Event::TableDropped(event) => Some(event.table.to_id()),
         Event::TableTruncated(event) => Some(event.table.to_id()),
         Event::Flushed(event) => Some(event.partition.table.to_id()),
+        Event::Compacted(event) => Some(event.partition.table.to_id()),
         _ => event.partition().map(|partition| partition.table.to_id()),
     }
 }

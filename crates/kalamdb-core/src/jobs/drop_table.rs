@@ -77,7 +77,7 @@ impl JobRunner {
     ///
     /// IMPORTANT: files that are deleted do not come back. The event must be in the projection's own files, and so in the log
     /// for good, before; and nobody may read rows from before it.
-    fn may_delete_before(&self, event: Seq) -> Result<bool> {
+    pub(super) fn may_delete_before(&self, event: Seq) -> Result<bool> {
         let is_read = self.store.oldest_cut().is_some_and(|cut| cut < event);
         Ok(!is_read && self.store.persisted_seq()? >= event)
     }

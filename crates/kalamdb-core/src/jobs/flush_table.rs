@@ -8,10 +8,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kalamdb_store::{ColdColumn, Cut, FileOrigin, FlushStep, Keyspace, table_directory};
-use log_format::{ChangeEvent, Column, Flushed, Job, Partition, Seq, Table, TableId, TableSchema, UserId};
+use log_format::{
+    ChangeEvent, ColdFile, Column, Flushed, Job, Partition, Seq, Table, TableId, TableSchema, UserId,
+};
 use serde_json::{Value as Json, json};
 
-use super::{JobRunner, Parameters, Progress, new_job};
+use super::compact_table::{Thoroughness, compact_table_job};
+use super::{JobRunner, OWNERS_MAX, Parameters, Progress, new_job};
+use crate::accounts;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoint;
@@ -22,9 +26,9 @@ use crate::table::TableInfo;
 pub(crate) const FLUSH_TABLE: &str = "flush_table";
 
 /// Rows of a file at the most: what a read of it takes into memory, and a commit from the hot tier.
-const FILE_ROWS_MAX: usize = 1 << 16;
+pub(super) const FILE_ROWS_MAX: usize = 1 << 16;
 /// Bytes of a file's rows, about, before they are packed.
-const FILE_BYTES_MAX: usize = 32 << 20;
+pub(super) const FILE_BYTES_MAX: usize = 32 << 20;
 
 /// The job that flushes a table: the rows of these owners, or where none are named of all.
 pub(crate) fn flush_table_job(
@@ -53,9 +57,14 @@ impl JobRunner {
         let parameters = Parameters::of(job)?;
         let table = parameters.table()?;
         let mut moved = Moved::default();
+        let mut to_compact = Vec::new();
         for partition in self.partitions_to_flush(table, &parameters)? {
             self.flush_partition(&partition, &mut moved)?;
+            if self.is_compaction_due(&partition)? {
+                to_compact.push(partition);
+            }
         }
+        self.ask_to_compact(table, &to_compact)?;
         let Moved { partitions, files, rows, bytes } = moved;
         Ok(Progress::Done(json!({"partitions": partitions, "files": files, "rows": rows, "bytes": bytes})))
     }
@@ -68,6 +77,22 @@ impl JobRunner {
             return Ok(false);
         };
         Ok(self.flush_step(partition, version, Vec::new(), &mut moved)?.is_some())
+    }
+
+    /// Makes a job of what the files of these partitions ask for.
+    fn ask_to_compact(&self, table: TableId, partitions: &[Partition]) -> Result<()> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let few = partitions.len() <= OWNERS_MAX;
+        let owners = few.then(|| partitions.iter().map(|it| it.user.clone()).collect::<Option<Vec<_>>>());
+        self.commits.catalog_blocking(move |planning| {
+            let info = planning.catalog.by_id(table).ok_or(Error::TableDropped)?;
+            let (owners, user) = (owners.flatten(), UserId::new(accounts::ROOT));
+            let tiers = Thoroughness::Tiers;
+            Ok(vec![compact_table_job(planning, info.record(), owners.as_deref(), tiers, &user)])
+        })?;
+        Ok(())
     }
 
     fn table_to_flush(&self, table: TableId) -> Result<Arc<TableInfo>> {
@@ -140,7 +165,7 @@ impl JobRunner {
     fn commit_flush(&self, cut: &Cut, flushed: Flushed, moved: &mut Moved) -> Result<()> {
         let (file, read_at) = (flushed.file.clone(), cut.seq());
         let committed = self.commits.catalog_blocking(move |planning| {
-            refuse_if_changed(planning, &flushed, read_at)?;
+            refuse_if_changed(planning, &flushed.partition, read_at)?;
             Ok(vec![ChangeEvent::Flushed(Box::new(flushed))])
         });
         match committed {
@@ -152,39 +177,43 @@ impl JobRunner {
                 }
                 Ok(())
             }
-            // Whether it was committed is not known then: the next start looks.
-            Err(error @ (Error::ShuttingDown | Error::ReadOnly { .. })) => Err(error),
-            Err(error) => {
-                if let Some(file) = file {
-                    self.store.cold_files().remove(&file.path)?;
-                }
-                match error {
-                    // Its rows went meanwhile.
-                    Error::Conflict { .. } => Ok(()),
-                    error => Err(error),
-                }
-            }
+            Err(error) => self.take_back(file.as_ref(), error),
+        }
+    }
+
+    /// A file's commit failed: it goes. Fine where its rows went meanwhile.
+    pub(super) fn take_back(&self, file: Option<&ColdFile>, error: Error) -> Result<()> {
+        // Whether it was committed is not known then: the next start looks.
+        if matches!(error, Error::ShuttingDown | Error::ReadOnly { .. }) {
+            return Err(error);
+        }
+        if let Some(file) = file {
+            self.store.cold_files().remove(&file.path)?;
+        }
+        match error {
+            Error::Conflict { .. } => Ok(()),
+            error => Err(error),
         }
     }
 }
 
 /// What was read must still be what is there.
-fn refuse_if_changed(planning: &Planning<'_>, flushed: &Flushed, read_at: Seq) -> Result<()> {
-    let table = flushed.partition.table;
+pub(super) fn refuse_if_changed(planning: &Planning<'_>, partition: &Partition, read_at: Seq) -> Result<()> {
+    let table = partition.table;
     planning.catalog.by_id(table).ok_or(Error::TableDropped)?;
-    let is_flushed_since = planning.store.flushed_at(&flushed.partition)?.is_some_and(|at| at > read_at);
+    let is_flushed_since = planning.store.flushed_at(partition)?.is_some_and(|at| at > read_at);
     if planning.store.truncated_at(table)? > read_at || is_flushed_since {
         return Err(Error::Conflict { attempts: 1 });
     }
     Ok(())
 }
 
-fn directory_of(info: &TableInfo) -> String {
+pub(super) fn directory_of(info: &TableInfo) -> String {
     let Table { namespace, name, .. } = info.record();
     table_directory(namespace.as_str(), name, info.id(), info.keyspace() == Keyspace::Shared)
 }
 
-fn columns_of(schema: &TableSchema) -> Vec<ColdColumn> {
+pub(super) fn columns_of(schema: &TableSchema) -> Vec<ColdColumn> {
     let keys: BTreeSet<_> = schema.primary_key.iter().collect();
     let column = |Column { id, name, data_type, .. }: &Column| ColdColumn {
         id: *id,
@@ -196,7 +225,7 @@ fn columns_of(schema: &TableSchema) -> Vec<ColdColumn> {
 }
 
 /// Tombstones of before are not kept any longer; a table that says nothing keeps all.
-fn tombstones_from(info: &TableInfo) -> i64 {
+pub(super) fn tombstones_from(info: &TableInfo) -> i64 {
     let kept = info.record().deleted_retention_ms;
     let kept = kept.and_then(|kept| i64::try_from(kept).ok()).map(|kept| kept.saturating_mul(1000));
     kept.map_or(i64::MIN, |kept| clock::now_micros().saturating_sub(kept))

@@ -18,6 +18,7 @@ pub(super) struct Totals {
     pub(super) rows_checked: u64,
     pub(super) schema_versions: u64,
     pub(super) flushes: u64,
+    pub(super) compactions: u64,
 }
 
 impl Totals {
@@ -36,6 +37,7 @@ impl Totals {
             (&mut self.rows_checked, other.rows_checked),
             (&mut self.schema_versions, other.schema_versions),
             (&mut self.flushes, other.flushes),
+            (&mut self.compactions, other.compactions),
         ];
         for (total, more) in fields {
             *total += more;
@@ -50,14 +52,23 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { steps, commits, refused, closes, kills, power_losses, .. } = self;
-        let Self { deaths, disk_faults, full_disks, looks, rows_checked, schema_versions, flushes, .. } =
-            self;
+        let Self {
+            deaths,
+            disk_faults,
+            full_disks,
+            looks,
+            rows_checked,
+            schema_versions,
+            flushes,
+            compactions,
+            ..
+        } = self;
         write!(
             f,
             "{steps} steps, {commits} commits, {refused} refused; ends: {closes} closed, {kills} killed, {power_losses} \
              without power, {deaths} of them within the write path; {disk_faults} disk faults, \
              {full_disks} full disks, {looks} looks of subscribers, {rows_checked} rows compared, \
-             {schema_versions} schema versions, {flushes} flushes"
+             {schema_versions} schema versions, {flushes} flushes, {compactions} compactions"
         )
     }
 }

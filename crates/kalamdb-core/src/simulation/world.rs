@@ -171,9 +171,10 @@ impl World {
         self.bury();
     }
 
-    /// Flushes some of a table, the sequencer taking its turns meanwhile.
+    /// Flushes some of a table or compacts it, the sequencer taking its turns meanwhile.
     fn flush(&mut self) {
         let (user, is_full) = (work::anybody(&mut self.random), self.is_full);
+        let compacts = self.random.below(3) == 0;
         let Some((namespace, name)) = work::keyed(&mut self.random).split_once('.') else { return };
         let Some(Running { engine, sequencer, jobs, .. }) = &mut self.running else { return };
         let info = engine.catalog().find(&NamespaceId::new(namespace), name);
@@ -181,7 +182,12 @@ impl World {
         let Some(info) = info.filter(|_| !is_full) else { return };
         let (jobs, partition) = (&*jobs, user.partition(&info));
         let flushed = std::thread::scope(|scope| {
-            let flushing = scope.spawn(|| catch_unwind(AssertUnwindSafe(|| jobs.flush_once(&partition))));
+            let partition = &partition;
+            let flushing = scope.spawn(move || {
+                catch_unwind(AssertUnwindSafe(|| {
+                    if compacts { jobs.compact_once(partition) } else { jobs.flush_once(partition) }
+                }))
+            });
             while !flushing.is_finished() {
                 turn(sequencer);
                 std::thread::yield_now();
@@ -191,6 +197,7 @@ impl World {
         match flushed {
             Err(panic) if panic.is::<Died>() => *sequencer = None,
             Err(panic) => resume_unwind(panic),
+            Ok(Ok(something)) if compacts => self.totals.compactions += u64::from(something),
             Ok(Ok(something)) => self.totals.flushes += u64::from(something),
             Ok(Err(error)) => assert!(self.is_broken(), "{error}"),
         }

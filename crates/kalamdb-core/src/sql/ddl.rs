@@ -54,6 +54,7 @@ pub(crate) async fn execute(
         Statement::ShowTables { namespace } => show_tables(engine, session, namespace.as_deref()),
         Statement::Truncate(name) => removal::truncate(engine, session, name).await,
         Statement::StorageFlush(name) => storage::flush_table(engine, session, name).await,
+        Statement::StorageCompact(name) => storage::compact_table(engine, session, name).await,
         Statement::ShowStats(name) => stats::show(engine, session, name),
         Statement::AlterTable(alteration) => alter::alter_table(engine, session, alteration).await,
         Statement::AlterNamespace { name, options } => {

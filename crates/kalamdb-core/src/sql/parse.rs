@@ -75,6 +75,8 @@ pub(crate) enum Statement {
     ShowStats(TableName),
     Truncate(TableName),
     StorageFlush(TableName),
+    /// STORAGE COMPACT TABLE.
+    StorageCompact(TableName),
     DescribeHistory(TableName),
     ShowCreateTable(TableName),
     Use(String),

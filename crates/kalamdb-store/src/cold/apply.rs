@@ -1,10 +1,13 @@
-//! Applying a flush: the file's entry comes, rows of older files and of the hot tier go.
+//! Applying a flush: the file's entry comes, rows of older files and of the hot tier go. Applying a compaction: entries go and
+//! one comes.
 //!
 //! What goes follows from the event and from what the store holds at that point of the log, so a replay ends with the same.
 //!
 //! IMPORTANT: the hot rows are looked for in the database, not in the batch: a commit that flushes is the first of its batch.
 
-use log_format::{ArchivedChangeEvent as Event, ArchivedFlushed, ColdFile, Frame, Record, RowReader, Seq};
+use log_format::{
+    ArchivedChangeEvent as Event, ArchivedCompacted, ArchivedFlushed, ColdFile, Frame, Record, RowReader, Seq,
+};
 use rocksdb::IteratorMode;
 
 use super::manifest::{
@@ -15,9 +18,9 @@ use crate::counts::Delta;
 use crate::error::{Error, Result};
 use crate::keyspace::{Keyspace, StoredRow, partition_prefix, prefix_end};
 
-/// Whether a commit flushes: it is then a commit of its own, and begins a batch.
-pub(crate) fn flushes(commit: &Frame) -> bool {
-    commit.count() == 1 && matches!(commit.event(0), Ok(Event::Flushed(_)))
+/// Whether a commit changes a manifest: it is then a commit of its own, and begins a batch.
+pub(crate) fn changes_files(commit: &Frame) -> bool {
+    commit.count() == 1 && matches!(commit.event(0), Ok(Event::Flushed(_) | Event::Compacted(_)))
 }
 
 impl Batch<'_> {
@@ -57,6 +60,27 @@ impl Batch<'_> {
         let keyspace = if partition.user.is_some() { Keyspace::User } else { Keyspace::Shared };
         let moved = self.remove_hot(keyspace, &prefix, event)?;
         self.counters.add(self.shared, &prefix, moved)
+    }
+
+    pub(crate) fn apply_compacted(&mut self, seq: Seq, event: &ArchivedCompacted) -> Result<()> {
+        let unreadable = |source| Error::Event { seq, source };
+        let prefix = partition_prefix(&event.partition.to_partition());
+        let family = self.shared.manifests_family()?;
+        for id in event.removed.iter().map(|id| id.to_native()) {
+            self.writes.delete_cf(&family, file_key(&prefix, id));
+            self.writes.delete_cf(&family, superseded_key(&prefix, id));
+        }
+        if let Some(file) = event.file.as_ref() {
+            let file: ColdFile = file.to_file().map_err(unreadable)?;
+            let entry = file.to_bytes().map_err(unreadable)?;
+            self.writes.put_cf(&family, file_key(&prefix, file.id), entry);
+        }
+        // There is one: nothing is compacted that was not flushed before.
+        if let Some(state) = state(self.shared, &Now, &prefix)? {
+            let next = State { flushed_at: seq, ..state };
+            self.writes.put_cf(&family, state_key(&prefix), next.encode());
+        }
+        Ok(())
     }
 
     /// Takes the hot rows that went; says what the cold tier has more of.

@@ -165,7 +165,12 @@ fn keyspace_of(partition: &Partition) -> Keyspace {
     if partition.user.is_some() { Keyspace::User } else { Keyspace::Shared }
 }
 
-fn listed(id: u64, path: String, schema_version: SchemaVersion, written: &WrittenFile) -> ColdFile {
+pub(super) fn listed(
+    id: u64,
+    path: String,
+    schema_version: SchemaVersion,
+    written: &WrittenFile,
+) -> ColdFile {
     let (first_key, last_key) = written.keys.clone();
     let (first_seq, last_seq) = written.seqs;
     let (rows, bytes, crc32c) = (written.rows, written.bytes.len() as u64, written.crc32c);

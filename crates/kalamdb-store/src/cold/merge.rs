@@ -98,7 +98,7 @@ fn without(keys: &Range<usize>, wanted: &[Range<usize>], superseded: &[u32]) -> 
 }
 
 /// The cold rows of a partition in key order. A file is opened when its least key is reached.
-struct ColdRows<'a> {
+pub(super) struct ColdRows<'a> {
     shared: &'a Shared,
     range: &'a KeyRange,
     scan: ColdScan<'a>,
@@ -108,7 +108,12 @@ struct ColdRows<'a> {
 }
 
 impl<'a> ColdRows<'a> {
-    fn new(shared: &'a Shared, manifest: &'a Manifest, range: &'a KeyRange, scan: ColdScan<'a>) -> Self {
+    pub(super) fn new(
+        shared: &'a Shared,
+        manifest: &'a Manifest,
+        range: &'a KeyRange,
+        scan: ColdScan<'a>,
+    ) -> Self {
         let is_in_range = |of: &&ManifestFile| {
             range.from.as_ref().is_none_or(|from| of.file.last_key >= *from)
                 && range.until.as_ref().is_none_or(|until| of.file.first_key < *until)
@@ -138,7 +143,7 @@ impl<'a> ColdRows<'a> {
     }
 
     /// Hands every row before a key to `visit` and passes over the one of that very key; none: every row.
-    fn up_to(
+    pub(super) fn up_to(
         &mut self,
         key: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,

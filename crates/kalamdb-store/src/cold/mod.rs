@@ -8,6 +8,7 @@
 
 mod apply;
 mod columns;
+mod compact;
 mod files;
 mod flush;
 mod manifest;
@@ -16,8 +17,9 @@ mod open;
 mod paths;
 mod writer;
 
-pub(crate) use self::apply::flushes;
+pub(crate) use self::apply::changes_files;
 pub use self::columns::ColdColumn;
+pub use self::compact::CompactStep;
 pub use self::files::ColdFiles;
 pub use self::flush::FlushStep;
 pub(crate) use self::manifest::{

@@ -103,6 +103,25 @@ fn flush(store: &Store, partition: &Partition, next_seq: &mut u64, rows_max: usi
     frames
 }
 
+/// Puts some of a partition's files together, each where the bit of its place is set; the commit it took.
+fn compact(store: &Store, partition: &Partition, next_seq: &mut u64, chosen: u64) -> Option<Frame> {
+    let manifest = store.cut().unwrap().manifest(partition).unwrap()?;
+    let is_chosen = |(at, _): &(usize, &ManifestFile)| chosen >> (at % 3) & 1 == 1;
+    let files: Vec<_> =
+        manifest.files.iter().enumerate().filter(is_chosen).map(|(_, of)| of.file.id).collect();
+    if files.is_empty() {
+        return None;
+    }
+    let origin =
+        FileOrigin { partition: partition.clone(), version: SchemaVersion::FIRST, columns: columns() };
+    let step = CompactStep { origin, directory: DIRECTORY, files: &files, tombstones_from: i64::MIN };
+    let compacted = store.cut().unwrap().write_compacted(step).unwrap();
+    let frame = commit(*next_seq, &[ChangeEvent::Compacted(Box::new(compacted))]);
+    *next_seq += 1;
+    store.apply(std::slice::from_ref(&frame)).unwrap();
+    Some(frame)
+}
+
 fn scan(store: &Store, partition: &Partition, range: &KeyRange) -> Vec<Found> {
     let mut found = Vec::new();
     let keyspace = if partition.user.is_some() { Keyspace::User } else { Keyspace::Shared };
@@ -159,7 +178,8 @@ fn flushed_equals_never_flushed(seed: u64, partition: &Partition) {
                 &mut next_seq,
                 1 + usize::try_from(random.below(40)).unwrap(),
             )),
-            1 => {
+            1 => log.extend(compact(&store, partition, &mut next_seq, random.below(7))),
+            2 => {
                 // As RocksDB would by itself: the counts that are written are of another event, and all is counted anew.
                 let is_its_own = random.below(2) == 0;
                 if is_its_own {
@@ -265,6 +285,43 @@ fn a_cut_from_before_a_flush_reads_what_was_there_then() {
     );
     assert!(before.manifest(&ann).unwrap().is_none());
     assert_eq!(between.manifest(&ann).unwrap().unwrap().files.len(), 1);
+}
+
+#[test]
+fn a_compaction_leaves_out_what_was_superseded_and_old_tombstones() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, ann) = (open(directory.path()), user("ann"));
+    store.apply(&[commit(1, &[insert(&ann, b"a", &row(1, 1)), insert(&ann, b"b", &row(2, 1))])]).unwrap();
+    flush(&store, &ann, &mut 3, 100);
+    let between = store.cut().unwrap();
+    store
+        .apply(&[commit(4, &[delete(&ann, b"a", &row(1, 1)), update(&ann, b"b", &row(2, 1), &row(2, 5))])])
+        .unwrap();
+    flush(&store, &ann, &mut 6, 100);
+    let before = scan(&store, &ann, &KeyRange::default());
+    let cut = store.cut().unwrap();
+    let files = cut.manifest(&ann).unwrap().unwrap();
+    assert_eq!(files.files.iter().map(|of| of.superseded.len()).sum::<usize>(), 2);
+    let last = cut.open_file(&files.files.iter().find(|of| of.superseded.is_empty()).unwrap().file).unwrap();
+    let deleted_at = before[0].updated;
+    assert!(last.may_have_tombstones_before(deleted_at + 1) && !last.may_have_tombstones_before(deleted_at));
+    compact(&store, &ann, &mut 7, 7).unwrap();
+    assert_eq!(scan(&store, &ann, &KeyRange::default()), before);
+    let rows = |cut: &crate::Cut| -> Vec<u64> {
+        cut.manifest(&ann).unwrap().unwrap().files.iter().map(|of| of.file.rows).collect()
+    };
+    assert_eq!(rows(&store.cut().unwrap()), [2]);
+    assert_eq!((rows(&between), rows(&cut)), (vec![2], vec![2, 2]), "older cuts keep their files");
+    let origin = FileOrigin { partition: ann.clone(), version: SchemaVersion::FIRST, columns: columns() };
+    let files = [store.cut().unwrap().manifest(&ann).unwrap().unwrap().files[0].file.id];
+    let step = CompactStep { origin, directory: DIRECTORY, files: &files, tombstones_from: i64::MAX };
+    let compacted = store.cut().unwrap().write_compacted(step.clone()).unwrap();
+    assert_eq!(compacted.file.as_ref().unwrap().rows, 1);
+    store.apply(&[commit(8, &[ChangeEvent::Compacted(Box::new(compacted))])]).unwrap();
+    assert_eq!(scan(&store, &ann, &KeyRange::default()), before[1..]);
+    assert_eq!(store.counts(&ann).unwrap().cold_rows, 1);
+    let gone = store.cut().unwrap().write_compacted(step);
+    assert!(matches!(gone, Err(Error::Damaged { .. })), "{gone:?}");
 }
 
 #[test]
