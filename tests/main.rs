@@ -41,6 +41,9 @@ mod specification;
 /// Databases that earlier releases wrote: every row is there.
 mod compatibility;
 
+/// Cold files elsewhere: an S3 server that goes away and comes back.
+mod storage;
+
 /// `kalamdb tail` as a process: of a directory, and of a server over the network.
 mod tailing;
 

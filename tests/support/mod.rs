@@ -8,7 +8,7 @@ mod socket;
 
 use std::time::Duration;
 
-pub(crate) use api::Api;
+pub(crate) use api::{Answer, Api};
 pub(crate) use server::{ROOT_PASSWORD, Server};
 pub(crate) use socket::Socket;
 

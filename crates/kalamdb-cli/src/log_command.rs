@@ -17,6 +17,8 @@ mod repair;
 mod stat;
 mod verify;
 
+pub(crate) use verify::verify;
+
 /// Look at the log itself.
 #[derive(clap::Args, Debug)]
 pub(crate) struct LogArgs {
@@ -67,7 +69,7 @@ pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
     let done = match &args.command {
         Command::Verify(args) => {
             let is_shown = io::stderr().is_terminal();
-            verify::verify(&log_directory(&args.directory.data_dir)?, args.events, is_shown, out)
+            verify(&log_directory(&args.directory.data_dir)?, args.events, is_shown, out)
         }
         Command::Stat(args) => stat::stat(&log_directory(&args.data_dir)?, out),
         Command::Dump(args) => dump::dump(&log_directory(&args.directory.data_dir)?, Seq::new(args.seq), out),

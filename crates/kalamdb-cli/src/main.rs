@@ -1,8 +1,9 @@
 //! `kalamdb`, the one binary: a server, and what people and scripts need to use and look into it.
 //!
-//! Each subcommand is a module with its arguments and a `run`. Only `serve` opens a database; `sql`, `subscribe` and `demo` speak to
+//! Each subcommand is a module with its arguments and a `run`. Only `serve` and `check` open a database; `sql`, `subscribe` and `demo` speak to
 //! a server over the network, `tail` and `log` read the log's files.
 
+mod check;
 mod client;
 mod clock;
 mod connection;
@@ -26,6 +27,7 @@ enum Command {
     Subscribe(subscribe::SubscribeArgs),
     Tail(tail::TailArgs),
     Log(log_command::LogArgs),
+    Check(check::CheckArgs),
     Demo(demo::DemoArgs),
 }
 
@@ -36,6 +38,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Log(args) => log_command::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
     }
 }

@@ -24,6 +24,7 @@ use crate::health::Health;
 use crate::high_keys::HighKeys;
 use crate::jobs::JobBell;
 use crate::live::Feed;
+use crate::places::Places;
 use crate::reply::Reply;
 use crate::requests::{
     CatalogPlan, Change, Commits, Committed, Expected, Planning, Request, RowCommit, RowWrite,
@@ -53,6 +54,7 @@ struct Staged {
 pub(crate) struct Sequencer {
     log: LogWriter,
     store: Arc<Store>,
+    places: Places,
     system: Arc<SystemTables>,
     catalog: Arc<Catalog>,
     feed: Arc<Feed>,
@@ -79,6 +81,7 @@ pub(crate) struct Projections {
     pub(crate) feed: Arc<Feed>,
     pub(crate) health: Arc<Health>,
     pub(crate) jobs: Arc<JobBell>,
+    pub(crate) places: Places,
 }
 
 impl Sequencer {
@@ -93,6 +96,7 @@ impl Sequencer {
         let sequencer = Self {
             log,
             store: on.store,
+            places: on.places,
             system: on.system,
             catalog: on.catalog,
             feed: on.feed,
@@ -349,6 +353,7 @@ impl Sequencer {
         let changes_catalog = |staged: &&Staged| !staged.catalog.is_empty();
         for commit in staged.iter().filter(changes_catalog) {
             self.catalog.apply(&commit.catalog)?;
+            self.places.apply(&commit.catalog);
         }
         if staged.iter().any(|staged| changes_catalog(&staged)) {
             self.system.apply(frames)?;

@@ -1,5 +1,6 @@
 //! The engine: opening, replay, and what the server calls.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,7 @@ use crate::health::Health;
 use crate::jobs::{JobBell, JobRetention, JobRunner};
 use crate::live::{self, Endings, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
 use crate::log_keeper::LogKeeper;
+use crate::places::Places;
 use crate::provider::CATALOG;
 use crate::replay::{Replayed, refuse_files_without_log, replay};
 use crate::requests::{Commits, Committed, Planning};
@@ -137,6 +139,7 @@ struct Shared {
     next_subscription: AtomicU64,
     stop: Arc<Stop>,
     jobs: Arc<JobBell>,
+    places: Places,
     settings: Vec<Setting>,
     /// None once the engine is closed: nobody can hand in commits then, and the sequencer ends.
     commits: RwLock<Option<Commits>>,
@@ -212,12 +215,7 @@ impl Engine {
     pub(crate) fn assemble(options: EngineOptions, machine: Machine) -> Result<(Self, Workers, Opened)> {
         let settings = settings_of(&options);
         let log_dir = log_directory(&options)?;
-        let log_options = LogOptions {
-            segment_bytes: options.segment_bytes,
-            durability: options.durability,
-            write_behind: machine.write_behind,
-            ..LogOptions::default()
-        };
+        let log_options = log_options(&options, &machine);
         let (log, recovery) = LogWriter::open(&log_dir, &log_options, clock::now_micros())?;
         let store = Arc::new(open_store(&options.data_dir, &options.store)?);
         let system = Arc::new(SystemTables::open(&options.data_dir.join(CATALOG_DIRECTORY))?);
@@ -237,6 +235,7 @@ impl Engine {
             feed: Arc::clone(&feed),
             health: Arc::clone(&health),
             jobs: Arc::default(),
+            places: Places::open(&store, &system, log.database())?,
         };
         let (on, fail_points) = (projections.clone(), machine.fail_points);
         let (sequencer, commits) =
@@ -276,6 +275,7 @@ impl Engine {
             next_subscription: AtomicU64::new(1),
             stop,
             jobs: on.jobs,
+            places: on.places,
             settings,
             commits: RwLock::new(Some(commits)),
             threads: Mutex::new(Vec::new()),
@@ -407,6 +407,15 @@ impl Engine {
         WeakEngine { shared: Arc::downgrade(&self.shared) }
     }
 
+    pub(crate) fn places(&self) -> &Places {
+        &self.shared.places
+    }
+
+    /// The storage locations at which the last request failed, and how. Rows stay hot meanwhile.
+    pub fn storage_failures(&self) -> BTreeMap<String, String> {
+        self.shared.store.cold_files().failures()
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store
     }
@@ -473,6 +482,15 @@ impl Engine {
         let found = self.user(&id)?.ok_or_else(|| Error::NotFound { kind: "user", name: user.to_owned() })?;
         by.require(found.role, "act for a user of a higher role")?;
         Ok(Session::new(id, found.role, Some(by.namespace().as_str())))
+    }
+}
+
+fn log_options(options: &EngineOptions, machine: &Machine) -> LogOptions {
+    LogOptions {
+        segment_bytes: options.segment_bytes,
+        durability: options.durability,
+        write_behind: machine.write_behind,
+        ..LogOptions::default()
     }
 }
 

@@ -410,7 +410,10 @@ impl Error {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::ResyncRequired { .. } => ErrorCode::ResyncRequired,
             Self::TableDropped => ErrorCode::TableDropped,
-            Self::Ended { ending: Ending::Killed(_) } => ErrorCode::SqlExecutionError,
+            Self::Ended { ending: Ending::Killed(_) }
+            | Self::Store(kalamdb_store::Error::Place { .. } | kalamdb_store::Error::ObjectStore(_)) => {
+                ErrorCode::SqlExecutionError
+            }
             Self::Unauthorized | Self::Ended { .. } => ErrorCode::Unauthorized,
             Self::TooLarge { .. } => ErrorCode::MemoryLimit,
             Self::ReadOnly { .. } => ErrorCode::ReadOnly,

@@ -207,6 +207,10 @@ impl JobRunner {
 
     /// Does jobs until told to stop.
     pub(crate) fn run(mut self) {
+        // Nobody else writes files: what no manifest lists now is what a crash left.
+        if let Err(error) = self.store.sweep_storage_locations() {
+            tracing::warn!(%error, "storage locations were not swept");
+        }
         loop {
             let pause = match self.turn() {
                 Ok(true) => IDLE,

@@ -18,6 +18,7 @@ mod accounts;
 mod alter_tests;
 mod catalog;
 mod changes;
+mod check;
 pub mod clock;
 #[cfg(test)]
 mod cold_tests;
@@ -46,6 +47,7 @@ mod live;
 mod log_keeper;
 #[cfg(test)]
 mod model_tests;
+mod places;
 mod provider;
 mod replay;
 mod reply;
@@ -79,6 +81,7 @@ pub use kalamdb_sql as system;
 pub use log_format as format;
 
 pub use crate::changes::{ChangeNames, ChangeRecord, instant};
+pub use crate::check::{ColdChecked, FileProblem};
 pub use crate::engine::{
     CATALOG_DIRECTORY, COLD_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY,
 };

@@ -310,10 +310,14 @@ async fn users_are_written_through_their_table() {
 #[tokio::test]
 async fn storage_locations_know_who_uses_them_and_hold_no_secret() {
     let directory = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
     let engine = open(directory.path());
-    let insert = "INSERT INTO system.storage_locations VALUES \
-                  ('far', 's3', 's3://bucket/cold', 'env:AWS_FAR'), ('near', 'filesystem', '/srv/cold', NULL)";
-    ok(&engine, &root(), insert, &[]).await;
+    let at = elsewhere.path().display();
+    let insert = format!(
+        "INSERT INTO system.storage_locations VALUES \
+         ('far', 'filesystem', '{at}/far', 'env:AWS_FAR'), ('near', 'filesystem', '{at}/near', NULL)"
+    );
+    ok(&engine, &root(), &insert, &[]).await;
     let create = "CREATE SHARED TABLE a (id INT PRIMARY KEY) LOCATION REFERENCE 'far'; \
                   CREATE SHARED TABLE b (id INT PRIMARY KEY) LOCATION REFERENCE 'far'";
     ok(&engine, &root(), create, &[]).await;
@@ -322,13 +326,20 @@ async fn storage_locations_know_who_uses_them_and_hold_no_secret() {
     for (sql, said) in [
         ("DELETE FROM system.storage_locations WHERE location_name = 'far'", "default.a, default.b"),
         (
-            "UPDATE system.storage_locations SET path = 's3://x' WHERE location_name = 'far'",
+            &format!("UPDATE system.storage_locations SET path = '{at}/x' WHERE location_name = 'far'"),
             "cannot be moved",
         ),
         ("UPDATE system.storage_locations SET location_type = 'tape'", "filesystem, s3"),
         ("UPDATE system.storage_locations SET credentials_ref = 'AKIA123'", "env:NAME"),
         ("UPDATE system.storage_locations SET usage_count = 0", "can be written"),
         ("INSERT INTO system.storage_locations VALUES ('x', 's3', 's3://a:b@c', NULL)", "no credentials"),
+        (
+            "INSERT INTO system.storage_locations VALUES ('x', 's3', 's3://c', 'env:KALAMDB_NONE')",
+            "no variable",
+        ),
+        ("INSERT INTO system.storage_locations VALUES ('x', 'filesystem', 'here', NULL)", "an absolute path"),
+        ("INSERT INTO system.storage_locations VALUES ('x', 'filesystem', '/proc/here', NULL)", "/proc/here"),
+        ("INSERT INTO system.storage_locations VALUES ('local', 'filesystem', '/tmp', NULL)", "exists"),
     ] {
         let (_, text) = refused(&engine, &root(), sql).await;
         assert!(text.contains(said), "{sql}: {text}");

@@ -98,6 +98,15 @@ impl Store {
         self.cold_files().sweep(|path| listed.contains(path))
     }
 
+    /// As [`Store::sweep_cold_files`], in the storage locations elsewhere; one that cannot be asked is passed over.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or a record is damaged.
+    pub fn sweep_storage_locations(&self) -> Result<u64> {
+        let listed = self.listed_below(&[])?;
+        Ok(self.cold_files().sweep_places(|path| listed.contains(path)))
+    }
+
     fn listed_below(&self, prefix: &[u8]) -> Result<HashSet<String>> {
         let mut listed = HashSet::new();
         each_file(self.shared(), prefix, |file| {

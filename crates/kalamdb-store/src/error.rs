@@ -57,6 +57,14 @@ pub enum Error {
     /// Where cold files are kept failed.
     #[error("cold files cannot be reached: {0}")]
     ObjectStore(#[from] object_store::Error),
+    /// A storage location cannot be used.
+    #[error("the storage location {name} cannot be used: {reason}")]
+    Place {
+        /// Which.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The operating system gives nothing to wait for files with.
     #[error("cold files cannot be waited for: {0}")]
     Runtime(std::io::Error),

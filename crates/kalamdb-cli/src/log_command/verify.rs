@@ -58,7 +58,7 @@ fn bar(dir: &Path, is_shown: bool) -> anyhow::Result<ProgressBar> {
 }
 
 /// Checks everything.
-pub(super) fn verify(
+pub(crate) fn verify(
     dir: &Path,
     with_events: bool,
     is_shown: bool,

@@ -5,12 +5,13 @@
 //! from before it has finished. The same goes for the files of a truncated table.
 
 use kalamdb_store::{Counts, Reclaimed, table_directory};
-use log_format::{ChangeEvent, Job, Seq, Table, TableId, UserId};
-use serde_json::json;
+use log_format::{ChangeEvent, Job, Seq, Table, UserId};
+use serde_json::{Value as Json, json};
 
 use super::{JobRunner, Parameters, Progress, new_job};
 use crate::error::Result;
 use crate::fail_points::FailPoint;
+use crate::places::location_of;
 use crate::requests::Planning;
 
 /// The job's type.
@@ -26,7 +27,8 @@ pub(crate) fn remove_files_job(
     truncated: Seq,
     user: &UserId,
 ) -> ChangeEvent {
-    let parameters = json!({"table_id": table.id.get(), "seq": truncated.get()});
+    let parameters =
+        json!({"table_id": table.id.get(), "seq": truncated.get(), "location": location_of(table)});
     new_job(planning, 1, REMOVE_FILES, table, user, &parameters)
 }
 
@@ -39,8 +41,13 @@ pub(crate) fn drop_table_job(
     user: &UserId,
 ) -> Result<ChangeEvent> {
     let Counts { rows, bytes, .. } = planning.store.table_counts(table.id)?;
-    let parameters =
-        json!({"table_id": table.id.get(), "seq": dropped.get(), "rows": rows, "row_bytes": bytes});
+    let parameters = json!({
+        "table_id": table.id.get(),
+        "seq": dropped.get(),
+        "rows": rows,
+        "row_bytes": bytes,
+        "location": location_of(table),
+    });
     Ok(new_job(planning, nth, DROP_TABLE, table, user, &parameters))
 }
 
@@ -53,7 +60,7 @@ impl JobRunner {
             return Ok(Progress::NotYet);
         }
         let freed = self.store.reclaim(table)?;
-        let cold = self.remove_unlisted_files(job, table)?;
+        let cold = self.remove_unlisted_files(job, &parameters)?;
         self.fail_points.reach(FailPoint::AfterSpaceFreed);
         Ok(Progress::Done(json!({
             "rows": parameters.number("rows")?,
@@ -69,7 +76,7 @@ impl JobRunner {
         if !self.may_delete_before(Seq::new(parameters.number("seq")?))? {
             return Ok(Progress::NotYet);
         }
-        let removed = self.remove_unlisted_files(job, parameters.table()?)?;
+        let removed = self.remove_unlisted_files(job, &parameters)?;
         Ok(Progress::Done(json!({"files": removed.files, "bytes": removed.bytes})))
     }
 
@@ -83,13 +90,14 @@ impl JobRunner {
     }
 
     /// Removes the cold files of a table that no manifest lists. Flushes are jobs too, so none is on its way.
-    fn remove_unlisted_files(&self, job: &Job, table: TableId) -> Result<Reclaimed> {
+    fn remove_unlisted_files(&self, job: &Job, parameters: &Parameters) -> Result<Reclaimed> {
+        let (table, location) = (parameters.table()?, parameters.0.get("location").and_then(Json::as_str));
         let (namespace, name) = (job.namespace.as_ref(), job.table_name.as_deref().unwrap_or_default());
         let namespace = namespace.map_or("", |namespace| namespace.as_str());
         let (listed, files) = (self.store.listed_files(table)?, self.store.cold_files());
         let mut removed = Reclaimed::default();
         for is_shared in [false, true] {
-            for (path, bytes) in files.list(&table_directory(namespace, name, table, is_shared))? {
+            for (path, bytes) in files.list(&table_directory(location, namespace, name, table, is_shared))? {
                 if !listed.contains(&path) {
                     files.remove(&path)?;
                     removed.files += 1;

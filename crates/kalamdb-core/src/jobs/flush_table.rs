@@ -19,6 +19,7 @@ use crate::accounts;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoint;
+use crate::places::location_of;
 use crate::requests::Planning;
 use crate::table::TableInfo;
 
@@ -210,7 +211,8 @@ pub(super) fn refuse_if_changed(planning: &Planning<'_>, partition: &Partition, 
 
 pub(super) fn directory_of(info: &TableInfo) -> String {
     let Table { namespace, name, .. } = info.record();
-    table_directory(namespace.as_str(), name, info.id(), info.keyspace() == Keyspace::Shared)
+    let location = location_of(info.record());
+    table_directory(location, namespace.as_str(), name, info.id(), info.keyspace() == Keyspace::Shared)
 }
 
 pub(super) fn columns_of(schema: &TableSchema) -> Vec<ColdColumn> {

@@ -13,6 +13,7 @@ use log_format::{
 use crate::accounts;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::places::LOCAL;
 use crate::requests::Planning;
 use crate::session::Session;
 use crate::sql::definition::TableDefinition;
@@ -155,7 +156,7 @@ fn plan_table(
     }
     if let Some(location) = &definition.location_reference
         && planning.system.get_storage_location(location)?.is_none()
-        && location != "local"
+        && location != LOCAL
     {
         return Err(Error::NotFound { kind: "storage location", name: location.clone() });
     }

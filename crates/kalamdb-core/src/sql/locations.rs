@@ -5,7 +5,9 @@
 
 use log_format::{ChangeEvent, StorageLocation};
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::places::LOCAL;
 use crate::requests::Planning;
 use crate::sql::system_rows::Edit;
 
@@ -72,6 +74,36 @@ pub(super) fn check_credentials_ref(reference: &str) -> Result<()> {
     Err(Error::definition(
         "credentials_ref says where credentials are found, and is none itself: write env:NAME, file:PATH or profile:NAME",
     ))
+}
+
+/// Whether a location can be used, before it is registered.
+pub(super) async fn probe_new(engine: &Engine, new: &NewLocation) -> Result<()> {
+    if new.name == LOCAL {
+        return Err(Error::AlreadyExists { kind: "storage location", name: new.name.clone() });
+    }
+    let (location_type, path) = (new.location_type.clone(), new.path.clone());
+    probe(engine, location_type, path, new.credentials_ref.clone()).await
+}
+
+/// Whether a location can be used as it will be.
+pub(super) async fn probe_edited(engine: &Engine, name: &str, edit: &LocationEdit) -> Result<()> {
+    // One that is not there is refused where the edit is planned.
+    let Some(known) = engine.system().get_storage_location(name)? else { return Ok(()) };
+    let location_type = edit.location_type.clone().unwrap_or(known.location_type);
+    let path = edit.path.clone().unwrap_or(known.path);
+    probe(engine, location_type, path, edit.credentials_ref.clone().of(known.credentials_ref)).await
+}
+
+async fn probe(
+    engine: &Engine,
+    location_type: String,
+    path: String,
+    credentials_ref: Option<String>,
+) -> Result<()> {
+    let places = engine.places().clone();
+    let probe = move || places.probe(&location_type, &path, credentials_ref.as_deref());
+    let probed = tokio::task::spawn_blocking(probe).await;
+    probed.map_err(|_| Error::ShuttingDown)?
 }
 
 pub(super) fn plan_create(planning: &Planning<'_>, new: NewLocation) -> Result<ChangeEvent> {

@@ -148,7 +148,7 @@ pub(super) async fn insert(
     for row in rows {
         plans.push(match table {
             SystemRows::Users => new_user(row).await?,
-            SystemRows::StorageLocations => new_location(row)?,
+            SystemRows::StorageLocations => new_location(context, row).await?,
         });
     }
     commit(context, plans, "inserted").await
@@ -182,7 +182,7 @@ pub(super) async fn update(
     for row in rows {
         plans.push(match table {
             SystemRows::Users => user_edit(row).await?,
-            SystemRows::StorageLocations => location_edit(row)?,
+            SystemRows::StorageLocations => location_edit(context, row).await?,
         });
     }
     let done = commit(context, plans, "updated").await?;
@@ -298,7 +298,7 @@ async fn user_edit(mut row: Fields) -> Result<Plan> {
     Ok(Box::new(move |planning| user_changes::plan_alter(planning, &id, edit)))
 }
 
-fn new_location(mut row: Fields) -> Result<Plan> {
+async fn new_location(context: Context<'_>, mut row: Fields) -> Result<Plan> {
     let name = required(&mut row, "location_name")?;
     check_name("storage location", &name)?;
     let location_type = required(&mut row, "location_type")?;
@@ -308,10 +308,11 @@ fn new_location(mut row: Fields) -> Result<Plan> {
     let credentials_ref = row.remove("credentials_ref").flatten();
     credentials_ref.as_deref().map_or(Ok(()), locations::check_credentials_ref)?;
     let new = NewLocation { name, location_type, path, credentials_ref };
+    locations::probe_new(context.engine, &new).await?;
     Ok(Box::new(move |planning| locations::plan_create(planning, new)))
 }
 
-fn location_edit(mut row: Fields) -> Result<Plan> {
+async fn location_edit(context: Context<'_>, mut row: Fields) -> Result<Plan> {
     let name = required(&mut row, "location_name")?;
     let mut edit = LocationEdit::default();
     for (column, value) in row {
@@ -331,5 +332,6 @@ fn location_edit(mut row: Fields) -> Result<Plan> {
             (column, _) => return Err(Error::definition(format!("{column} cannot be NULL"))),
         }
     }
+    locations::probe_edited(context.engine, &name, &edit).await?;
     Ok(Box::new(move |planning| locations::plan_alter(planning, &name, edit)))
 }

@@ -1,5 +1,6 @@
 //! Whether the server runs, whether it is ready for work, and its numbers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,6 +18,9 @@ pub(super) struct Health {
     api_version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Storage locations that fail, and how; rows stay in the hot tier meanwhile.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    storage_failures: BTreeMap<String, String>,
 }
 
 fn report(app: &App) -> Health {
@@ -28,7 +32,8 @@ fn report(app: &App) -> Health {
     } else {
         "healthy"
     };
-    Health { status, version: env!("CARGO_PKG_VERSION"), api_version: "v1", reason }
+    let storage_failures = app.engine.storage_failures();
+    Health { status, version: env!("CARGO_PKG_VERSION"), api_version: "v1", reason, storage_failures }
 }
 
 /// It runs: reads work even where writes do not.

@@ -1,9 +1,10 @@
-//! Where cold files are kept: on a local disk here; another place is another [`ObjectStore`].
+//! Where cold files are kept: below the database's own directory, or at a place elsewhere; see [`Place`].
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -11,16 +12,20 @@ use log_format::ColdFile;
 use lru::LruCache;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStoreExt, PutPayload};
+use tokio::runtime::Runtime;
 
 use super::open::OpenFile;
+use super::places::{Connected, Place, Places};
 use crate::error::{Error, Result};
 
 /// The cold files of one database, those that were read lately kept open.
 pub struct ColdFiles {
-    store: Arc<dyn ObjectStore>,
-    /// Where it is a directory of this machine: what was written there is synced by hand.
-    directory: Option<PathBuf>,
+    /// The database's own directory.
+    own: Connected,
+    places: Places,
+    /// What serves the clients of places elsewhere, once there is one.
+    runtime: OnceLock<Runtime>,
     bytes_max: usize,
     // Held for a look-up, never while a file is read.
     open: Mutex<Open>,
@@ -33,18 +38,26 @@ struct Open {
 
 impl std::fmt::Debug for ColdFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ColdFiles").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("ColdFiles").field("own", &self.own).finish_non_exhaustive()
     }
 }
 
-/// Runs what is to be waited for, with what of a runtime the store of a local disk asks for.
-///
-/// IMPORTANT: on a thread of its own. Who asks may be a task of another runtime, whose futures may wait for that task to give
-/// way, which it does not while it waits here. Files are opened rarely enough for a thread to cost nothing.
-fn wait<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> {
-    let run = || Ok(tokio::runtime::Builder::new_current_thread().build()?.block_on(future));
-    let done = std::thread::scope(|scope| scope.spawn(run).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(Error::Runtime)
+impl Drop for ColdFiles {
+    fn drop(&mut self) {
+        // Whoever drops it may be a task of another runtime, which may not wait.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A file of a place, as a path says.
+struct Found<'a> {
+    /// The place's name; none: the database's own directory.
+    name: Option<&'a str>,
+    place: Connected,
+    /// Where it is there.
+    path: &'a str,
 }
 
 impl ColdFiles {
@@ -57,13 +70,91 @@ impl ColdFiles {
             let synced = File::open(above).and_then(|above| above.sync_all());
             synced.map_err(|source| Error::File { path: above.to_owned(), source })?;
         }
-        let store = LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true);
+        let store = Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true));
+        let own = Connected { store, directory: Some(directory.to_owned()) };
         let open = Mutex::new(Open { files: LruCache::unbounded(), bytes: 0 });
-        Ok(Self { store: Arc::new(store), directory: Some(directory.to_owned()), bytes_max, open })
+        Ok(Self { own, places: Places::default(), runtime: OnceLock::new(), bytes_max, open })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a place, or tells why it cannot be used; what is asked of it then is refused with that. None: it is gone.
+    pub fn set_place(&self, name: &str, place: Option<Result<Place, String>>) {
+        let connected = |place: Place| place.connect().map_err(|error| error.to_string());
+        self.places.set(name, place.map(|place| place.and_then(connected)));
+    }
+
+    /// The places at which the last request failed, and how.
+    pub fn failures(&self) -> BTreeMap<String, String> {
+        self.places.failures()
+    }
+
+    /// Writes a file to a place, reads it, removes it.
+    ///
+    /// # Errors
+    /// Where one of these fails.
+    pub fn probe(&self, place: &Place) -> Result<()> {
+        const PROBE: &[u8] = b"kalamdb";
+        let connected = place.connect()?;
+        let at = ObjectPath::from("probe");
+        self.wait(async {
+            let store = &connected.store;
+            store.put(&at, PutPayload::from_static(PROBE)).await?;
+            let found = store.get(&at).await?.bytes().await?;
+            store.delete(&at).await?;
+            let is_same = found == PROBE;
+            is_same.then_some(()).ok_or(Error::Place {
+                name: place.path.clone(),
+                reason: "it gives back something else than what was written".to_owned(),
+            })
+        })?
+    }
+
+    fn find<'a>(&self, path: &'a str) -> Result<Found<'a>> {
+        match path.strip_prefix('@') {
+            None => Ok(Found { name: None, place: self.own.clone(), path }),
+            Some(rest) => {
+                let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+                Ok(Found { name: Some(name), place: self.places.get(name)?, path })
+            }
+        }
+    }
+
+    /// Asks a place for something, and takes down whether it went through.
+    fn ask<'a, T: Send, F>(&self, of: &'a Found<'_>, question: impl FnOnce(&'a Connected) -> F) -> Result<T>
+    where
+        F: Future<Output = object_store::Result<T>> + Send + 'a,
+    {
+        let answer = self.wait(question(&of.place)).and_then(|answer| Ok(answer?));
+        if let Some(name) = of.name {
+            self.places.note(name, &answer);
+        }
+        answer
+    }
+
+    /// Runs what is to be waited for.
+    ///
+    /// IMPORTANT: on a thread of its own. Who asks may be a task of another runtime, whose futures may wait for that task to
+    /// give way, which it does not while it waits here. Files are opened rarely enough for a thread to cost nothing.
+    fn wait<T: Send>(&self, future: impl Future<Output = T> + Send) -> Result<T> {
+        let runtime = match self.runtime.get() {
+            Some(runtime) => runtime,
+            None => {
+                // One thread serves connections, also between two requests.
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                let made = builder.worker_threads(1).thread_name("cold-files").enable_all().build();
+                let made = made.map_err(Error::Runtime)?;
+                // Where another thread was faster, that one's is taken.
+                if let Err(made) = self.runtime.set(made) {
+                    made.shutdown_background();
+                }
+                self.runtime.get().ok_or(Error::Damaged { what: "runtime" })?
+            }
+        };
+        let done = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(future)).join());
+        Ok(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 
     /// Writes a file, whole or not at all, and waits until it is durable.
@@ -71,11 +162,12 @@ impl ColdFiles {
     /// # Errors
     /// Where it cannot be written.
     pub fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
-        let at = ObjectPath::parse(path)?;
-        wait(self.store.put(&at, PutPayload::from_bytes(bytes)))??;
-        let Some(directory) = &self.directory else { return Ok(()) };
+        let of = self.find(path)?;
+        let at = ObjectPath::parse(of.path)?;
+        self.ask(&of, |place| place.store.put(&at, PutPayload::from_bytes(bytes)))?;
+        let Some(directory) = &of.place.directory else { return Ok(()) };
         // The file, then every directory that may be new: an entry is durable with the directory it stands in.
-        let mut place = directory.join(path);
+        let mut place = directory.join(of.path);
         loop {
             let synced = File::open(&place).and_then(|file| file.sync_all());
             synced.map_err(|source| Error::File { path: place.clone(), source })?;
@@ -94,10 +186,11 @@ impl ColdFiles {
         if let Some(file) = removed {
             self.open().bytes -= file.size();
         }
-        let at = ObjectPath::parse(path)?;
-        match wait(self.store.delete(&at))? {
-            Err(object_store::Error::NotFound { .. }) => Ok(()),
-            done => Ok(done?),
+        let of = self.find(path)?;
+        let at = ObjectPath::parse(of.path)?;
+        match self.ask(&of, |place| place.store.delete(&at)) {
+            Err(Error::ObjectStore(object_store::Error::NotFound { .. })) => Ok(()),
+            done => done,
         }
     }
 
@@ -106,13 +199,20 @@ impl ColdFiles {
     /// # Errors
     /// Where that cannot be told.
     pub fn list(&self, directory: &str) -> Result<Vec<(String, u64)>> {
-        let under = ObjectPath::parse(directory)?;
-        let found = self.store.list((!directory.is_empty()).then_some(&under));
-        let found: Vec<_> = match wait(found.try_collect())? {
-            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+        let of = self.find(directory)?;
+        let under = ObjectPath::parse(of.path)?;
+        let found = self.ask(&of, |place| {
+            place.store.list((!of.path.is_empty()).then_some(&under)).try_collect::<Vec<_>>()
+        });
+        let found = match found {
+            Err(Error::ObjectStore(object_store::Error::NotFound { .. })) => Vec::new(),
             found => found?,
         };
-        Ok(found.into_iter().map(|it: object_store::ObjectMeta| (it.location.to_string(), it.size)).collect())
+        let full = |it: object_store::ObjectMeta| match of.name {
+            Some(name) => (format!("@{name}/{}", it.location), it.size),
+            None => (it.location.to_string(), it.size),
+        };
+        Ok(found.into_iter().map(full).collect())
     }
 
     /// The file that a manifest lists, read and checked where nobody has it open.
@@ -123,15 +223,7 @@ impl ColdFiles {
         if let Some(known) = self.open().files.get(&listed.path) {
             return Ok(Arc::clone(known));
         }
-        let path = ObjectPath::parse(&listed.path)?;
-        let bytes = wait(async { self.store.get(&path).await?.bytes().await })?;
-        let bytes = match bytes {
-            Err(object_store::Error::NotFound { .. }) => {
-                return Err(Error::ColdFile { path: listed.path.clone(), reason: "it is not there" });
-            }
-            bytes => bytes?,
-        };
-        let file = Arc::new(OpenFile::open(listed, bytes)?);
+        let file = Arc::new(self.fetch(listed)?);
         let mut open = self.open();
         open.bytes += file.size();
         if let Some(other) = open.files.put(listed.path.clone(), Arc::clone(&file)) {
@@ -144,22 +236,56 @@ impl ColdFiles {
         Ok(file)
     }
 
-    /// Removes what no partition lists, as a process leaves it that dies between a file and its commit.
+    /// The file that a manifest lists, read anew and checked.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is not what was written.
+    pub(crate) fn fetch(&self, listed: &ColdFile) -> Result<OpenFile> {
+        let of = self.find(&listed.path)?;
+        let path = ObjectPath::parse(of.path)?;
+        let bytes = match self.ask(&of, |place| async { place.store.get(&path).await?.bytes().await }) {
+            Err(Error::ObjectStore(object_store::Error::NotFound { .. })) => {
+                return Err(Error::ColdFile { path: listed.path.clone(), reason: "it is not there" });
+            }
+            bytes => bytes?,
+        };
+        OpenFile::open(listed, bytes)
+    }
+
+    /// Removes what no partition lists from the database's own directory, as a process leaves it that dies between a file and
+    /// its commit.
     pub(crate) fn sweep(&self, is_listed: impl Fn(&str) -> bool) -> Result<u64> {
+        let swept = self.sweep_below("", &is_listed)?;
+        self.sweep_unfinished()?;
+        Ok(swept)
+    }
+
+    /// As [`ColdFiles::sweep`], in the places elsewhere. One that cannot be asked is passed over.
+    pub(crate) fn sweep_places(&self, is_listed: impl Fn(&str) -> bool) -> u64 {
         let mut swept = 0;
-        for (path, _) in self.list("")? {
+        for name in self.places.names() {
+            match self.sweep_below(&format!("@{name}/"), &is_listed) {
+                Ok(files) => swept += files,
+                Err(error) => tracing::warn!(location = name, %error, "a storage location cannot be swept"),
+            }
+        }
+        swept
+    }
+
+    fn sweep_below(&self, directory: &str, is_listed: &impl Fn(&str) -> bool) -> Result<u64> {
+        let mut swept = 0;
+        for (path, _) in self.list(directory)? {
             if !is_listed(&path) {
                 self.remove(&path)?;
                 swept += 1;
             }
         }
-        self.sweep_unfinished()?;
         Ok(swept)
     }
 
     /// Removes what the local store left behind of a file that was never finished; it does not list those.
     fn sweep_unfinished(&self) -> Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
+        let Some(directory) = &self.own.directory else { return Ok(()) };
         let mut open = vec![directory.clone()];
         while let Some(at) = open.pop() {
             let failed = |source| Error::File { path: at.clone(), source };

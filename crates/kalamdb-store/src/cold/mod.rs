@@ -7,6 +7,7 @@
 //! A file describes itself: it is read back into the very bytes that the hot tier had, whatever became of its table.
 
 mod apply;
+mod check;
 mod columns;
 mod compact;
 mod files;
@@ -15,9 +16,11 @@ mod manifest;
 mod merge;
 mod open;
 mod paths;
+mod places;
 mod writer;
 
 pub(crate) use self::apply::changes_files;
+pub use self::check::FilesChecked;
 pub use self::columns::ColdColumn;
 pub use self::compact::CompactStep;
 pub use self::files::ColdFiles;
@@ -31,6 +34,7 @@ pub use self::merge::{ColdScan, Prune};
 pub(crate) use self::merge::{each_live_cold_row, get_cold, scan_both};
 pub use self::open::{OpenFile, Pages};
 pub use self::paths::{file_path, table_directory};
+pub use self::places::Place;
 pub use self::writer::{ColdWriter, FileOrigin, WrittenFile};
 
 #[cfg(test)]

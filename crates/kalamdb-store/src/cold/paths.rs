@@ -1,6 +1,7 @@
 //! Where a cold file is. Names in paths are encoded, so that nothing a user types leads anywhere else or means something
 //! to a file system.
 //!
+//! In a place elsewhere all of it is below `@{location}/`. There it is
 //! `{namespace}/{table}-{id}/{user}/{file}-v{version}.parquet` for USER tables, `{namespace}/shared/{table}-{id}/…` for
 //! SHARED ones. The id keeps a table apart from another of its name that was dropped before. An encoded name has no `-`, so
 //! no table's directory is called `shared`.
@@ -10,10 +11,17 @@ use log_format::{Partition, SchemaVersion, TableId};
 /// Bytes of an encoded name at the most; what is longer ends in a checksum of the whole.
 const NAME_BYTES_MAX: usize = 180;
 
-/// The directory of a table's files, without the slash at its end.
-pub fn table_directory(namespace: &str, table: &str, id: TableId, is_shared: bool) -> String {
+/// The directory of a table's files, without the slash at its end. A location is a place elsewhere.
+pub fn table_directory(
+    location: Option<&str>,
+    namespace: &str,
+    table: &str,
+    id: TableId,
+    is_shared: bool,
+) -> String {
+    let place = location.map(|name| format!("@{name}/")).unwrap_or_default();
     let between = if is_shared { "/shared/" } else { "/" };
-    format!("{}{between}{}-{id}", encoded(namespace), encoded(table))
+    format!("{place}{}{between}{}-{id}", encoded(namespace), encoded(table))
 }
 
 /// The path of a partition's file below its table's directory.
@@ -93,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_shared_table_is_never_a_user_of_a_table_called_shared() {
-        assert_eq!(table_directory("app", "shared", TableId::new(3), false), "app/shared-3");
-        assert_eq!(table_directory("app", "x", TableId::new(4), true), "app/shared/x-4");
+        assert_eq!(table_directory(None, "app", "shared", TableId::new(3), false), "app/shared-3");
+        assert_eq!(table_directory(None, "app", "x", TableId::new(4), true), "app/shared/x-4");
     }
 }
