@@ -1,6 +1,7 @@
 //! Kills the real binary at random points while writers and subscribers run, again and again, and holds design §8:
 //! what was acknowledged survives; what is there is a prefix of what was sent; a state rebuilt from the log alone equals the
-//! live one; each subscriber sees each commit once, in order, across all the crashes.
+//! live one; each subscriber sees each commit once, in order, across all the crashes. Rows are flushed into files all the while,
+//! and files compacted.
 //!
 //! Fifty rounds in the suite; `cargo test --test crash -- --rounds 1000 [--seed N]` for more.
 
@@ -237,7 +238,9 @@ impl Crash {
         let mut server = Server::start().await;
         let root = server.root().await;
         root.sql("CREATE NAMESPACE crash").await;
-        root.sql("CREATE USER TABLE crash.notes (id BIGINT PRIMARY KEY, body TEXT)").await;
+        // Few enough rows for flushes and compactions in every life.
+        let create = "CREATE USER TABLE crash.notes (id BIGINT PRIMARY KEY, body TEXT) FLUSH POLICY ROWS 20";
+        root.sql(create).await;
         let (mut writers, mut subscribers, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..WRITERS {
             let user = format!("writer{number}");
@@ -328,6 +331,13 @@ impl Crash {
             assert_eq!(subscriber.rows, *rows, "{}: the subscriber missed something", subscriber.user);
             assert!(subscriber.frames > 0, "{}: the subscriber saw nothing", subscriber.user);
         }
+        let root = self.server.root().await;
+        let ended = "SELECT job_type, count(*) FROM system.jobs WHERE status = 'completed' GROUP BY job_type ORDER BY 1";
+        let ended = root.rows(ended).await;
+        println!("jobs: {}", Json::from(ended.clone()));
+        assert_eq!(ended.len(), 2, "there were flushes and compactions: {ended:?}");
+        let failed = root.rows("SELECT error_message FROM system.jobs WHERE status = 'failed'").await;
+        assert_eq!(failed, Vec::<Json>::new());
         self.server.kill().await;
     }
 }
