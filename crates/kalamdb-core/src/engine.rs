@@ -525,9 +525,11 @@ fn query_state(query_bytes_max: usize) -> Result<SessionState> {
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::OsTmpDirectory))
         .build_arc()
         .map_err(crate::error::from_query)?;
-    Ok(SessionStateBuilder::new()
+    let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
-        .build())
+        .build();
+    crate::json::register(&mut state).map_err(crate::error::from_query)?;
+    Ok(state)
 }

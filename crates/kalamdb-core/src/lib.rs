@@ -41,6 +41,7 @@ mod high_keys;
 mod jobs;
 #[cfg(test)]
 mod jobs_tests;
+mod json;
 #[cfg(test)]
 mod literal_tests;
 mod live;

@@ -5,7 +5,6 @@
 use std::fmt::Write;
 
 use datafusion::sql::sqlparser::ast::Expr;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use log_format::{
@@ -13,6 +12,7 @@ use log_format::{
 };
 
 use crate::changes::cell_text;
+use crate::sql::dialect::SqlDialect;
 use crate::table::{TableInfo, missing_value};
 
 /// The column that tables without a key of their own get.
@@ -118,7 +118,7 @@ pub(crate) fn name_text(name: &str) -> String {
 
 /// Whether the parser takes a word for a name wherever one may stand: some keywords it does, some only here or there.
 fn is_a_name(word: &str) -> bool {
-    let dialect = GenericDialect {};
+    let dialect = SqlDialect;
     let value = Parser::new(&dialect).try_with_sql(word).and_then(|mut parser| {
         let value = parser.parse_expr()?;
         parser.expect_token(&Token::EOF).map(|_| value)

@@ -9,7 +9,6 @@ use datafusion::arrow::array::ArrayRef;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use log_format::Value;
 
@@ -17,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::provider::session_state;
 use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::sql::change_set::{ChangeSet, Found};
+use crate::sql::dialect::SqlDialect;
 use crate::sql::execute::StatementResult;
 use crate::sql::expressions::{Compiler, Computed};
 use crate::sql::parse::{TableName, table_name};
@@ -181,7 +181,7 @@ pub(super) fn changed_rows(
     selection: Option<Expr>,
     computed: Vec<Expr>,
 ) -> Result<ast::Statement> {
-    let mut template = Parser::new(&GenericDialect {}).try_with_sql("SELECT 1")?.parse_statement()?;
+    let mut template = Parser::new(&SqlDialect).try_with_sql("SELECT 1")?.parse_statement()?;
     if let ast::Statement::Query(query) = &mut template
         && let SetExpr::Select(select) = query.body.as_mut()
     {

@@ -20,6 +20,7 @@ mod ddl;
 mod definition;
 mod definition_text;
 mod describe;
+mod dialect;
 mod dml;
 mod execute;
 mod expressions;

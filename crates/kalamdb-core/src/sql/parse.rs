@@ -1,7 +1,6 @@
 //! Text to statements.
 
 use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -10,6 +9,7 @@ use log_format::Role;
 use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
 use crate::sql::definition::TableDefinition;
+use crate::sql::dialect::SqlDialect;
 use crate::sql::storage;
 use crate::sql::tokens::tokens;
 use crate::sql::user_changes::role_of;
@@ -147,7 +147,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
 }
 
 fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
-    let dialect = GenericDialect {};
+    let dialect = SqlDialect;
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens(&dialect, sql)?);
     let mut statements = Vec::new();
     loop {
