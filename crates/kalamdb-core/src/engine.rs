@@ -23,6 +23,7 @@ use log_format::{ChangeEvent, Namespace, NamespaceId, Partition, Role, Seq, User
 use serde_json::Value as Json;
 
 use crate::accounts;
+use crate::arithmetic;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::commit::{Projections, Sequencer};
@@ -530,6 +531,8 @@ fn query_state(query_bytes_max: usize) -> Result<SessionState> {
         .with_runtime_env(runtime)
         .with_default_features()
         .build();
-    crate::json::register(&mut state).map_err(crate::error::from_query)?;
+    arithmetic::register(&mut state)
+        .and_then(|()| crate::json::register(&mut state))
+        .map_err(crate::error::from_query)?;
     Ok(state)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kalamdb_log::Durability;
 use kalamdb_store::Keyspace;
-use log_format::{JobStatus, NamespaceId, Role};
+use log_format::{JobStatus, NamespaceId, Role, Seq};
 use serde_json::Value as Json;
 
 use crate::testing::{Fuse, Kept, all_done, materialise, root, session};
@@ -157,6 +157,32 @@ async fn a_drop_that_a_crash_interrupts_anywhere_is_finished_at_the_next_start()
         died += 1;
     }
     assert!(died >= 15, "only {died} places");
+}
+
+#[tokio::test]
+async fn who_saw_a_table_that_was_dropped_resumes_on_no_other_of_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), NOTES, &[]).await;
+    fill(&engine).await;
+    let seen = engine.published();
+    ok(&engine, &root(), "DROP TABLE chat.notes", &[]).await;
+    ok(&engine, &root(), "CREATE USER TABLE chat.notes (id BIGINT PRIMARY KEY, body TEXT)", &[]).await;
+    let created = engine.published();
+    fill(&engine).await;
+    let ann = session("ann", Role::User);
+    let resume = |from| SubscribeRequest {
+        sql: "SELECT id FROM chat.notes".to_owned(),
+        from: Some(from),
+        ..SubscribeRequest::default()
+    };
+    let refused = engine.subscribe(&ann, resume(seen), Kept::with_room(1)).await;
+    assert_eq!(refused.err().map(|error| error.code()), Some(ErrorCode::ResyncRequired));
+    for from in [Seq::ZERO, created] {
+        let mut resumed = engine.subscribe(&ann, resume(from), Kept::with_room(1)).await.unwrap();
+        assert_eq!(resumed.catch_up(10).unwrap().frames.len(), 1, "{from}");
+    }
+    engine.close();
 }
 
 #[tokio::test]

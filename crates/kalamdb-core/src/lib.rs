@@ -16,6 +16,7 @@
 mod accounts;
 #[cfg(test)]
 mod alter_tests;
+mod arithmetic;
 mod catalog;
 mod changes;
 mod check;

@@ -208,7 +208,7 @@ pub(crate) struct BatchBuilder<'t> {
     slots: Vec<Option<usize>>,
     builders: Vec<ColumnBuilder>,
     /// What rows older than a column hold in it, as cells of one row.
-    missing: Vec<Value>,
+    missing: &'t [Value],
     /// Which builders the row at hand has filled.
     filled: Vec<bool>,
     rows: usize,
@@ -216,7 +216,7 @@ pub(crate) struct BatchBuilder<'t> {
 
 impl<'t> BatchBuilder<'t> {
     /// With room for so many rows; it grows if there are more.
-    pub(crate) fn new(info: &'t TableInfo, shape: &'t Shape, rows: usize) -> Result<Self> {
+    pub(crate) fn new(info: &'t TableInfo, shape: &'t Shape, rows: usize) -> Self {
         let mut slots = vec![None; info.columns().len()];
         let mut builders = Vec::with_capacity(shape.columns.len());
         for (slot, column) in shape.columns.iter().enumerate() {
@@ -232,7 +232,7 @@ impl<'t> BatchBuilder<'t> {
             builders.push(ColumnBuilder::new(data_type, rows));
         }
         let filled = vec![false; builders.len()];
-        Ok(Self { info, shape, slots, builders, missing: info.missing_values()?, filled, rows: 0 })
+        Self { info, shape, slots, builders, missing: info.missing_values(), filled, rows: 0 }
     }
 
     /// Adds a row.

@@ -158,6 +158,8 @@ pub(crate) struct TableInfo {
     arrow: SchemaRef,
     /// By version: what becomes of its cells.
     targets: Vec<Vec<CellTarget>>,
+    /// By column: what a row that was written before it was added holds in it.
+    missing: Vec<Value>,
     shape: OnceLock<Shape>,
 }
 
@@ -182,11 +184,15 @@ impl TableInfo {
             CellTarget { column, widening: now.and_then(|now| Widening::between(written.data_type, now)) }
         };
         let targets = versions.iter().map(|schema| schema.columns.iter().map(target).collect()).collect();
+        let missing = current.columns.iter().map(|column| missing_value(column, &versions));
+        let missing = missing.collect::<Result<Vec<Value>>>()?;
         let fields: Vec<Field> = current
             .columns
             .iter()
-            .map(|column| {
-                arrow_field(&column.name, column.data_type, column.nullable || reads_null(column, &versions))
+            .zip(&missing)
+            .map(|(column, missing)| {
+                let nullable = column.nullable || missing.is_null() && is_added(column, &versions);
+                arrow_field(&column.name, column.data_type, nullable)
             })
             .collect();
         Ok(Self {
@@ -196,6 +202,7 @@ impl TableInfo {
             key_columns,
             arrow: Arc::new(Schema::new(fields)),
             targets,
+            missing,
             shape: OnceLock::new(),
         })
     }
@@ -297,7 +304,7 @@ impl TableInfo {
     /// The values of a row, as a row of now.
     pub(crate) fn values(&self, row: &[u8]) -> Result<Vec<Value>> {
         let reader = RowReader::new(row)?;
-        let mut values = self.missing_values()?;
+        let mut values = self.missing.clone();
         let mut text = NO_UUID_TEXT;
         for (cell, target) in reader.cells().zip(self.targets(reader.version())?) {
             if let Some(slot) = target.column.and_then(|column| values.get_mut(column)) {
@@ -314,13 +321,13 @@ impl TableInfo {
         let mut cells = reader.cells().zip(self.targets(reader.version())?);
         match cells.find(|(_, target)| target.column == Some(column)) {
             Some((cell, target)) => Ok(target.read(cell?, &mut text).to_value()),
-            None => self.columns.get(column).map_or(Ok(Value::Null), missing_value),
+            None => Ok(self.missing.get(column).cloned().unwrap_or(Value::Null)),
         }
     }
 
     /// What a row that was written before a column was added holds in it.
-    pub(crate) fn missing_values(&self) -> Result<Vec<Value>> {
-        self.columns.iter().map(missing_value).collect()
+    pub(crate) fn missing_values(&self) -> &[Value] {
+        &self.missing
     }
 
     /// The bytes of a row of now.
@@ -363,8 +370,8 @@ impl TableInfo {
     }
 }
 
-/// What a row that was written before the column was added holds in it.
-pub(crate) fn missing_value(column: &Column) -> Result<Value> {
+/// The value of a default that is the same for every row; NULL where there is none.
+pub(crate) fn constant_default(column: &Column) -> Result<Value> {
     match &column.default {
         Some(ColumnDefault::Constant(cell)) => {
             Ok(RowReader::new(cell)?.values()?.into_iter().next().unwrap_or(Value::Null))
@@ -373,10 +380,26 @@ pub(crate) fn missing_value(column: &Column) -> Result<Value> {
     }
 }
 
-/// Whether rows of older versions, tombstones and events among them, may lack the column and have nothing in its place, though
-/// no row that is written can.
-fn reads_null(column: &Column, versions: &[TableSchema]) -> bool {
+/// What a row that was written before the column was added holds in it: the default that it was added with, whatever became of
+/// that since.
+fn missing_value(column: &Column, versions: &[TableSchema]) -> Result<Value> {
+    let in_version = |schema: &TableSchema| {
+        let found = schema.columns.iter().find(|other| other.id == column.id)?;
+        Some((schema.version, found.clone()))
+    };
+    let Some((_, added)) = versions.iter().filter_map(in_version).min_by_key(|(version, _)| *version) else {
+        return Ok(Value::Null);
+    };
+    let value = constant_default(&added)?;
+    Ok(match Widening::between(added.data_type, column.data_type) {
+        Some(widening) if !value.is_null() => widening.value(&value),
+        _ => value,
+    })
+}
+
+/// Whether rows of older versions, tombstones and events among them, may lack the column. Where they have nothing in its place
+/// Arrow is told so, though no row that is written can.
+fn is_added(column: &Column, versions: &[TableSchema]) -> bool {
     let is_in = |schema: &TableSchema| schema.columns.iter().any(|other| other.id == column.id);
-    let is_added = !versions.iter().all(is_in);
-    is_added && missing_value(column).is_ok_and(|value| value.is_null())
+    !versions.iter().all(is_in)
 }

@@ -7,6 +7,11 @@ use crate::error::{Error, Result};
 use crate::keyspace::{Keyspace, prefix_end, table_prefix};
 use crate::store::{Shared, Store};
 
+/// Bytes of rows that are always worth writing files anew.
+const REWRITE_BYTES_MIN: u64 = 1 << 20;
+/// Fewer are, where they are this part of the files.
+const REWRITE_SHARE: u64 = 10;
+
 /// What was given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reclaimed {
@@ -17,23 +22,26 @@ pub struct Reclaimed {
 }
 
 impl Store {
-    /// Gives back the space of a dropped table. Files of nothing else go as they are, what shares a file is written
-    /// anew. Doing it again finds nothing to do.
+    /// Gives back the space of a dropped table whose rows had about so many bytes. Files of nothing else go as they are.
+    /// What it shares with others is written anew where it is worth that: a tenth of those files, or a MiB. The rest goes
+    /// with RocksDB's own compactions, so that dropping thousands of small tables does not write all of them anew for each.
+    /// Doing it again finds nothing to do.
     ///
     /// IMPORTANT: only once the drop is in the files ([`Store::persisted_seq`]), since what is deleted here does not come
     /// back, and once nobody reads a cut from before it ([`Store::oldest_cut`]), since files go whoever reads them.
     ///
     /// # Errors
     /// Where RocksDB cannot tell its files or delete them.
-    pub fn reclaim(&self, table: TableId) -> Result<Reclaimed> {
+    pub fn reclaim(&self, table: TableId, row_bytes: u64) -> Result<Reclaimed> {
         let shared = self.shared();
         let before = files_of(shared, table)?;
         let (from, until) = (table_prefix(table).to_vec(), prefix_end(&table_prefix(table)));
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
         for keyspace in Keyspace::ALL {
-            let of_keyspace = |file: &LiveFile| file.column_family_name == keyspace.column_family();
-            if !before.iter().any(of_keyspace) {
+            let of_keyspace = |file: &&LiveFile| file.column_family_name == keyspace.column_family();
+            let shared_bytes: u64 = before.iter().filter(of_keyspace).map(|file| file.size as u64).sum();
+            if shared_bytes == 0 {
                 continue;
             }
             let family = shared.family(keyspace)?;
@@ -42,7 +50,9 @@ impl Store {
                 .database
                 .delete_file_in_range_cf(&family, &from, &until)
                 .map_err(|source| Error::Engine { action: "delete a dropped table's files", source })?;
-            shared.database.compact_range_cf_opt(&family, Some(&from), Some(&until), &options);
+            if row_bytes >= REWRITE_BYTES_MIN || row_bytes.saturating_mul(REWRITE_SHARE) >= shared_bytes {
+                shared.database.compact_range_cf_opt(&family, Some(&from), Some(&until), &options);
+            }
         }
         let after = files_of(shared, table)?;
         let bytes = |files: &[LiveFile]| files.iter().map(|file| file.size as u64).sum::<u64>();
@@ -101,9 +111,14 @@ mod tests {
         let others = table_rows(&store.cut().unwrap(), Keyspace::User, OTHER_TABLE);
         store.apply(&[commit(seq, &[drop_table(TABLE)])]).unwrap();
         store.flush(true).unwrap();
-        let freed = store.reclaim(TABLE).unwrap();
+        let small = store.reclaim(TABLE, 10).unwrap();
+        assert_eq!(small.bytes, 0, "a small part of files that others are in stays");
+        let freed = store.reclaim(TABLE, 4 * 200 * 400).unwrap();
         assert!(freed.files > 0 && freed.bytes > 100_000, "{freed:?}");
-        assert!(store.reclaim(TABLE).unwrap().bytes < 10_000, "a second time there is nothing to do");
+        assert!(
+            store.reclaim(TABLE, 4 * 200 * 400).unwrap().bytes < 10_000,
+            "a second time there is nothing to do"
+        );
         let cut = store.cut().unwrap();
         assert_eq!(table_rows(&cut, Keyspace::User, OTHER_TABLE), others);
         assert_eq!(table_rows(&cut, Keyspace::User, TABLE), []);

@@ -59,7 +59,7 @@ impl JobRunner {
         if !self.may_delete_before(dropped)? {
             return Ok(Progress::NotYet);
         }
-        let freed = self.store.reclaim(table)?;
+        let freed = self.store.reclaim(table, parameters.number("row_bytes")?)?;
         let cold = self.remove_unlisted_files(job, &parameters)?;
         self.fail_points.reach(FailPoint::AfterSpaceFreed);
         Ok(Progress::Done(json!({

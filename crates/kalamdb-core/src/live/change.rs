@@ -195,7 +195,7 @@ impl ChangeBatches {
                 let Some(row) = row else { return Ok(None) };
                 let builder = match builder {
                     Some(builder) => builder,
-                    None => builder.insert(BatchBuilder::new(info, info.shape(), changes.changes.len())?),
+                    None => builder.insert(BatchBuilder::new(info, info.shape(), changes.changes.len())),
                 };
                 builder.push(head, row)?;
                 Ok(u32::try_from(builder.rows() - 1).ok())

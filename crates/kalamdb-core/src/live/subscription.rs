@@ -422,8 +422,10 @@ fn list(
 fn check_resume(engine: &Engine, table: TableId, from: Seq) -> Result<()> {
     let router = engine.router();
     let published = router.feed().published();
-    let truncated_at = engine.store().truncated_at(table)?;
-    if from < truncated_at {
+    // A table's id is the seq of the event that created it: who saw anything before saw another one of its name.
+    let created_at = Seq::new(table.get());
+    let truncated_at = engine.store().truncated_at(table)?.max(created_at);
+    if from > Seq::ZERO && from < truncated_at {
         return Err(Error::ResyncRequired { from, floor: truncated_at, end: published.max(truncated_at) });
     }
     if from == published {

@@ -271,7 +271,7 @@ impl ChangesBatches {
             self.go_to_first()?;
         }
         let (info, sight) = (Arc::clone(&self.info), Arc::clone(&self.sight));
-        let mut builder = BatchBuilder::new(&info, &self.shape, BATCH_ROWS.min(self.room))?;
+        let mut builder = BatchBuilder::new(&info, &self.shape, BATCH_ROWS.min(self.room));
         let mut bytes = 0;
         while builder.rows() < BATCH_ROWS && bytes < BATCH_BYTES && self.range.first <= self.range.last {
             let Some(commit) = self.reader.next()? else {

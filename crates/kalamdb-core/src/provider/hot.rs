@@ -283,7 +283,7 @@ impl HotBatches {
             Access::Points(points) => points.len().min(most),
             Access::Range(_) => most.min(ROWS_EXPECTED),
         };
-        let mut builder = BatchBuilder::new(&self.info, &self.shape, rows)?;
+        let mut builder = BatchBuilder::new(&self.info, &self.shape, rows);
         let keyspace = self.info.keyspace();
         let with_deleted = self.with_deleted;
         let mut add = |row: StoredRow<'_>| -> Result<bool> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::Ident;
+use datafusion::sql::sqlparser::ast::{Expr, Ident};
 use kalamdb_sql::LiveQueries;
 use log_format::{
     ChangeEvent, Column, ColumnDefault, ColumnId, NamespaceId, Role, SchemaVersion, Table, TableId,
@@ -19,10 +19,12 @@ use crate::requests::Planning;
 use crate::session::Session;
 use crate::sql::alteration::{Alteration, TableChange, words};
 use crate::sql::ddl::tolerate;
-use crate::sql::definition::{COLUMNS_MAX, access, check_column_name, duration_ms, flush_policy};
+use crate::sql::definition::{
+    COLUMNS_MAX, access, check_column_name, column_default, duration_ms, flush_policy,
+};
 use crate::sql::execute::StatementResult;
 use crate::sql::target::column_position;
-use crate::table::{SystemColumn, TableInfo, missing_value};
+use crate::table::{SystemColumn, TableInfo, constant_default};
 use crate::widening::{Widening, widens, wider_types};
 
 pub(crate) async fn alter_table(
@@ -169,6 +171,9 @@ impl Altered {
             }
             TableChange::RenameColumn { from, to } => self.rename(info, from, to),
             TableChange::ModifyColumn { name, data_type } => self.widen(info, name, *data_type),
+            TableChange::SetDefault { name, expression } => {
+                self.set_default(info, name, expression.as_deref())
+            }
             TableChange::Set(options) => options.iter().try_for_each(|(name, value)| self.set(name, value)),
         }
     }
@@ -217,7 +222,7 @@ impl Altered {
             });
         }
         if let Some(ColumnDefault::Constant(_)) = &column.default {
-            let value = widening.value(&missing_value(column)?);
+            let value = widening.value(&constant_default(column)?);
             column.default = Some(ColumnDefault::constant(&value)?);
         }
         column.data_type = to;
@@ -225,8 +230,32 @@ impl Altered {
         Ok(())
     }
 
+    /// Rows that are there keep what they have: only those that come get it.
+    fn set_default(&mut self, info: &TableInfo, name: &str, expression: Option<&Expr>) -> Result<()> {
+        let position = self.own_column(info, name, "changing the default of")?;
+        if let Some(column) = self.columns.get_mut(position) {
+            column.default = expression.map(|expression| column_default(column, expression)).transpose()?;
+        }
+        Ok(())
+    }
+
     /// Where a column stands that is neither the system's nor part of the key.
     fn free_column(&self, info: &TableInfo, name: &str, verb: &str) -> Result<usize> {
+        let position = self.own_column(info, name, verb)?;
+        let id = self.columns.get(position).map(|column| column.id);
+        if id.is_some_and(|id| self.primary_key.contains(&id)) {
+            return Err(Error::Unsupported {
+                what: format!("{verb} {name}, which is part of the primary key"),
+                hint: Some(
+                    "a table's key is that of its CREATE TABLE; create another table and copy the rows",
+                ),
+            });
+        }
+        Ok(position)
+    }
+
+    /// Where a column stands that is not the system's.
+    fn own_column(&self, info: &TableInfo, name: &str, verb: &str) -> Result<usize> {
         if SystemColumn::ALL.iter().any(|system| system.name() == name) {
             return Err(Error::Unsupported {
                 what: format!("{verb} {name}"),
@@ -239,15 +268,6 @@ impl Altered {
             column_position(info, &Ident::with_quote('"', name))?;
             return Err(Error::definition(format!("{} has no column {name} any more", info.full_name())));
         };
-        let id = self.columns.get(position).map(|column| column.id);
-        if id.is_some_and(|id| self.primary_key.contains(&id)) {
-            return Err(Error::Unsupported {
-                what: format!("{verb} {name}, which is part of the primary key"),
-                hint: Some(
-                    "a table's key is that of its CREATE TABLE; create another table and copy the rows",
-                ),
-            });
-        }
         Ok(position)
     }
 
@@ -305,7 +325,7 @@ impl Altered {
     fn refuse_what_rows_cannot_hold(&self, info: &TableInfo, planning: &Planning<'_>) -> Result<()> {
         let is_new = |column: &&Column| !info.columns().iter().any(|old| old.id == column.id);
         for column in self.columns.iter().filter(is_new).filter(|column| !column.nullable) {
-            if missing_value(column)?.is_null() && planning.has_rows(info)? {
+            if constant_default(column)?.is_null() && planning.has_rows(info)? {
                 let why = match &column.default {
                     None | Some(ColumnDefault::Constant(_)) => "it has no default",
                     Some(_) => "its default is a function, which fills new rows only",

@@ -1,5 +1,6 @@
 //! ALTER TABLE: what its text asks for.
 
+use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -11,7 +12,7 @@ use crate::sql::parse::{TableName, identifier, option_list, table_name};
 
 /// What is written where there is none of it.
 const EXPECTED: &str = "ALTER TABLE takes ADD COLUMN c type [NOT NULL] [DEFAULT x], DROP COLUMN c, RENAME COLUMN a TO b, \
-                        MODIFY COLUMN c type and SET (option = value)";
+                        MODIFY COLUMN c type, ALTER COLUMN c SET DEFAULT x, ALTER COLUMN c DROP DEFAULT and SET (option = value)";
 
 /// ALTER TABLE, as written.
 #[derive(Clone, Debug)]
@@ -44,6 +45,11 @@ pub(crate) enum TableChange {
     ModifyColumn {
         name: String,
         data_type: DataType,
+    },
+    SetDefault {
+        name: String,
+        /// None: there is none any more.
+        expression: Option<Box<Expr>>,
     },
     /// Options by name, in upper case.
     Set(Vec<(String, String)>),
@@ -90,11 +96,20 @@ fn change(parser: &mut Parser<'_>) -> Result<TableChange> {
         }
         "ALTER" => {
             let name = identifier(&parser.parse_identifier()?);
+            if parser.parse_keywords(&[Keyword::SET, Keyword::DEFAULT]) {
+                let expression = Some(Box::new(parser.parse_expr()?));
+                return Ok(TableChange::SetDefault { name, expression });
+            }
+            if parser.parse_keywords(&[Keyword::DROP, Keyword::DEFAULT]) {
+                return Ok(TableChange::SetDefault { name, expression: None });
+            }
             let _ = parser.parse_keywords(&[Keyword::SET, Keyword::DATA]);
             if !parser.parse_keyword(Keyword::TYPE) {
                 return Err(Error::Unsupported {
-                    what: format!("changing anything but the type of {name}"),
-                    hint: Some("write ALTER COLUMN c TYPE type, or add another column"),
+                    what: format!("changing anything but the type and the default of {name}"),
+                    hint: Some(
+                        "write ALTER COLUMN c TYPE type, SET DEFAULT x or DROP DEFAULT, or add another column",
+                    ),
                 });
             }
             modified(parser, name)
@@ -147,6 +162,12 @@ fn change_words(change: &TableChange) -> String {
         }
         TableChange::ModifyColumn { name, data_type } => {
             format!("MODIFY COLUMN {} {data_type}", name_text(name))
+        }
+        TableChange::SetDefault { name, expression: Some(expression) } => {
+            format!("ALTER COLUMN {} SET DEFAULT {expression}", name_text(name))
+        }
+        TableChange::SetDefault { name, expression: None } => {
+            format!("ALTER COLUMN {} DROP DEFAULT", name_text(name))
         }
         TableChange::Set(options) => {
             let options = options.iter().map(|(name, value)| format!("{name} = {}", string_text(value)));

@@ -254,8 +254,8 @@ impl DoUpdate {
 
     fn batch(&self, target: &Target<'_>, taken: &[&Taken]) -> Result<RecordBatch> {
         let own = Shape::of_table(&target.info, &[]);
-        let mut there = BatchBuilder::new(&target.info, &self.shape, taken.len())?;
-        let mut excluded = BatchBuilder::new(&target.info, &own, taken.len())?;
+        let mut there = BatchBuilder::new(&target.info, &self.shape, taken.len());
+        let mut excluded = BatchBuilder::new(&target.info, &own, taken.len());
         for taken in taken {
             let head = RowHead { seq: taken.found.seq, updated: taken.updated, deleted: false };
             there.push(head, &taken.found.row)?;

@@ -364,14 +364,15 @@ pub(crate) fn column(id: ColumnId, definition: &ColumnDef) -> Result<(Column, bo
                 is_key = true;
                 column.nullable = false;
             }
-            ColumnOption::Default(expression) => column.default = Some(default(&column, expression)?),
+            ColumnOption::Default(expression) => column.default = Some(column_default(&column, expression)?),
             other => return Err(Error::unsupported(format!("{other} for the column {}", column.name))),
         }
     }
     Ok((column, is_key))
 }
 
-fn default(column: &Column, expression: &Expr) -> Result<ColumnDefault> {
+/// What a column's DEFAULT says.
+pub(crate) fn column_default(column: &Column, expression: &Expr) -> Result<ColumnDefault> {
     if let Some(function) = literal::function_name(expression) {
         return Ok(match function.as_str() {
             "snowflake_id" => ColumnDefault::SnowflakeId,

@@ -13,7 +13,7 @@ use log_format::{
 
 use crate::changes::cell_text;
 use crate::sql::dialect::SqlDialect;
-use crate::table::{TableInfo, missing_value};
+use crate::table::{TableInfo, constant_default};
 
 /// The column that tables without a key of their own get.
 const GENERATED_KEY: &str = "_id";
@@ -95,7 +95,7 @@ pub(crate) fn column_text(column: &Column) -> String {
 pub(crate) fn default_text(column: &Column) -> Option<String> {
     let function = match column.default.as_ref()? {
         ColumnDefault::Constant(_) => {
-            return missing_value(column).ok().map(|value| value_text(&value, column.data_type));
+            return constant_default(column).ok().map(|value| value_text(&value, column.data_type));
         }
         ColumnDefault::SnowflakeId => "SNOWFLAKE_ID()",
         ColumnDefault::UuidV7 => "UUID_V7()",

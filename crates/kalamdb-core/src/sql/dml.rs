@@ -214,7 +214,7 @@ async fn for_each_found(
             let Some((head, row)) = stored.flatten() else { return Ok(()) };
             let mut arrays = Vec::with_capacity(computed.len());
             if !computed.is_empty() {
-                let mut builder = BatchBuilder::new(&target.info, &shape, 1)?;
+                let mut builder = BatchBuilder::new(&target.info, &shape, 1);
                 builder.push(head, &row)?;
                 let batch = builder.finish()?;
                 for computed in &computed {

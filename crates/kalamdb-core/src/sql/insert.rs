@@ -2,9 +2,11 @@
 //!
 //! Rows are encoded here, on the caller's thread; the sequencer only checks that their keys are free.
 
+use std::collections::HashSet;
+
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, TableObject};
+use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableObject};
 use log_format::Value;
 
 use crate::engine::Engine;
@@ -247,7 +249,7 @@ async fn queried_rows(
     columns: &[usize],
     source: &ast::Query,
 ) -> Result<Vec<Vec<Value>>> {
-    let (schema, batches) = queried(target, source).await?;
+    let (schema, batches) = queried(target, &with_names_apart(source)).await?;
     check_width(target, columns, schema.fields().len())?;
     let mut rows = Vec::new();
     for batch in &batches {
@@ -263,6 +265,28 @@ async fn queried_rows(
         }
     }
     Ok(rows)
+}
+
+/// Columns are told by their places here, so two may be the same; `DataFusion` wants names that differ.
+fn with_names_apart(source: &ast::Query) -> ast::Query {
+    let mut source = source.clone();
+    if let SetExpr::Select(select) = source.body.as_mut() {
+        let mut seen = HashSet::new();
+        for (at, item) in select.projection.iter_mut().enumerate() {
+            let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = &*item else {
+                continue;
+            };
+            let name = match &*item {
+                SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
+                _ => expr.to_string(),
+            };
+            if !seen.insert(name) {
+                let alias = Ident::with_quote('"', format!("column {}", at + 1));
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
+        }
+    }
+    source
 }
 
 /// What a query gives.

@@ -71,7 +71,7 @@ impl Returning {
     ) -> Result<Vec<RecordBatch>> {
         let (mut batches, mut bytes) = (Vec::new(), 0_usize);
         for (number, chunk) in rows.chunks(BATCH_ROWS).enumerate() {
-            let mut builder = BatchBuilder::new(info, &self.shape, chunk.len())?;
+            let mut builder = BatchBuilder::new(info, &self.shape, chunk.len());
             for (at, row) in chunk.iter().enumerate() {
                 builder.push(head(number * BATCH_ROWS + at), row)?;
             }

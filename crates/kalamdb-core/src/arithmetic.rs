@@ -1,0 +1,125 @@
+//! Integer arithmetic that says so where a result does not fit. `DataFusion`'s own goes on from the other end of the type.
+
+use std::sync::Arc;
+
+use datafusion::arrow::compute::kernels::numeric;
+use datafusion::arrow::datatypes::DataType as ArrowType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, plan_err};
+use datafusion::error::Result as QueryResult;
+use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::{
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
+};
+use datafusion::physical_expr_common::datum::apply;
+
+/// Makes `+`, `-` and `*` of integers checked ones in every statement.
+pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
+    registry.register_function_rewrite(Arc::new(CheckIntegers))
+}
+
+#[derive(Debug)]
+struct CheckIntegers;
+
+impl FunctionRewrite for CheckIntegers {
+    fn name(&self) -> &'static str {
+        "check_integers"
+    }
+
+    fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> QueryResult<Transformed<Expr>> {
+        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return Ok(Transformed::no(expr)) };
+        let is_integer = |side: &Expr| side.get_type(schema).is_ok_and(|found| width(&found).is_some());
+        match Checked::of(op) {
+            Some(operation) if is_integer(&left) && is_integer(&right) => {
+                let function = Arc::new(ScalarUDF::new_from_impl(operation));
+                let args = vec![*left, *right];
+                Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
+            }
+            _ => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+        }
+    }
+}
+
+/// Bits of a signed integer.
+const fn width(data_type: &ArrowType) -> Option<u8> {
+    match data_type {
+        ArrowType::Int8 => Some(8),
+        ArrowType::Int16 => Some(16),
+        ArrowType::Int32 => Some(32),
+        ArrowType::Int64 => Some(64),
+        _ => None,
+    }
+}
+
+/// One of the operators, as a function.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Checked {
+    operator: Operator,
+    signature: Signature,
+}
+
+impl Checked {
+    fn of(operator: Operator) -> Option<Self> {
+        let is_checked = matches!(operator, Operator::Plus | Operator::Minus | Operator::Multiply);
+        is_checked.then(|| Self { operator, signature: Signature::user_defined(Volatility::Immutable) })
+    }
+
+    fn written(&self, args: &[Expr], text: impl Fn(&Expr) -> String) -> String {
+        // Parentheses as `DataFusion` writes them for the operator itself.
+        let side = |arg: &Expr| match arg {
+            Expr::BinaryExpr(_) => format!("({})", text(arg)),
+            _ => text(arg),
+        };
+        args.iter().map(side).collect::<Vec<_>>().join(&format!(" {} ", self.operator))
+    }
+}
+
+impl ScalarUDFImpl for Checked {
+    fn name(&self) -> &'static str {
+        match self.operator {
+            Operator::Plus => "checked_add",
+            Operator::Minus => "checked_subtract",
+            _ => "checked_multiply",
+        }
+    }
+
+    fn display_name(&self, args: &[Expr]) -> QueryResult<String> {
+        Ok(self.written(args, ToString::to_string))
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> QueryResult<String> {
+        Ok(self.written(args, |arg| arg.schema_name().to_string()))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[ArrowType]) -> QueryResult<Vec<ArrowType>> {
+        match types.iter().max_by_key(|data_type| width(data_type)) {
+            Some(widest) if types.iter().all(|data_type| width(data_type).is_some()) => {
+                Ok(vec![widest.clone(); types.len()])
+            }
+            _ => plan_err!("{} is of integers, not of {types:?}", self.name()),
+        }
+    }
+
+    fn return_type(&self, types: &[ArrowType]) -> QueryResult<ArrowType> {
+        Ok(types.first().cloned().unwrap_or(ArrowType::Int64))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> QueryResult<ColumnarValue> {
+        let [left, right] = args.args.as_slice() else {
+            return plan_err!("{} is of two integers", self.name());
+        };
+        match self.operator {
+            Operator::Plus => apply(left, right, numeric::add),
+            Operator::Minus => apply(left, right, numeric::sub),
+            _ => apply(left, right, numeric::mul),
+        }
+    }
+}
