@@ -247,7 +247,8 @@ fn alteration(random: &mut Random, columns: &[Column]) -> (Alter, String) {
             let text = format!("RENAME COLUMN {} TO {}", name(&from), name(&to));
             (Alter::Rename { from, to }, text)
         }
-        68..92 => {
+        68..76 => set_default(random, columns),
+        76..92 => {
             let named = any_of(random);
             let from = columns.iter().find(|column| column.name == named).map(|column| column.data_type);
             let data_type = wider(random, from);
@@ -266,6 +267,21 @@ fn alteration(random: &mut Random, columns: &[Column]) -> (Alter, String) {
         }
         _ => (Alter::SetRetention, format!("SET (DELETED_RETENTION = '{}h')", 1 + random.below(9))),
     }
+}
+
+/// A default of a type that is written the same whatever the column becomes in the same statement; or none.
+fn set_default(random: &mut Random, columns: &[Column]) -> (Alter, String) {
+    let named = COLUMNS[random.below(COLUMNS.len())].to_owned();
+    let found = columns.iter().find(|column| column.name == named).map(|column| column.data_type);
+    let simple = [DataType::Boolean, DataType::SmallInt, DataType::Int, DataType::BigInt, DataType::Text];
+    let data_type = found.filter(|data_type| simple.contains(data_type) && random.per_mille(700));
+    let Some(data_type) = data_type else {
+        let text = format!("ALTER COLUMN {} DROP DEFAULT", name(&named));
+        return (Alter::SetDefault { name: named, default: None }, text);
+    };
+    let cell = any_cell(random, data_type);
+    let text = format!("ALTER COLUMN {} SET DEFAULT {}", name(&named), written(random, &cell, data_type));
+    (Alter::SetDefault { name: named, default: Some((cell, data_type)) }, text)
 }
 
 /// Often a type that this one may become.

@@ -86,10 +86,27 @@ pub(super) struct Table {
 /// One part of an ALTER.
 #[derive(Clone, Debug)]
 pub(super) enum Alter {
-    Add { column: Column, if_not_exists: bool },
-    Drop { name: String, if_exists: bool },
-    Rename { from: String, to: String },
-    Modify { name: String, data_type: DataType },
+    Add {
+        column: Column,
+        if_not_exists: bool,
+    },
+    Drop {
+        name: String,
+        if_exists: bool,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    /// A constant, as it is in a column of this type; none: no default any more.
+    SetDefault {
+        name: String,
+        default: Option<(Cell, DataType)>,
+    },
+    Modify {
+        name: String,
+        data_type: DataType,
+    },
     SetAccess(Kind),
     SetRetention,
 }
@@ -188,6 +205,13 @@ impl Table {
                 self.columns[at].name.clone_from(to);
             }
             Alter::Modify { name, data_type } => self.modify(name, *data_type)?,
+            Alter::SetDefault { name, default } => {
+                let column = self.columns.iter_mut().find(|column| column.name == *name);
+                let column = column.ok_or(ErrorCode::InvalidSql)?;
+                let now = column.data_type;
+                column.default =
+                    default.as_ref().map(|(cell, from)| Default::Constant(widened(cell, *from, now)));
+            }
             Alter::SetAccess(_) if self.kind == Kind::User => return Err(ErrorCode::InvalidSql),
             Alter::SetAccess(kind) => self.kind = *kind,
             Alter::SetRetention => {}
@@ -238,6 +262,8 @@ impl Alter {
             Self::Drop { name, .. } => format!("DROP COLUMN {name}"),
             Self::Rename { from, to } => format!("RENAME COLUMN {from} TO {to}"),
             Self::Modify { name, data_type } => format!("MODIFY COLUMN {name} {data_type}"),
+            Self::SetDefault { name, default: Some(_) } => format!("ALTER COLUMN {name} SET DEFAULT"),
+            Self::SetDefault { name, default: None } => format!("ALTER COLUMN {name} DROP DEFAULT"),
             Self::SetAccess(_) => "SET (ACCESS_LEVEL".to_owned(),
             Self::SetRetention => "SET (DELETED_RETENTION".to_owned(),
         }
