@@ -1,5 +1,6 @@
 //! One table's rows in both tiers: pushdown of keys, columns and limits into the scan.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ use crate::view::View;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8192;
+/// Batches that one scan fills at the most, …
+const BATCHES_MAX: usize = 32;
+/// … and bytes of rows.
+const BYTES_MAX: usize = 32 << 20;
 /// Rows that a range is expected to have; columns grow beyond.
 const ROWS_EXPECTED: usize = 256;
 /// Keys that are looked up one by one at the most; more are scanned for.
@@ -116,6 +121,22 @@ pub(crate) enum Access {
 }
 
 impl Access {
+    /// Rows that it may find.
+    const fn expected(&self) -> usize {
+        match self {
+            Self::Points(points) => points.len(),
+            Self::Range(_) => ROWS_EXPECTED,
+        }
+    }
+
+    /// The end of its range.
+    fn until(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Points(_) => None,
+            Self::Range(range) => range.until.clone(),
+        }
+    }
+
     /// The narrowest access that these conditions, which must all hold, allow.
     pub(crate) fn of_filters(info: &TableInfo, filters: &[Expr]) -> Self {
         let mut prefix = KeyBuilder::new();
@@ -238,6 +259,7 @@ impl PartitionStream for HotScan {
             cold: self.cold.clone(),
             next: Some(self.access.clone()),
             room: self.limit.unwrap_or(usize::MAX),
+            ready: VecDeque::new(),
         };
         let stream = futures_util::stream::iter(
             batches.map(|batch| batch.map_err(|error| DataFusionError::External(Box::new(error)))),
@@ -246,7 +268,10 @@ impl PartitionStream for HotScan {
     }
 }
 
-/// The batches of a scan, each read when it is asked for.
+/// The batches of a scan, a few read at a time when one is asked for.
+///
+/// IMPORTANT: not one by one. A scan that is taken up again passes over what it finds deleted once more, and where rows have just
+/// been flushed that is all of them.
 struct HotBatches {
     view: View,
     info: Arc<TableInfo>,
@@ -257,41 +282,40 @@ struct HotBatches {
     next: Option<Access>,
     /// Rows that may still come.
     room: usize,
+    ready: VecDeque<RecordBatch>,
 }
 
 impl Iterator for HotBatches {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(batch) = self.ready.pop_front() {
+            return Some(Ok(batch));
+        }
         if self.room == 0 {
             return None;
         }
         let access = self.next.take()?;
-        let batch = self.read(access);
-        match &batch {
-            Ok(batch) => self.room -= batch.num_rows().min(self.room),
-            Err(_) => self.next = None,
+        if let Err(error) = self.read(access) {
+            self.next = None;
+            self.ready.clear();
+            return Some(Err(error));
         }
-        Some(batch)
+        self.ready.pop_front().map(Ok)
     }
 }
 
 impl HotBatches {
-    fn read(&mut self, access: Access) -> Result<RecordBatch> {
-        let most = self.room.min(BATCH_ROWS);
-        let rows = match &access {
-            Access::Points(points) => points.len().min(most),
-            Access::Range(_) => most.min(ROWS_EXPECTED),
-        };
-        let mut builder = BatchBuilder::new(&self.info, &self.shape, rows);
-        let keyspace = self.info.keyspace();
+    fn read(&mut self, access: Access) -> Result<()> {
+        let (keyspace, until) = (self.info.keyspace(), access.until());
+        let mut reading = Reading::new(&self.info, &self.shape, self.room, access.expected());
         let with_deleted = self.with_deleted;
         let mut add = |row: StoredRow<'_>| -> Result<bool> {
             if !row.deleted || with_deleted {
                 let head = RowHead { seq: row.seq, updated: row.updated, deleted: row.deleted };
-                builder.push(head, row.row)?;
+                reading.push(head, row.row)?;
             }
-            Ok(builder.rows() < most)
+            Ok(!reading.is_full())
         };
         match access {
             Access::Points(points) => {
@@ -301,26 +325,64 @@ impl HotBatches {
             }
             Access::Range(range) => {
                 let mut failure = None;
-                let scanned = self.view.scan(
-                    keyspace,
-                    &self.partition,
-                    &range,
-                    self.cold.scan(),
-                    |_, row| match add(row) {
+                let scan = self.cold.scan();
+                let scanned =
+                    self.view.scan(keyspace, &self.partition, &range, scan, |_, row| match add(row) {
                         Ok(true) => ControlFlow::Continue(()),
                         Ok(false) => ControlFlow::Break(()),
                         Err(error) => {
                             failure = Some(error);
                             ControlFlow::Break(())
                         }
-                    },
-                )?;
+                    })?;
                 if let Some(error) = failure {
                     return Err(error);
                 }
-                self.next = scanned.rest(range.until).map(Access::Range);
+                self.next = scanned.rest(until).map(Access::Range);
             }
         }
-        builder.finish()
+        let (batches, rows) = reading.finish()?;
+        self.room -= rows.min(self.room);
+        self.ready = batches;
+        Ok(())
+    }
+}
+
+/// Batches that are being filled.
+struct Reading<'t> {
+    info: &'t TableInfo,
+    shape: &'t Shape,
+    builder: BatchBuilder<'t>,
+    batches: VecDeque<RecordBatch>,
+    rows: usize,
+    rows_max: usize,
+    bytes: usize,
+}
+
+impl<'t> Reading<'t> {
+    fn new(info: &'t TableInfo, shape: &'t Shape, room: usize, expected: usize) -> Self {
+        let rows_max = room.min(BATCH_ROWS * BATCHES_MAX);
+        let builder = BatchBuilder::new(info, shape, expected.min(rows_max).min(BATCH_ROWS));
+        Self { info, shape, builder, batches: VecDeque::new(), rows: 0, rows_max, bytes: 0 }
+    }
+
+    fn push(&mut self, head: RowHead, row: &[u8]) -> Result<()> {
+        if self.builder.rows() == BATCH_ROWS {
+            let next = BatchBuilder::new(self.info, self.shape, BATCH_ROWS);
+            self.batches.push_back(std::mem::replace(&mut self.builder, next).finish()?);
+        }
+        self.rows += 1;
+        self.bytes += row.len();
+        self.builder.push(head, row)
+    }
+
+    const fn is_full(&self) -> bool {
+        self.rows >= self.rows_max || self.bytes >= BYTES_MAX
+    }
+
+    fn finish(mut self) -> Result<(VecDeque<RecordBatch>, usize)> {
+        // One at least: it says that nothing was found.
+        self.batches.push_back(self.builder.finish()?);
+        Ok((self.batches, self.rows))
     }
 }

@@ -1,0 +1,181 @@
+//! Queries of a table whose rows are all in Parquet files, beside DataFusion alone on the very same files; then with one key in
+//! twenty updated and still hot. How fast rows are flushed, beside the Parquet writer alone.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program that measures, and has nothing to do if it cannot"
+)]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::basic::{Compression, ZstdLevel};
+use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use kalamdb_benches::report::{ROUNDS, Report};
+use kalamdb_benches::{directory, session};
+use kalamdb_core::format::{Role, Value};
+use kalamdb_core::log::Durability;
+use kalamdb_core::{COLD_DIRECTORY, Engine, EngineOptions, clock};
+use tokio::runtime::Runtime;
+
+const ROWS: i64 = 500_000;
+const BATCH: i64 = 2000;
+
+/// What is asked; `{t}` stands for the table.
+const QUERIES: [(&str, &str); 4] = [
+    ("full scan, aggregate", "SELECT count(*), sum(score), max(room) FROM {t}"),
+    ("full scan, grouped", "SELECT room, count(*), avg(score) FROM {t} GROUP BY room"),
+    ("filter and project", "SELECT id, content FROM {t} WHERE room = 7 AND score > 0.5"),
+    ("top ten", "SELECT id, score, author FROM {t} ORDER BY score DESC LIMIT 10"),
+];
+
+struct Bench {
+    runtime: Runtime,
+    engine: Engine,
+    alone: SessionContext,
+}
+
+fn main() {
+    let directory = directory();
+    let mut options = EngineOptions::new(directory.path());
+    options.durability = Durability::Os;
+    options.root_password = Some("bench".to_owned());
+    let (engine, _) = Engine::open(options).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let alone = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let bench = Bench { runtime, engine, alone };
+    let mut report = Report::default();
+    bench.fill();
+    let flushed = bench.flush();
+    let files = parquet_files(&directory.path().join(COLD_DIRECTORY));
+    let at = files.first().and_then(|file| file.parent()).unwrap().display().to_string();
+    bench
+        .runtime
+        .block_on(bench.alone.register_parquet("files", &at, ParquetReadOptions::default()))
+        .unwrap();
+    bench.compare(&mut report, "cold", 1.15);
+    bench.writing(&mut report, flushed, directory.path());
+    for from in (0..ROWS).step_by(50_000) {
+        let until = from + 50_000;
+        bench.run(&format!(
+            "UPDATE bench.facts SET score = score + 1 WHERE id >= {from} AND id < {until} AND id % 20 = 0"
+        ));
+    }
+    bench.compare(&mut report, "5 % hot", 1.5);
+    report.print();
+    println!("\n{ROWS} rows in {} files; one partition of a plan on both sides", files.len());
+    bench.engine.close();
+}
+
+impl Bench {
+    fn run(&self, sql: &str) -> u64 {
+        let mut root = session("root", Role::Dba);
+        let executed = self.runtime.block_on(self.engine.execute(&mut root, sql, &[]));
+        assert!(executed.error.is_none(), "{sql}: {:?}", executed.error);
+        executed.results.iter().map(|result| result.row_count).sum()
+    }
+
+    fn fill(&self) {
+        self.run(
+            "CREATE NAMESPACE bench; CREATE SHARED TABLE bench.facts (id BIGINT PRIMARY KEY, room INT, author TEXT, \
+             content TEXT, at TIMESTAMP, score DOUBLE)",
+        );
+        let root = session("root", Role::Dba);
+        for from in (0..ROWS).step_by(usize::try_from(BATCH).unwrap()) {
+            let rows: Vec<Vec<Value>> = (from..from + BATCH).map(fact).collect();
+            self.runtime.block_on(self.engine.insert_rows(&root, "bench.facts", &rows)).unwrap();
+        }
+    }
+
+    /// Flushes everything; how long the job took.
+    fn flush(&self) -> Duration {
+        let begun = clock::instant();
+        self.run("STORAGE FLUSH TABLE bench.facts");
+        let mut took = begun.elapsed();
+        while self.run("SELECT job_id FROM system.jobs WHERE finished_at IS NULL") > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+            took = begun.elapsed();
+        }
+        took
+    }
+
+    /// Each query on the table and on the files, by turns.
+    fn compare(&self, report: &mut Report, state: &str, most: f64) {
+        for (name, sql) in QUERIES {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for round in 0..=ROUNDS {
+                let begun = clock::instant();
+                self.run(&sql.replace("{t}", "bench.facts"));
+                let took = begun.elapsed();
+                let begun = clock::instant();
+                let sql = sql.replace("{t}", "files");
+                let found =
+                    self.runtime.block_on(async { self.alone.sql(&sql).await.unwrap().collect().await });
+                found.unwrap();
+                // The first one warms both.
+                if round > 0 {
+                    ours.push(took.as_secs_f64() * 1e6);
+                    theirs.push(begun.elapsed().as_secs_f64() * 1e6);
+                }
+            }
+            report.micros(&format!("{state}: {name}"), &ours);
+            report.micros(&format!("{state}: {name}, DataFusion on the files"), &theirs);
+            report.ratio(&format!("{state}: {name}, ratio"), &ours, &theirs, 0.0..most);
+        }
+    }
+
+    /// The same rows through the Parquet writer alone, from Arrow in memory.
+    fn writing(&self, report: &mut Report, flushed: Duration, directory: &Path) {
+        let all = async { self.alone.sql("SELECT * FROM files").await.unwrap().collect().await };
+        let batches = self.runtime.block_on(all).unwrap();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_data_page_row_count_limit(1024)
+            .set_write_batch_size(1024)
+            .set_statistics_enabled(EnabledStatistics::Page)
+            .build();
+        let begun = clock::instant();
+        let out = File::create(directory.join("alone.parquet")).unwrap();
+        let schema = batches.first().unwrap().schema();
+        let mut writer = ArrowWriter::try_new(out, schema, Some(properties)).unwrap();
+        for batch in &batches {
+            writer.write(batch).unwrap();
+        }
+        writer.into_inner().unwrap().sync_all().unwrap();
+        let alone = begun.elapsed().as_secs_f64();
+        let rows = u32::try_from(ROWS).map_or(0.0, f64::from);
+        let (flush, alone) = (rows / flushed.as_secs_f64(), rows / alone);
+        report.rate("rows flushed", &[flush]);
+        report.rate("rows through the Parquet writer alone, without bloom filters", &[alone]);
+        report.ratio("flush / writer alone", &[flush], &[alone], 0.7..f64::INFINITY);
+    }
+}
+
+fn fact(id: i64) -> Vec<Value> {
+    let mixed = id.wrapping_mul(0x9e37_79b9) & 0xffff_ffff;
+    vec![
+        Value::BigInt(id),
+        Value::Int(i32::try_from(mixed % 100).unwrap()),
+        Value::Text(format!("author{}", mixed % 1000)),
+        Value::Text(format!(
+            "{mixed:x} is what somebody said to somebody else about something, {id} times over, and more"
+        )),
+        Value::Timestamp(1_750_000_000_000_000 + id * 1_000_000),
+        Value::Double(f64::from(u32::try_from(mixed).unwrap()) / f64::from(u32::MAX)),
+    ]
+}
+
+fn parquet_files(directory: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(at) = open.pop() {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { found.push(path) }
+        }
+    }
+    found
+}
