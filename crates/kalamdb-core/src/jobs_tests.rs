@@ -182,6 +182,10 @@ async fn who_saw_a_table_that_was_dropped_resumes_on_no_other_of_its_name() {
         let mut resumed = engine.subscribe(&ann, resume(from), Kept::with_room(1)).await.unwrap();
         assert_eq!(resumed.catch_up(10).unwrap().frames.len(), 1, "{from}");
     }
+    // Nor across a truncation, from wherever.
+    ok(&engine, &root(), "TRUNCATE TABLE chat.notes", &[]).await;
+    let refused = engine.subscribe(&ann, resume(Seq::ZERO), Kept::with_room(1)).await;
+    assert_eq!(refused.err().map(|error| error.code()), Some(ErrorCode::ResyncRequired));
     engine.close();
 }
 

@@ -424,9 +424,10 @@ fn check_resume(engine: &Engine, table: TableId, from: Seq) -> Result<()> {
     let published = router.feed().published();
     // A table's id is the seq of the event that created it: who saw anything before saw another one of its name.
     let created_at = Seq::new(table.get());
-    let truncated_at = engine.store().truncated_at(table)?.max(created_at);
-    if from > Seq::ZERO && from < truncated_at {
-        return Err(Error::ResyncRequired { from, floor: truncated_at, end: published.max(truncated_at) });
+    let truncated_at = engine.store().truncated_at(table)?;
+    if from < truncated_at || from > Seq::ZERO && from < created_at {
+        let floor = truncated_at.max(created_at);
+        return Err(Error::ResyncRequired { from, floor, end: published.max(floor) });
     }
     if from == published {
         return Ok(());
