@@ -52,5 +52,8 @@ fn nothing_is_lost_whatever_happens() {
         totals.add(&World::run(seed, steps));
     }
     println!("{totals}");
-    assert!(totals.commits > 0 && totals.ends() > 0 && totals.flushes > 0, "{totals}");
+    assert!(
+        totals.commits > 0 && totals.ends() > 0 && totals.flushes > 0 && totals.compactions > 0,
+        "{totals}"
+    );
 }

@@ -1,17 +1,17 @@
 //! What the simulated users do: statements, each with a tag of its own in every row it writes.
 
 use kalamdb_log::simulation::Random;
-use log_format::Role;
+use log_format::{NamespaceId, Partition, Role};
 
-use crate::Session;
 use crate::testing::session;
+use crate::{Engine, Session};
 
 /// Keys are few, so that statements meet.
 const KEYS: usize = 40;
 pub(super) const USERS: [&str; 4] = ["ann", "bob", "cid", "dot"];
 
 /// Tables whose rows have a key, and whose columns change.
-pub(super) const KEYED: [&str; 3] = ["sim.own", "sim.more", "sim.shared"];
+const KEYED: [&str; 3] = ["sim.own", "sim.more", "sim.shared"];
 
 /// What exists before anything else is done.
 pub(super) const SCHEMA: &str = "CREATE NAMESPACE sim;
@@ -39,6 +39,20 @@ pub(super) fn anybody(random: &mut Random) -> Session {
 /// A table whose rows have a key.
 pub(super) fn keyed(random: &mut Random) -> &'static str {
     KEYED[random.below(KEYED.len())]
+}
+
+/// The partitions of the keyed tables that have cold rows, or hot ones.
+pub(super) fn partitions(engine: &Engine, are_cold: bool) -> Vec<Partition> {
+    let mut found = Vec::new();
+    for (namespace, name) in KEYED.iter().filter_map(|name| name.split_once('.')) {
+        let Some(info) = engine.catalog().find(&NamespaceId::new(namespace), name) else { continue };
+        found.extend(if are_cold {
+            engine.store().cold_partitions(info.id()).unwrap()
+        } else {
+            engine.store().cut().unwrap().hot_partitions(info.keyspace(), info.id()).unwrap()
+        });
+    }
+    found
 }
 
 /// Something to watch: some of a table's columns, or all that it has by then.

@@ -12,7 +12,7 @@ use datafusion::arrow::util::display::array_value_to_string;
 use futures_util::future::join_all;
 use kalamdb_log::simulation::{Fault, Random, SimulatedDisk};
 use kalamdb_log::{Durability, LogDirectory, LogReader};
-use log_format::{Frame, NamespaceId, Role, Seq};
+use log_format::{Frame, Role, Seq};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -146,15 +146,15 @@ impl World {
                 };
                 self.execute(&works);
             }
-            66..82 => self.look(),
+            66..76 => self.look(),
+            76..82 => self.flush(),
             82..85 => {
                 let at = self.random.below(self.watchers.len());
                 self.watchers.get_mut(at).into_iter().for_each(Watcher::disconnect);
             }
             85..88 => self.running().router.turn(),
             88..90 => self.check_watchers(),
-            90 if self.random.per_mille(200) => self.running().log_keeper.turn().unwrap(),
-            90 => self.flush(),
+            90 => self.running().log_keeper.turn().unwrap(),
             91..93 => self.restart(End::Closed),
             93..95 => self.restart(End::Killed),
             95..97 => self.restart(End::PowerLost),
@@ -171,21 +171,22 @@ impl World {
         self.bury();
     }
 
-    /// Flushes some of a table or compacts it, the sequencer taking its turns meanwhile.
+    /// Flushes some of every table or compacts it, of every owner, the sequencer taking its turns meanwhile.
     fn flush(&mut self) {
-        let (user, is_full) = (work::anybody(&mut self.random), self.is_full);
-        let compacts = self.random.below(3) == 0;
-        let Some((namespace, name)) = work::keyed(&mut self.random).split_once('.') else { return };
-        let Some(Running { engine, sequencer, jobs, .. }) = &mut self.running else { return };
-        let info = engine.catalog().find(&NamespaceId::new(namespace), name);
+        let compacts = self.random.below(2) == 0;
         // A full disk is asked for space again in every turn.
-        let Some(info) = info.filter(|_| !is_full) else { return };
-        let (jobs, partition) = (&*jobs, user.partition(&info));
+        if self.is_full {
+            return;
+        }
+        let Some(Running { engine, sequencer, jobs, .. }) = &mut self.running else { return };
+        let (jobs, partitions) = (&*jobs, work::partitions(engine, compacts));
         let flushed = std::thread::scope(|scope| {
-            let partition = &partition;
             let flushing = scope.spawn(move || {
                 catch_unwind(AssertUnwindSafe(|| {
-                    if compacts { jobs.compact_once(partition) } else { jobs.flush_once(partition) }
+                    let once = |partition| {
+                        if compacts { jobs.compact_once(partition) } else { jobs.flush_once(partition) }
+                    };
+                    partitions.iter().try_fold(false, |any, partition| once(partition).map(|did| any | did))
                 }))
             });
             while !flushing.is_finished() {
