@@ -17,7 +17,7 @@ use crate::session::Session;
 use crate::sql::change_set::ChangeSet;
 use crate::sql::conflict::{OnConflict, lost_race};
 use crate::sql::execute::{ATTEMPTS_MAX, StatementResult};
-use crate::sql::parse::{TableName, table_name};
+use crate::sql::parse::{TableName, identifier, table_name};
 use crate::sql::returning::Returning;
 use crate::sql::target::{
     Context, Target, cast_columns, check_value, column_name, column_position, literal_value, refuse_clauses,
@@ -270,23 +270,50 @@ async fn queried_rows(
 /// Columns are told by their places here, so two may be the same; `DataFusion` wants names that differ.
 fn with_names_apart(source: &ast::Query) -> ast::Query {
     let mut source = source.clone();
-    if let SetExpr::Select(select) = source.body.as_mut() {
-        let mut seen = HashSet::new();
-        for (at, item) in select.projection.iter_mut().enumerate() {
-            let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = &*item else {
-                continue;
+    name_apart(&mut source.body);
+    source
+}
+
+fn name_apart(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            let is_wildcard = |item: &SelectItem| {
+                matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
             };
-            let name = match &*item {
-                SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
-                _ => expr.to_string(),
-            };
-            if !seen.insert(name) {
-                let alias = Ident::with_quote('"', format!("column {}", at + 1));
-                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            // A wildcard may give any column.
+            let has_wildcard = select.projection.iter().any(is_wildcard);
+            let mut seen = HashSet::new();
+            for (at, item) in select.projection.iter_mut().enumerate() {
+                let (expr, name, is_column) = match &*item {
+                    SelectItem::UnnamedExpr(expr) => {
+                        let is_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+                        (expr.clone(), written_name(expr), is_column)
+                    }
+                    SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), identifier(alias), false),
+                    _ => continue,
+                };
+                if !seen.insert(name) || has_wildcard && is_column {
+                    let alias = Ident::with_quote('"', format!("column {}", at + 1));
+                    *item = SelectItem::ExprWithAlias { expr, alias };
+                }
             }
         }
+        SetExpr::SetOperation { left, right, .. } => {
+            name_apart(left);
+            name_apart(right);
+        }
+        SetExpr::Query(query) => name_apart(&mut query.body),
+        _ => {}
     }
-    source
+}
+
+/// What an expression without an alias is called, of whatever table it is.
+fn written_name(expr: &Expr) -> String {
+    match expr {
+        Expr::Identifier(ident) => identifier(ident),
+        Expr::CompoundIdentifier(idents) => idents.last().map(identifier).unwrap_or_default(),
+        other => other.to_string(),
+    }
 }
 
 /// What a query gives.
