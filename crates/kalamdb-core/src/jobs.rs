@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use kalamdb_sql::SystemTables;
 use kalamdb_store::Store;
-use log_format::{ChangeEvent, Job, JobId, JobStatus, Seq, Table, TableId, UserId};
+use log_format::{ChangeEvent, Job, JobId, JobStatus, Partition, Seq, Table, TableId, UserId};
 use serde_json::Value as Json;
 
 use self::compact_table::LeftFiles;
@@ -156,6 +156,14 @@ impl Parameters {
 
     fn table(&self) -> Result<TableId> {
         Ok(TableId::new(self.number("table_id")?))
+    }
+
+    /// The partitions of the owners that are named; none where none are.
+    fn partitions(&self) -> Result<Option<Vec<Partition>>> {
+        let table = self.table()?;
+        let Some(Json::Array(owners)) = self.0.get("owners") else { return Ok(None) };
+        let owners = owners.iter().filter_map(Json::as_str);
+        Ok(Some(owners.map(|owner| Partition::of_user(table, UserId::new(owner))).collect()))
     }
 }
 

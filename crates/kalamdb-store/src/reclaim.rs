@@ -40,7 +40,10 @@ impl Store {
         options.set_exclusive_manual_compaction(false);
         for keyspace in Keyspace::ALL {
             let of_keyspace = |file: &&LiveFile| file.column_family_name == keyspace.column_family();
-            let shared_bytes: u64 = before.iter().filter(of_keyspace).map(|file| file.size as u64).sum();
+            // A file of nothing but deletions is what earlier drops left in keyspaces that they had no rows in.
+            let has_rows = |file: &&LiveFile| file.num_entries > file.num_deletions;
+            let of_rows = before.iter().filter(of_keyspace).filter(has_rows);
+            let shared_bytes: u64 = of_rows.map(|file| file.size as u64).sum();
             if shared_bytes == 0 {
                 continue;
             }

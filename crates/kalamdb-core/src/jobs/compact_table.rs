@@ -7,14 +7,14 @@
 //! A step reads one cut, writes a file, and commits the event that lists it in the place of the others. Those go once that event
 //! cannot be lost any more and nobody reads a cut from before it; after a crash the next start sweeps them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use kalamdb_store::{CompactStep, Cut, FileOrigin, Manifest, ManifestFile};
+use kalamdb_store::{CompactStep, Cut, Manifest, ManifestFile};
 use log_format::{ChangeEvent, Compacted, Job, Partition, SchemaVersion, Seq, Table, UserId};
 use serde_json::{Value as Json, json};
 
 use super::flush_table::{
-    FILE_BYTES_MAX, FILE_ROWS_MAX, columns_of, directory_of, refuse_if_changed, tombstones_from,
+    FILE_BYTES_MAX, FILE_ROWS_MAX, directory_of, origin_of, refuse_if_changed, tombstones_from,
 };
 use super::{JobRunner, Parameters, Progress, new_job};
 use crate::error::{Error, Result};
@@ -72,12 +72,9 @@ impl JobRunner {
             Some(Json::Bool(true)) => Thoroughness::All,
             _ => Thoroughness::Tiers,
         };
-        let partitions = match parameters.0.get("owners") {
-            Some(Json::Array(owners)) => {
-                let owners = owners.iter().filter_map(Json::as_str);
-                owners.map(|owner| Partition::of_user(table, UserId::new(owner))).collect()
-            }
-            _ => self.store.cold_partitions(table)?,
+        let partitions = match parameters.partitions()? {
+            Some(partitions) => partitions,
+            None => self.store.cold_partitions(table)?,
         };
         let mut done = Done::default();
         for partition in partitions {
@@ -141,14 +138,9 @@ impl JobRunner {
             chosen => chosen,
         };
         let Some((version, files)) = chosen else { return Ok(false) };
-        let Some(schema) = info.versions().iter().find(|schema| schema.version == version) else {
-            return Err(Error::Inconsistent {
-                reason: format!("files of {} have the unknown schema version {version}", info.full_name()),
-            });
-        };
         let directory = directory_of(&info);
         let step = CompactStep {
-            origin: FileOrigin { partition: partition.clone(), version, columns: columns_of(schema) },
+            origin: origin_of(&info, partition, version)?,
             directory: &directory,
             files: &files,
             tombstones_from: tombstones_from(&info),
@@ -193,17 +185,23 @@ impl JobRunner {
         if self.left_files().is_empty() {
             return Ok(true);
         }
-        let left = std::mem::take(&mut *self.left_files());
-        let mut waiting = Vec::new();
-        for (seq, path) in left {
-            if self.may_delete_before(seq)? {
-                self.store.cold_files().remove(&path)?;
-            } else {
-                waiting.push((seq, path));
+        let mut ready = Vec::new();
+        let mut left = self.left_files();
+        while let Some((seq, _)) = left.front() {
+            // They left in the order of the events.
+            if !self.may_delete_before(*seq)? {
+                break;
+            }
+            ready.extend(left.pop_front());
+        }
+        let is_done = left.is_empty();
+        drop(left);
+        for (_, path) in ready {
+            // Asking again and again would keep others waiting: the next start sweeps it.
+            if let Err(error) = self.store.cold_files().remove(&path) {
+                tracing::warn!(path, %error, "a file that was compacted could not be removed");
             }
         }
-        let is_done = waiting.is_empty();
-        self.left_files().append(&mut waiting);
         Ok(is_done)
     }
 
@@ -243,8 +241,11 @@ fn by_tiers(manifest: &Manifest) -> Option<Chosen> {
         tiers.entry((of.file.schema_version, tier)).or_default().push(of);
     }
     let several =
-        tiers.into_iter().filter(|(_, files)| files.len() >= TIER).find_map(|((version, _), files)| {
-            let chosen = fitting(files);
+        tiers.into_iter().filter(|(_, files)| files.len() >= TIER).find_map(|((version, _), mut files)| {
+            // The smallest first: a great one among them keeps the others from nothing.
+            files.sort_by_key(|of| rows(of));
+            let mut chosen = fitting(files);
+            chosen.sort_unstable();
             (chosen.len() > 1).then_some((version, chosen))
         });
     several.or_else(|| {
@@ -256,8 +257,7 @@ fn by_tiers(manifest: &Manifest) -> Option<Chosen> {
 
 /// Neighbours that fit into one file; or one of which anything is superseded.
 fn whatever_fits(manifest: &Manifest) -> Option<Chosen> {
-    let versions: std::collections::BTreeSet<_> =
-        manifest.files.iter().map(|of| of.file.schema_version).collect();
+    let versions: BTreeSet<_> = manifest.files.iter().map(|of| of.file.schema_version).collect();
     let several = versions.into_iter().find_map(|version| {
         let files: Vec<_> = manifest.files.iter().filter(|of| of.file.schema_version == version).collect();
         let chosen = (0..files.len()).map(|at| fitting(files.iter().skip(at).copied()));
@@ -289,7 +289,7 @@ fn with_old_tombstones(
 }
 
 /// Files that left their manifests, and the events that took them out: those from before may still be read.
-pub(super) type LeftFiles = Vec<(Seq, String)>;
+pub(super) type LeftFiles = VecDeque<(Seq, String)>;
 
 #[cfg(test)]
 mod tests {
@@ -324,6 +324,7 @@ mod tests {
         assert_eq!(chosen(&[(100, 0), (5000, 0), (120, 0), (90, 0), (70, 0)]), Some(vec![0, 2, 3, 4]));
         assert_eq!(chosen(&[(100, 49), (5000, 100)]), None);
         assert_eq!(chosen(&[(100, 49), (5000, 2500)]), Some(vec![1]));
+        assert_eq!(chosen(&[(60_000, 0), (17_000, 0), (17_000, 0), (17_000, 0)]), Some(vec![1, 2, 3]));
         let full = FILE_ROWS_MAX as u64;
         assert_eq!(chosen(&[(full, 0); 9]), None);
     }

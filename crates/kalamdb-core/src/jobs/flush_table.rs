@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use kalamdb_store::{ColdColumn, Cut, FileOrigin, FlushStep, Keyspace, table_directory};
 use log_format::{
-    ChangeEvent, ColdFile, Column, Flushed, Job, Partition, Seq, Table, TableId, TableSchema, UserId,
+    ChangeEvent, ColdFile, Column, Flushed, Job, Partition, SchemaVersion, Seq, Table, TableId, TableSchema,
+    UserId,
 };
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::compact_table::{Thoroughness, compact_table_job};
 use super::{JobRunner, OWNERS_MAX, Parameters, Progress, new_job};
@@ -102,13 +103,10 @@ impl JobRunner {
 
     fn partitions_to_flush(&self, table: TableId, parameters: &Parameters) -> Result<Vec<Partition>> {
         let keyspace = self.table_to_flush(table)?.keyspace();
-        match parameters.0.get("owners") {
-            Some(Json::Array(owners)) => {
-                let owners = owners.iter().filter_map(Json::as_str);
-                Ok(owners.map(|owner| Partition::of_user(table, UserId::new(owner))).collect())
-            }
-            _ if keyspace == Keyspace::Shared => Ok(vec![Partition::shared(table)]),
-            _ => Ok(self.store.cut()?.hot_partitions(keyspace, table)?),
+        match parameters.partitions()? {
+            Some(partitions) => Ok(partitions),
+            None if keyspace == Keyspace::Shared => Ok(vec![Partition::shared(table)]),
+            None => Ok(self.store.cut()?.hot_partitions(keyspace, table)?),
         }
     }
 
@@ -131,7 +129,7 @@ impl JobRunner {
     fn flush_step(
         &self,
         partition: &Partition,
-        version: log_format::SchemaVersion,
+        version: SchemaVersion,
         from_key: Vec<u8>,
         moved: &mut Moved,
     ) -> Result<Option<Vec<u8>>> {
@@ -141,14 +139,9 @@ impl JobRunner {
         // IMPORTANT: the cut first: the table then knows every version of its rows.
         let cut = self.store.cut()?;
         let info = self.table_to_flush(partition.table)?;
-        let Some(schema) = info.versions().iter().find(|schema| schema.version == version) else {
-            return Err(Error::Inconsistent {
-                reason: format!("rows of {} have the unknown schema version {version}", info.full_name()),
-            });
-        };
         let directory = directory_of(&info);
         let step = FlushStep {
-            origin: FileOrigin { partition: partition.clone(), version, columns: columns_of(schema) },
+            origin: origin_of(&info, partition, version)?,
             directory: &directory,
             from_key,
             tombstones_from: tombstones_from(&info),
@@ -215,7 +208,20 @@ pub(super) fn directory_of(info: &TableInfo) -> String {
     table_directory(location, namespace.as_str(), name, info.id(), info.keyspace() == Keyspace::Shared)
 }
 
-pub(super) fn columns_of(schema: &TableSchema) -> Vec<ColdColumn> {
+/// What a file is of that has a partition's rows of this version.
+pub(super) fn origin_of(
+    info: &TableInfo,
+    partition: &Partition,
+    version: SchemaVersion,
+) -> Result<FileOrigin> {
+    let schema = info.versions().iter().find(|schema| schema.version == version);
+    let schema = schema.ok_or_else(|| Error::Inconsistent {
+        reason: format!("rows of {} have the unknown schema version {version}", info.full_name()),
+    })?;
+    Ok(FileOrigin { partition: partition.clone(), version, columns: columns_of(schema) })
+}
+
+fn columns_of(schema: &TableSchema) -> Vec<ColdColumn> {
     let keys: BTreeSet<_> = schema.primary_key.iter().collect();
     let column = |Column { id, name, data_type, .. }: &Column| ColdColumn {
         id: *id,

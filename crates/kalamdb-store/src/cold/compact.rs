@@ -6,11 +6,9 @@ use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use log_format::Compacted;
 
-use super::flush::listed;
 use super::manifest::{Manifest, ManifestFile};
 use super::merge::{ColdRows, ColdScan};
 use super::open::OpenFile;
-use super::paths::file_path;
 use super::writer::{ColdWriter, FileOrigin};
 use crate::cut::{Cut, KeyRange};
 use crate::error::{Error, Result};
@@ -36,7 +34,7 @@ impl Cut {
     /// [`Error::Damaged`] where the partition does not list one of the files. Where a file cannot be read or written.
     pub fn write_compacted(&self, step: CompactStep<'_>) -> Result<Compacted> {
         let CompactStep { origin, directory, files, tombstones_from } = step;
-        let (partition, version) = (origin.partition.clone(), origin.version);
+        let partition = origin.partition.clone();
         let manifest = self.manifest(&partition)?;
         let of = |id: &u64| manifest.as_ref()?.files.iter().find(|of| of.file.id == *id).cloned();
         let mut chosen: Vec<ManifestFile> = files.iter().filter_map(of).collect();
@@ -63,16 +61,7 @@ impl Cut {
         if let Some(error) = failure {
             return Err(error);
         }
-        let file = match writer.rows() {
-            0 => None,
-            _ => {
-                let path = file_path(directory, &partition, self.seq().get(), version);
-                let written = writer.finish()?;
-                let file = listed(self.seq().get(), path, version, &written);
-                self.cold_files().put(&file.path, written.bytes)?;
-                Some(file)
-            }
-        };
+        let file = self.put_file(directory, writer)?;
         let mut removed = files.to_vec();
         removed.sort_unstable();
         Ok(Compacted { partition, removed, file })

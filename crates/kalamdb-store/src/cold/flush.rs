@@ -89,16 +89,7 @@ impl Cut {
             }
         };
         let superseded = self.superseded_by(&partition, &taken.keys)?;
-        let file = match taken.writer.rows() {
-            0 => None,
-            _ => {
-                let path = file_path(directory, &partition, self.seq().get(), version);
-                let written = taken.writer.finish()?;
-                let file = listed(self.seq().get(), path, version, &written);
-                self.cold_files().put(&file.path, written.bytes)?;
-                Some(file)
-            }
-        };
+        let file = self.put_file(directory, taken.writer)?;
         let until_seq = self.seq().get();
         Ok(Some(Flushed {
             partition,
@@ -109,6 +100,19 @@ impl Cut {
             file,
             superseded,
         }))
+    }
+
+    /// Makes a file of what was written, durable when this returns; none where that is nothing.
+    pub(super) fn put_file(&self, directory: &str, writer: ColdWriter) -> Result<Option<ColdFile>> {
+        if writer.rows() == 0 {
+            return Ok(None);
+        }
+        let FileOrigin { partition, version, .. } = writer.origin().clone();
+        let path = file_path(directory, &partition, self.seq().get(), version);
+        let written = writer.finish()?;
+        let file = listed(self.seq().get(), path, version, &written);
+        self.cold_files().put(&file.path, written.bytes)?;
+        Ok(Some(file))
     }
 
     /// The rows of older files that rows of these keys stand in the place of.
@@ -165,12 +169,7 @@ fn keyspace_of(partition: &Partition) -> Keyspace {
     if partition.user.is_some() { Keyspace::User } else { Keyspace::Shared }
 }
 
-pub(super) fn listed(
-    id: u64,
-    path: String,
-    schema_version: SchemaVersion,
-    written: &WrittenFile,
-) -> ColdFile {
+fn listed(id: u64, path: String, schema_version: SchemaVersion, written: &WrittenFile) -> ColdFile {
     let (first_key, last_key) = written.keys.clone();
     let (first_seq, last_seq) = written.seqs;
     let (rows, bytes, crc32c) = (written.rows, written.bytes.len() as u64, written.crc32c);

@@ -4,6 +4,8 @@
 //! is below a directory called as the database is, so that two of them can share a bucket.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -160,6 +162,15 @@ impl Place {
         }
         let failed = |source| Error::File { path: directory.clone(), source };
         std::fs::create_dir_all(&directory).map_err(failed)?;
+        // An entry is durable with the directory it stands in, and any of them may be new.
+        for above in directory.ancestors().skip(1) {
+            match File::open(above).and_then(|above| above.sync_all()) {
+                Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+                    return Err(Error::File { path: above.to_owned(), source: error });
+                }
+                _ => {}
+            }
+        }
         let store = LocalFileSystem::new_with_prefix(&directory)?.with_automatic_cleanup(true);
         Ok(Connected { store: Arc::new(store), directory: Some(directory) })
     }

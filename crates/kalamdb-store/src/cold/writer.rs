@@ -131,6 +131,11 @@ impl ColdWriter {
         if self.in_batch == BATCH_ROWS { self.write_batch() } else { Ok(()) }
     }
 
+    /// What its rows are of.
+    pub(super) const fn origin(&self) -> &FileOrigin {
+        &self.origin
+    }
+
     /// Rows so far.
     pub const fn rows(&self) -> u64 {
         self.rows
