@@ -143,6 +143,19 @@ fn append_embedding(out: &mut FixedSizeListBuilder<Float32Builder>, dimension: u
     }
 }
 
+/// So many times what rows older than a column hold in it.
+pub(crate) fn constant_column(info: &TableInfo, position: usize, rows: usize) -> ArrayRef {
+    let data_type = info.columns().get(position).map_or(DataType::Boolean, |column| column.data_type);
+    let mut builder = ColumnBuilder::new(data_type, rows);
+    let mut scratch = Vec::new();
+    let value = info.missing_values().get(position).unwrap_or(&Value::Null);
+    let cell = value.as_cell(&mut scratch);
+    for _ in 0..rows {
+        builder.append(&cell);
+    }
+    builder.finish()
+}
+
 /// One column of a batch of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShapeColumn {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use kalamdb_store::{ColdScan, Cut, KeyRange, Keyspace, Scanned, StoredRow};
+use kalamdb_store::{ColdScan, Cut, KeyRange, Keyspace, Manifest, Scanned, StoredRow};
 use log_format::{Partition, Seq};
 
 use crate::error::Result;
@@ -109,6 +109,21 @@ impl View {
     /// The last event it contains.
     pub(crate) fn seq(&self) -> Seq {
         self.cut.seq()
+    }
+
+    /// Whether a transaction has changed rows of a partition over the cut.
+    pub(crate) fn has_changes(&self, partition: &Partition) -> bool {
+        self.over.as_ref().is_some_and(|over| over.rows.partitions.contains_key(partition))
+    }
+
+    /// The cut, without what a transaction has changed.
+    pub(crate) const fn cut(&self) -> &Arc<Cut> {
+        &self.cut
+    }
+
+    /// The cold files of a partition; none where it has no cold rows.
+    pub(crate) fn manifest(&self, partition: &Partition) -> Result<Option<Arc<Manifest>>> {
+        Ok(self.cut.manifest(partition)?)
     }
 
     /// The row of this key, tombstones included, handed to `read`.

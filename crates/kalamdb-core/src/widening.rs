@@ -1,9 +1,20 @@
 //! Which types a column may be widened to, and a cell of an old row as one of the newest type.
 //!
 //! *Invariant*: widening loses nothing: every value of the old type is a value of the new one, and stays it through further
-//! widenings. Whatever reads rows of older schema versions goes through [`Widening::cell`], nobody casts by themselves.
+//! widenings. Whatever reads rows of older schema versions goes through [`Widening::cell`] or, column by column, through
+//! [`column_of_now`], nobody casts by themselves.
 
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, PrimitiveArray, StringBuilder};
+use datafusion::arrow::datatypes::{
+    DataType as ArrowType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
+    Int64Type, TimestampMicrosecondType,
+};
 use log_format::{CellRef, DataType, Value};
+
+use crate::error::{Error, Result};
+use crate::table::arrow_type;
 
 /// Microseconds of a day.
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -103,10 +114,14 @@ impl Widening {
         }
     }
 
-    /// The same number with more digits behind the point.
     fn decimal<'a>(self, unscaled: i128) -> CellRef<'a> {
+        CellRef::Decimal(self.rescaled(unscaled))
+    }
+
+    /// The same number with more digits behind the point.
+    fn rescaled(self, unscaled: i128) -> i128 {
         let more = u32::from(self.to.decimal_scale().saturating_sub(self.from.decimal_scale()));
-        CellRef::Decimal(unscaled.saturating_mul(10_i128.saturating_pow(more)))
+        unscaled.saturating_mul(10_i128.saturating_pow(more))
     }
 
     /// As [`Widening::cell`], for a value at hand.
@@ -114,6 +129,86 @@ impl Widening {
         let (mut text, mut scratch) = (NO_UUID_TEXT, Vec::new());
         self.cell(value.as_cell(&mut scratch), &mut text).to_value()
     }
+}
+
+/// A column of a cold file, of the type it was written with, as one of now: what [`Widening::cell`] makes of its cells.
+pub(crate) fn column_of_now(array: &ArrayRef, written: DataType, now: DataType) -> Result<ArrayRef> {
+    let widened = Widening { from: written, to: now }.column(array);
+    widened.ok_or_else(|| Error::Inconsistent {
+        reason: format!(
+            "a column of a cold file is {} and not {written} that is {now} now",
+            array.data_type()
+        ),
+    })
+}
+
+fn days_to_micros(days: i32) -> i64 {
+    i64::from(days).saturating_mul(DAY_MICROS)
+}
+
+impl Widening {
+    /// None where the array is not of the type it is to be widened from.
+    fn column(self, array: &ArrayRef) -> Option<ArrayRef> {
+        macro_rules! unary {
+            ($from:ty => $to:ty, $function:expr) => {
+                Arc::new(array.as_primitive_opt::<$from>()?.unary::<_, $to>($function))
+            };
+        }
+        macro_rules! decimal {
+            ($from:ty) => {{
+                let numbers = array.as_primitive_opt::<$from>()?;
+                let numbers: PrimitiveArray<Decimal128Type> =
+                    numbers.unary(|number| self.rescaled(i128::from(number)));
+                Arc::new(numbers.with_data_type(arrow_type(self.to)))
+            }};
+        }
+        Some(match (self.from, self.to) {
+            (DataType::SmallInt, DataType::Int) => unary!(Int16Type => Int32Type, i32::from),
+            (DataType::SmallInt, DataType::BigInt) => unary!(Int16Type => Int64Type, i64::from),
+            (DataType::Int, DataType::BigInt) => unary!(Int32Type => Int64Type, i64::from),
+            (DataType::SmallInt, DataType::Float) => unary!(Int16Type => Float32Type, f32::from),
+            (DataType::SmallInt, DataType::Double) => unary!(Int16Type => Float64Type, f64::from),
+            (DataType::Int, DataType::Double) => unary!(Int32Type => Float64Type, f64::from),
+            (DataType::Float, DataType::Double) => unary!(Float32Type => Float64Type, f64::from),
+            (DataType::SmallInt, DataType::Decimal { .. }) => decimal!(Int16Type),
+            (DataType::Int, DataType::Decimal { .. }) => decimal!(Int32Type),
+            (DataType::BigInt, DataType::Decimal { .. }) => decimal!(Int64Type),
+            (DataType::Decimal { .. }, DataType::Decimal { .. }) if self.from != self.to => {
+                decimal!(Decimal128Type)
+            }
+            (DataType::Date, DataType::Timestamp) => {
+                unary!(Date32Type => TimestampMicrosecondType, days_to_micros)
+            }
+            (DataType::Uuid, DataType::Uuid | DataType::Text) => uuid_texts(array)?,
+            (DataType::Embedding(_), DataType::Embedding(_)) => embeddings(array, self.to)?,
+            _ => Arc::clone(array),
+        })
+    }
+}
+
+/// UUIDs as the text that they are shown as.
+fn uuid_texts(array: &ArrayRef) -> Option<ArrayRef> {
+    let bytes = array.as_fixed_size_binary_opt()?;
+    let mut texts = StringBuilder::with_capacity(bytes.len(), bytes.len() * NO_UUID_TEXT.len());
+    let mut text = NO_UUID_TEXT;
+    for value in bytes {
+        match value {
+            Some(value) => {
+                let value = uuid::Uuid::from_slice(value).ok()?;
+                texts.append_value(value.hyphenated().encode_lower(&mut text));
+            }
+            None => texts.append_null(),
+        }
+    }
+    Some(Arc::new(texts.finish()))
+}
+
+/// The same lists, of the items that queries have.
+fn embeddings(array: &ArrayRef, data_type: DataType) -> Option<ArrayRef> {
+    let lists = array.as_fixed_size_list_opt()?;
+    let ArrowType::FixedSizeList(item, size) = arrow_type(data_type) else { return None };
+    let (values, nulls) = (Arc::clone(lists.values()), lists.nulls().cloned());
+    Some(Arc::new(FixedSizeListArray::try_new(item, size, values, nulls).ok()?))
 }
 
 #[cfg(test)]

@@ -3,11 +3,15 @@
 //! The session is in the provider: whatever SQL a user writes, the only rows of a USER table it can reach are those whose
 //! keys begin with that user.
 
+mod access;
 mod changes;
-mod hot;
 mod keyed;
+mod merged;
 mod pruning;
+mod scan;
+mod stored;
 mod system;
+mod tiers;
 
 use std::sync::Arc;
 
@@ -22,7 +26,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::functions::session_functions;
 use crate::provider::changes::ChangesFunction;
-pub(crate) use crate::provider::hot::HotTable;
+pub(crate) use crate::provider::stored::StoredTable;
 use crate::session::Session;
 use crate::sql::require_read;
 use crate::table::{SystemColumn, TableInfo};
@@ -173,7 +177,7 @@ impl SchemaProvider for Namespace {
             found => found.map_err(external)?,
         };
         require_read(&self.scope.session, &info).map_err(external)?;
-        Ok(Some(Arc::new(HotTable::new(Arc::clone(&self.scope), info))))
+        Ok(Some(Arc::new(StoredTable::new(Arc::clone(&self.scope), info))))
     }
 
     fn table_exist(&self, name: &str) -> bool {

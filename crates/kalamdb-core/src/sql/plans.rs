@@ -22,7 +22,7 @@ use lru::LruCache;
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result, from_query};
-use crate::provider::HotTable;
+use crate::provider::StoredTable;
 use crate::sql::execute::require_read;
 use crate::sql::target::Context;
 use crate::sql::times::with_times;
@@ -114,7 +114,7 @@ impl Plans {
         let over = |plan: &LogicalPlan| {
             let with_rows = |provider: &dyn TableProvider| -> Option<Arc<dyn TableProvider>> {
                 let info = tables.get(&provider.downcast_ref::<Columns>()?.table)?;
-                Some(Arc::new(HotTable::new(Arc::clone(&scope), Arc::clone(info))))
+                Some(Arc::new(StoredTable::new(Arc::clone(&scope), Arc::clone(info))))
             };
             over(plan.clone(), with_rows).map_err(from_query)
         };
@@ -162,7 +162,7 @@ fn tables_of(plan: &LogicalPlan) -> Option<Vec<(TableId, SchemaVersion)>> {
     let walked = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             let provider = source_as_provider(&scan.source)?;
-            match provider.downcast_ref::<HotTable>() {
+            match provider.downcast_ref::<StoredTable>() {
                 Some(table) if table.info().stream().is_none() => {
                     tables.push((table.info().id(), table.info().version()));
                 }
@@ -217,7 +217,7 @@ impl TableProvider for Columns {
 /// The same plan without the tables of the session it was made for.
 fn without_rows(plan: LogicalPlan) -> QueryResult<LogicalPlan> {
     over(plan, |provider| {
-        let table = provider.downcast_ref::<HotTable>()?;
+        let table = provider.downcast_ref::<StoredTable>()?;
         Some(Arc::new(Columns { table: table.info().id(), schema: provider.schema() }))
     })
 }

@@ -47,9 +47,9 @@ impl Cut {
     fn check_file(&self, of: &ManifestFile, flushed_at: u64) -> Result<(), String> {
         let listed = &of.file;
         let file = self.cold_files().fetch(listed).map_err(|error| error.to_string())?;
-        let rows = file.rows();
-        let ends = (file.key(0), file.key(rows.saturating_sub(1)));
-        let is_rising = (1..rows).all(|at| file.key(at - 1) < file.key(at));
+        let (rows, keys) = (file.rows(), file.keys().map_err(|error| error.to_string())?);
+        let ends = (keys.get(0), keys.get(rows.saturating_sub(1)));
+        let is_rising = (1..rows).all(|at| keys.get(at - 1) < keys.get(at));
         let is_in_file = |position: &u32| (*position as usize) < rows;
         if ends != (listed.first_key.as_slice(), listed.last_key.as_slice()) || !is_rising {
             Err("its keys are not those that the manifest says".to_owned())

@@ -124,7 +124,7 @@ impl Cut {
             let until = keys.partition_point(|key| *key <= of.file.last_key);
             let Some(keys) = keys.get(first..until).filter(|keys| !keys.is_empty()) else { continue };
             let file = self.open_file(&of.file)?;
-            let positions = rows_of_keys(&file, keys, &of.superseded);
+            let positions = rows_of_keys(&file, keys, &of.superseded)?;
             if !positions.is_empty() {
                 superseded.push(SupersededRows { file: of.file.id, positions });
             }

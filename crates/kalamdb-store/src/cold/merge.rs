@@ -1,12 +1,11 @@
 //! Both tiers as one: rows in key order, each key once, the newest.
 
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
 
 use log_format::ColumnId;
 
 use super::manifest::{Manifest, ManifestFile, Now, manifest};
-use super::open::{OpenFile, Rows};
+use super::open::{Keys, OpenFile, Rows};
 use crate::cut::{KeyRange, Scanned};
 use crate::error::{Error, Result};
 use crate::keyspace::{Keyspace, StoredRow, partition_of};
@@ -29,9 +28,24 @@ pub struct ColdScan<'a> {
     pub prune: Option<&'a dyn Prune>,
 }
 
+impl std::fmt::Debug for ColdScan<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ColdScan").field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
+impl ManifestFile {
+    /// Whether it may have rows that a scan goes through.
+    pub fn is_in(&self, range: &KeyRange, prune: Option<&dyn Prune>) -> bool {
+        range.from.as_ref().is_none_or(|from| self.file.last_key >= *from)
+            && range.until.as_ref().is_none_or(|until| self.file.first_key < *until)
+            && !prune.is_some_and(|prune| prune.passes_over(&self.file))
+    }
+}
+
 /// The rows of one file that a scan goes through.
 struct FileRows {
-    file: Arc<OpenFile>,
+    keys: Keys,
     rows: Rows,
     ranges: std::vec::IntoIter<Range<usize>>,
     now: Range<usize>,
@@ -45,7 +59,7 @@ impl FileRows {
         scan: ColdScan<'_>,
     ) -> Result<Option<Self>> {
         let file = shared.cold_files.file(&of.file)?;
-        let keys = file.rows_in(range);
+        let keys = file.keys()?.rows_in(range);
         let wanted = scan.prune.and_then(|prune| prune.rows(&file));
         let wanted = wanted.unwrap_or_else(|| std::iter::once(0..file.rows()).collect());
         let ranges = without(&keys, &wanted, &of.superseded);
@@ -55,11 +69,11 @@ impl FileRows {
         let rows = file.read(ranges.clone(), scan.columns)?;
         let mut ranges = ranges.into_iter();
         let now = ranges.next().unwrap_or_default();
-        Ok(Some(Self { file, rows, ranges, now }))
+        Ok(Some(Self { keys: file.keys()?.clone(), rows, ranges, now }))
     }
 
     fn key(&self) -> &[u8] {
-        self.file.key(self.now.start)
+        self.keys.get(self.now.start)
     }
 
     /// Goes on; false where that was the last row. The row must have been taken.
@@ -76,7 +90,7 @@ impl FileRows {
 }
 
 /// The rows in `keys` and in one of `wanted` that are not superseded.
-fn without(keys: &Range<usize>, wanted: &[Range<usize>], superseded: &[u32]) -> Vec<Range<usize>> {
+pub(super) fn without(keys: &Range<usize>, wanted: &[Range<usize>], superseded: &[u32]) -> Vec<Range<usize>> {
     let mut left = Vec::with_capacity(wanted.len());
     for range in wanted {
         let (mut from, until) = (range.start.max(keys.start), range.end.min(keys.end));
@@ -114,12 +128,7 @@ impl<'a> ColdRows<'a> {
         range: &'a KeyRange,
         scan: ColdScan<'a>,
     ) -> Self {
-        let is_in_range = |of: &&ManifestFile| {
-            range.from.as_ref().is_none_or(|from| of.file.last_key >= *from)
-                && range.until.as_ref().is_none_or(|until| of.file.first_key < *until)
-                && !scan.prune.is_some_and(|prune| prune.passes_over(&of.file))
-        };
-        let closed = manifest.files.iter().rev().filter(is_in_range).collect();
+        let closed = manifest.files.iter().rev().filter(|of| of.is_in(range, scan.prune)).collect();
         Self { shared, range, scan, closed, open: Vec::new() }
     }
 
@@ -156,7 +165,7 @@ impl<'a> ColdRows<'a> {
             let is_hidden = key.is_some_and(|key| of.key() == key);
             let row = of.rows.next()?;
             let flow =
-                if is_hidden { ControlFlow::Continue(()) } else { visit(of.file.key(of.now.start), row) };
+                if is_hidden { ControlFlow::Continue(()) } else { visit(of.keys.get(of.now.start), row) };
             if !of.advance() {
                 self.open.swap_remove(at);
             }
@@ -205,10 +214,18 @@ pub(crate) fn scan_both(
     Ok(stopped_at.map_or(Scanned::All, Scanned::StoppedAt))
 }
 
-/// The positions of the rows of these keys in a file, without those that are superseded already.
-pub(super) fn rows_of_keys(file: &OpenFile, keys: &[Vec<u8>], superseded: &[u32]) -> Vec<u32> {
-    let positions = keys.iter().filter_map(|key| u32::try_from(file.position_of(key)?).ok());
-    positions.filter(|position| superseded.binary_search(position).is_err()).collect()
+/// The positions of the rows of these keys, which rise, in a file, without those that are superseded already.
+pub(super) fn rows_of_keys(file: &OpenFile, keys: &[Vec<u8>], superseded: &[u32]) -> Result<Vec<u32>> {
+    let (of_file, mut at) = (file.keys()?, 0);
+    let mut found = Vec::new();
+    for key in keys {
+        at = of_file.next_from(key, at);
+        let position = u32::try_from(at).map_err(|_| Error::Damaged { what: "cold file" })?;
+        if of_file.get(at) == key.as_slice() && superseded.binary_search(&position).is_err() {
+            found.push(position);
+        }
+    }
+    Ok(found)
 }
 
 /// The cold row of a key, handed to `read`.
@@ -226,7 +243,7 @@ pub(crate) fn get_cold<T>(
             continue;
         }
         let file = shared.cold_files.file(&of.file)?;
-        let Some(at) = file.position_of(key) else { continue };
+        let Some(at) = file.keys()?.position_of(key) else { continue };
         if u32::try_from(at).is_ok_and(|at| of.superseded.binary_search(&at).is_ok()) {
             continue;
         }
@@ -251,10 +268,10 @@ pub(crate) fn each_live_cold_row(
         let all = 0..file.rows();
         let ranges = without(&all, std::slice::from_ref(&all), &of.superseded);
         let positions = ranges.clone().into_iter().flatten();
-        let mut rows = file.read(ranges, None)?;
+        let (mut rows, keys) = (file.read(ranges, None)?, file.keys()?);
         for position in positions {
             let row = rows.next()?;
-            let hot = shared.database.get_pinned_cf(&family, [prefix, file.key(position)].concat());
+            let hot = shared.database.get_pinned_cf(&family, [prefix, keys.get(position)].concat());
             let is_hidden = hot.map_err(|source| Error::Engine { action: "count rows", source })?.is_some();
             if !row.deleted && !is_hidden {
                 visit(&row);

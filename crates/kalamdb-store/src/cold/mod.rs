@@ -7,6 +7,7 @@
 //! A file describes itself: it is read back into the very bytes that the hot tier had, whatever became of its table.
 
 mod apply;
+mod batches;
 mod check;
 mod columns;
 mod compact;
@@ -20,6 +21,7 @@ mod places;
 mod writer;
 
 pub(crate) use self::apply::changes_files;
+pub use self::batches::{FileBatches, FileScan, Hidden};
 pub use self::check::FilesChecked;
 pub use self::columns::ColdColumn;
 pub use self::compact::CompactStep;

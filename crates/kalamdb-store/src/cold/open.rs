@@ -1,10 +1,10 @@
-//! A cold file that is open: all its bytes, checked, and its keys.
+//! A cold file that is open: all its bytes, checked, and its keys once they are asked for.
 //!
 //! Files are small enough to be taken whole (a flush bounds them), so a row is found by its key without asking the file
 //! anything, and only the pages that hold it are unpacked.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
@@ -18,7 +18,8 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
     RowSelection,
 };
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
+use parquet::file::statistics::Statistics;
 
 use super::columns::{ColdColumn, push_cell};
 use super::writer::SYSTEM_COLUMNS;
@@ -35,12 +36,14 @@ pub struct OpenFile {
     metadata: ArrowReaderMetadata,
     version: SchemaVersion,
     columns: Vec<ColdColumn>,
-    keys: BinaryArray,
+    rows: usize,
+    // Unpacked when they are first asked for: a query of everything needs none.
+    keys: OnceLock<Keys>,
 }
 
 impl std::fmt::Debug for OpenFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OpenFile").field("rows", &self.keys.len()).finish_non_exhaustive()
+        f.debug_struct("OpenFile").field("rows", &self.rows).finish_non_exhaustive()
     }
 }
 
@@ -71,21 +74,30 @@ impl OpenFile {
         let columns: Option<Vec<ColdColumn>> =
             fields.iter().skip(SYSTEM_COLUMNS.len()).map(|field| ColdColumn::of_field(field)).collect();
         let columns = columns.ok_or_else(|| damaged("its columns do not say what they are"))?;
-        let keys = read_keys(&bytes, &metadata)?;
-        if keys.len() as u64 != listed.rows {
+        let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or_default();
+        if rows as u64 != listed.rows {
             return Err(damaged("it has another number of rows than the manifest says"));
         }
-        Ok(Self { bytes, metadata, version: listed.schema_version, columns, keys })
+        let keys = OnceLock::new();
+        Ok(Self { bytes, metadata, version: listed.schema_version, columns, rows, keys })
     }
 
-    /// Bytes it takes in memory.
+    /// Bytes it takes in memory, its keys among them.
     pub(super) fn size(&self) -> usize {
-        self.bytes.len() + self.keys.get_array_memory_size() + self.metadata.metadata().memory_size()
+        let metadata = self.metadata.metadata();
+        let keys = metadata.row_groups().iter().filter_map(|group| group.columns().first());
+        let keys: i64 = keys.map(ColumnChunkMetaData::uncompressed_size).sum();
+        self.bytes.len() + usize::try_from(keys).unwrap_or_default() + metadata.memory_size()
     }
 
     /// How many rows it has.
-    pub fn rows(&self) -> usize {
-        self.keys.len()
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The schema version that wrote them.
+    pub const fn version(&self) -> SchemaVersion {
+        self.version
     }
 
     /// The columns of its rows, in order.
@@ -98,31 +110,22 @@ impl OpenFile {
         self.metadata.schema()
     }
 
-    pub(super) fn key(&self, position: usize) -> &[u8] {
-        if position < self.keys.len() { self.keys.value(position) } else { &[] }
-    }
-
-    /// Where the row of a key is, if the file has one.
-    pub fn position_of(&self, key: &[u8]) -> Option<usize> {
-        let at = self.first_from(key);
-        (at < self.rows() && self.key(at) == key).then_some(at)
-    }
-
-    /// The first row whose key is not below this one.
-    fn first_from(&self, key: &[u8]) -> usize {
-        let (mut from, mut until) = (0, self.rows());
-        while from < until {
-            let middle = usize::midpoint(from, until);
-            if self.key(middle) < key { from = middle + 1 } else { until = middle }
+    /// The keys of its rows.
+    pub(super) fn keys(&self) -> Result<&Keys> {
+        if let Some(keys) = self.keys.get() {
+            return Ok(keys);
         }
-        from
+        let keys = Keys(read_keys(&self.bytes, &self.metadata)?);
+        Ok(self.keys.get_or_init(|| keys))
     }
 
-    /// The rows whose keys are in a range.
-    pub(super) fn rows_in(&self, range: &KeyRange) -> Range<usize> {
-        let from = range.from.as_ref().map_or(0, |key| self.first_from(key));
-        let until = range.until.as_ref().map_or_else(|| self.rows(), |key| self.first_from(key));
-        from..until.max(from)
+    /// Whether any of its rows may be deleted, as far as it tells.
+    pub(super) fn may_have_deleted(&self) -> bool {
+        let at = SYSTEM_COLUMNS.len() - 1;
+        self.metadata.metadata().row_groups().iter().any(|group| {
+            let told = group.columns().get(at).and_then(ColumnChunkMetaData::statistics);
+            !matches!(told, Some(Statistics::Boolean(told)) if told.max_opt() == Some(&false))
+        })
     }
 
     /// What a column's values lie between, page by page; none where the file does not tell.
@@ -139,7 +142,7 @@ impl OpenFile {
         let bounds = offsets.first()?.get(at)?.page_locations().iter();
         let mut bounds: Vec<usize> =
             bounds.map(|page| usize::try_from(page.first_row_index).ok()).collect::<Option<_>>()?;
-        bounds.push(self.rows());
+        bounds.push(self.rows);
         let least = converter.data_page_mins(index, offsets, &[0]).ok()?;
         let greatest = converter.data_page_maxes(index, offsets, &[0]).ok()?;
         Some(Pages { least, greatest, bounds })
@@ -155,16 +158,8 @@ impl OpenFile {
         let own = self.columns.iter().map(is_wanted).collect::<Vec<_>>();
         let places =
             own.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(at, _)| at + SYSTEM_COLUMNS.len());
-        let mask =
-            ProjectionMask::roots(self.metadata.parquet_schema(), (1..SYSTEM_COLUMNS.len()).chain(places));
-        let count: usize = ranges.iter().map(Range::len).sum();
-        let selection = RowSelection::from_consecutive_ranges(ranges.into_iter(), self.rows());
-        let reader =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone())
-                .with_projection(mask)
-                .with_row_selection(selection)
-                .with_batch_size(BATCH_ROWS.min(count.max(1)))
-                .build()?;
+        let places = (1..SYSTEM_COLUMNS.len()).chain(places);
+        let reader = self.reader(ranges, places, BATCH_ROWS)?;
         Ok(Rows {
             file: Arc::clone(self),
             own,
@@ -174,6 +169,68 @@ impl OpenFile {
             bytes: Vec::new(),
             scratch: Vec::new(),
         })
+    }
+
+    /// The columns at these places, of rows at rising positions, so many at a time.
+    pub(super) fn reader(
+        &self,
+        ranges: Vec<Range<usize>>,
+        places: impl IntoIterator<Item = usize>,
+        batch_rows: usize,
+    ) -> Result<ParquetRecordBatchReader> {
+        let count: usize = ranges.iter().map(Range::len).sum();
+        let mut reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone())
+                .with_projection(ProjectionMask::roots(self.metadata.parquet_schema(), places))
+                .with_batch_size(batch_rows.min(count.max(1)));
+        if count < self.rows {
+            let selection = RowSelection::from_consecutive_ranges(ranges.into_iter(), self.rows);
+            reader = reader.with_row_selection(selection);
+        }
+        Ok(reader.build()?)
+    }
+}
+
+/// The keys of a file's rows, rising.
+#[derive(Clone, Debug)]
+pub(super) struct Keys(BinaryArray);
+
+impl Keys {
+    pub(super) fn get(&self, position: usize) -> &[u8] {
+        if position < self.0.len() { self.0.value(position) } else { &[] }
+    }
+
+    /// Where the row of a key is, if the file has one.
+    pub(super) fn position_of(&self, key: &[u8]) -> Option<usize> {
+        let at = self.first_from(key, 0..self.0.len());
+        (at < self.0.len() && self.get(at) == key).then_some(at)
+    }
+
+    /// The first row at `from` or behind whose key is not below this one: quick where it is near.
+    pub(super) fn next_from(&self, key: &[u8], from: usize) -> usize {
+        let (mut from, mut step) = (from.min(self.0.len()), 1);
+        while from + step < self.0.len() && self.get(from + step) < key {
+            from += step;
+            step *= 2;
+        }
+        self.first_from(key, from..(from + step + 1).min(self.0.len()))
+    }
+
+    /// The first row of a range whose key is not below this one; its end where there is none.
+    fn first_from(&self, key: &[u8], Range { start: mut from, end: mut until }: Range<usize>) -> usize {
+        while from < until {
+            let middle = usize::midpoint(from, until);
+            if self.get(middle) < key { from = middle + 1 } else { until = middle }
+        }
+        from
+    }
+
+    /// The rows whose keys are in a range.
+    pub(super) fn rows_in(&self, range: &KeyRange) -> Range<usize> {
+        let all = 0..self.0.len();
+        let from = range.from.as_ref().map_or(0, |key| self.first_from(key, all.clone()));
+        let until = range.until.as_ref().map_or(all.end, |key| self.first_from(key, all));
+        from..until.max(from)
     }
 }
 

@@ -20,8 +20,10 @@ use crate::keyspace::StoredRow;
 
 /// The encoded primary key, which the file is sorted by.
 pub(super) const KEY_COLUMN: &str = "_key";
+/// Whether a row is deleted.
+pub(super) const DELETED_COLUMN: &str = "_deleted";
 /// The columns before the table's own: key, seq, commit time, whether deleted.
-pub(super) const SYSTEM_COLUMNS: [&str; 4] = [KEY_COLUMN, "_seq", "_updated", "_deleted"];
+pub(super) const SYSTEM_COLUMNS: [&str; 4] = [KEY_COLUMN, "_seq", "_updated", DELETED_COLUMN];
 /// Rows of a page at the most: what is read for the sake of one row.
 const PAGE_ROWS: usize = 1024;
 /// Rows between those that are held as Arrow.
@@ -177,7 +179,7 @@ fn describe(origin: &FileOrigin) -> (SchemaRef, WriterProperties) {
         Field::new(KEY_COLUMN, ArrowType::Binary, false),
         Field::new("_seq", ArrowType::Int64, false),
         Field::new("_updated", ArrowType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), false),
-        Field::new("_deleted", ArrowType::Boolean, false),
+        Field::new(DELETED_COLUMN, ArrowType::Boolean, false),
     ];
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("kalamdb ", env!("CARGO_PKG_VERSION")).to_owned())

@@ -1,0 +1,96 @@
+//! A table of one session, at one cut, as `DataFusion` plans over it: keys, columns, conditions and limits go into the scan.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session as QuerySession, TableProvider};
+use datafusion::error::{DataFusionError, Result as QueryResult};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use kalamdb_store::{KeyRange, stream_key};
+use log_format::Seq;
+
+use crate::clock;
+use crate::error::Result;
+use crate::provider::Scope;
+use crate::provider::access::Access;
+use crate::provider::pruning::ColdQuery;
+use crate::provider::scan::{Asked, TableScan};
+use crate::rows::Shape;
+use crate::table::TableInfo;
+
+/// A table of one session, at one cut.
+#[derive(Debug)]
+pub(crate) struct StoredTable {
+    scope: Arc<Scope>,
+    info: Arc<TableInfo>,
+    shape: Shape,
+}
+
+impl StoredTable {
+    pub(crate) fn new(scope: Arc<Scope>, info: Arc<TableInfo>) -> Self {
+        let of_table = info.system_columns();
+        let system: Vec<_> =
+            scope.system_columns.iter().copied().filter(|column| of_table.contains(column)).collect();
+        let shape = Shape::of_table(&info, &system);
+        Self { scope, info, shape }
+    }
+
+    pub(crate) const fn info(&self) -> &Arc<TableInfo> {
+        &self.info
+    }
+
+    fn access(&self, filters: &[Expr]) -> Access {
+        if let Some(stream) = self.info.stream() {
+            // Rows past their time are gone, whether or not they have been evicted yet.
+            let from = stream.ttl_ms.and_then(|ttl| i64::try_from(ttl).ok()).map(|ttl| {
+                let oldest = clock::now_micros().saturating_sub(ttl.saturating_mul(1000));
+                stream_key(oldest, Seq::ZERO).to_vec()
+            });
+            return Access::Range(KeyRange { from, until: None });
+        }
+        Access::of_filters(&self.info, filters)
+    }
+
+    fn plan(&self, shape: Shape, filters: &[Expr], limit: Option<usize>) -> Result<TableScan> {
+        TableScan::new(Asked {
+            view: self.scope.view.clone(),
+            partition: self.scope.session.partition(&self.info),
+            access: self.access(filters),
+            cold: ColdQuery::new(&self.info, &shape, filters),
+            info: Arc::clone(&self.info),
+            with_deleted: self.scope.with_deleted,
+            limit,
+            shape,
+        })
+    }
+}
+
+#[async_trait]
+impl TableProvider for StoredTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.shape.schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> QueryResult<Vec<TableProviderFilterPushDown>> {
+        // Keys narrow the scan; the filter above still decides.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn QuerySession,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> QueryResult<Arc<dyn ExecutionPlan>> {
+        let shape = self.shape.of_scan(projection)?;
+        let plan = self.plan(shape, filters, limit);
+        Ok(Arc::new(plan.map_err(|error| DataFusionError::External(Box::new(error)))?))
+    }
+}

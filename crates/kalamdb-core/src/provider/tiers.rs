@@ -1,0 +1,196 @@
+//! The rows of both tiers without an order: the hot ones first, which say what is hidden of the cold ones, then whole batches
+//! of cold files.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use kalamdb_store::{FileBatches, FileScan, Hidden, KeyRange, OpenFile};
+
+use crate::error::{Error, Result};
+use crate::provider::merged::Reading;
+use crate::provider::scan::{Asked, Files, ScanMetrics};
+use crate::rows::{RowHead, ShapeColumn, constant_column};
+use crate::table::TableInfo;
+use crate::widening::column_of_now;
+
+/// Rows that a step through the hot tier is expected to find.
+const ROWS_EXPECTED: usize = 256;
+
+/// The batches of a scan.
+pub(super) struct TierBatches {
+    asked: Arc<Asked>,
+    files: Arc<Files>,
+    metrics: ScanMetrics,
+    /// The names of the system's columns that are asked for.
+    system: Vec<&'static str>,
+    hidden: Hidden,
+    stage: Stage,
+    ready: VecDeque<RecordBatch>,
+}
+
+enum Stage {
+    /// Through the hot tier, from here on.
+    Hot(KeyRange),
+    /// To the next of the chosen files.
+    Next(usize),
+    /// Within one of them, and which comes after.
+    Within(Box<FileColumns>, usize),
+    Done,
+}
+
+impl TierBatches {
+    pub(super) fn new(asked: Arc<Asked>, files: Arc<Files>, metrics: ScanMetrics) -> Self {
+        let system = asked.shape.columns().iter().filter_map(|column| match column {
+            ShapeColumn::System(system) => Some(system.name()),
+            ShapeColumn::Own(_) => None,
+        });
+        Self {
+            system: system.collect(),
+            hidden: Hidden::new(&files.manifest, &files.chosen),
+            stage: Stage::Hot(files.range.clone()),
+            ready: VecDeque::new(),
+            asked,
+            files,
+            metrics,
+        }
+    }
+
+    /// Goes on until there is something to give, or nothing any more.
+    fn advance(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(Some(batch));
+            }
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
+                Stage::Hot(range) => self.read_hot(range)?,
+                Stage::Next(at) => match self.files.chosen.get(at) {
+                    Some(&file) => Stage::Within(Box::new(self.open(file)?), at + 1),
+                    None => return Ok(None),
+                },
+                Stage::Within(mut file, next) => match file.next(&self.asked)? {
+                    Some(batch) => {
+                        self.ready.push_back(batch);
+                        Stage::Within(file, next)
+                    }
+                    None => {
+                        self.metrics.rows_shadowed.add(file.batches.shadowed());
+                        Stage::Next(next)
+                    }
+                },
+                Stage::Done => return Ok(None),
+            };
+        }
+    }
+
+    /// Reads the next hot rows of a range, and takes down what they hide.
+    fn read_hot(&mut self, range: KeyRange) -> Result<Stage> {
+        let Asked { view, info, partition, shape, with_deleted, .. } = self.asked.as_ref();
+        let mut reading = Reading::new(info, shape, usize::MAX, ROWS_EXPECTED);
+        let mut failure = None;
+        let cut = view.cut();
+        let hidden = &mut self.hidden;
+        let scanned = cut.scan_hot(info.keyspace(), partition, &range, |key, row| {
+            let mut take = || -> Result<()> {
+                hidden.hide(cut, key)?;
+                if !row.deleted || *with_deleted {
+                    let head = RowHead { seq: row.seq, updated: row.updated, deleted: row.deleted };
+                    reading.push(head, row.row)?;
+                }
+                Ok(())
+            };
+            match take() {
+                Ok(()) if reading.is_full() => ControlFlow::Break(()),
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let (batches, rows) = reading.finish()?;
+        self.metrics.hot_rows.add(rows);
+        self.ready.extend(batches.into_iter().filter(|batch| batch.num_rows() > 0));
+        Ok(scanned.rest(range.until).map_or(Stage::Next(0), Stage::Hot))
+    }
+
+    fn open(&self, file: usize) -> Result<FileColumns> {
+        let Asked { view, info, shape, cold, with_deleted, .. } = self.asked.as_ref();
+        let scan = FileScan {
+            range: &self.files.range,
+            cold: cold.scan(),
+            system: &self.system,
+            with_deleted: *with_deleted,
+        };
+        let batches = view.cut().file_batches(&self.hidden, file, scan)?;
+        self.metrics.files_read.add(1);
+        self.metrics.rows_pruned.add(batches.passed_over());
+        let columns = shape.columns().iter().map(|column| Source::of(info, batches.file(), *column));
+        Ok(FileColumns { columns: columns.collect::<Result<_>>()?, batches })
+    }
+}
+
+impl Iterator for TierBatches {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().transpose()
+    }
+}
+
+/// The rows of one file, and how they become rows of now.
+struct FileColumns {
+    batches: FileBatches,
+    columns: Vec<Source>,
+}
+
+/// Where a column of a batch comes from.
+enum Source {
+    /// A column that the system fills, of this name.
+    System(&'static str),
+    /// This column of the file, the table's column at the position now.
+    File(usize, usize),
+    /// The file is older than the table's column at this position.
+    Missing(usize),
+}
+
+impl Source {
+    fn of(info: &TableInfo, file: &OpenFile, column: ShapeColumn) -> Result<Self> {
+        let position = match column {
+            ShapeColumn::System(system) => return Ok(Self::System(system.name())),
+            ShapeColumn::Own(position) => position,
+        };
+        let targets = info.targets(file.version())?;
+        let at = targets.iter().position(|target| target.column == Some(position));
+        Ok(at.map_or(Self::Missing(position), |at| Self::File(at, position)))
+    }
+
+    fn array(&self, info: &TableInfo, file: &OpenFile, batch: &RecordBatch) -> Result<ArrayRef> {
+        let damaged = || Error::Inconsistent { reason: "a cold file lacks a column of its rows".to_owned() };
+        let named = |name: &str| batch.column_by_name(name).ok_or_else(damaged);
+        match self {
+            Self::System(name) => named(name).map(Arc::clone),
+            Self::File(at, position) => {
+                let written = file.columns().get(*at).ok_or_else(damaged)?;
+                let now = info.columns().get(*position).ok_or_else(damaged)?;
+                column_of_now(named(&written.name)?, written.data_type, now.data_type)
+            }
+            Self::Missing(position) => Ok(constant_column(info, *position, batch.num_rows())),
+        }
+    }
+}
+
+impl FileColumns {
+    fn next(&mut self, asked: &Asked) -> Result<Option<RecordBatch>> {
+        let Some(batch) = self.batches.next().transpose()? else { return Ok(None) };
+        let file = self.batches.file();
+        let arrays = self.columns.iter().map(|source| source.array(&asked.info, file, &batch));
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let schema = Arc::clone(asked.shape.schema());
+        Ok(Some(RecordBatch::try_new_with_options(schema, arrays.collect::<Result<_>>()?, &options)?))
+    }
+}
