@@ -8,12 +8,17 @@
 )]
 
 use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
 use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::basic::{Compression, ZstdLevel};
+use datafusion::parquet::basic::{Compression, Encoding, ZstdLevel};
 use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use datafusion::parquet::schema::types::ColumnPath;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use kalamdb_benches::report::{ROUNDS, Report};
 use kalamdb_benches::{directory, session};
@@ -24,6 +29,9 @@ use tokio::runtime::Runtime;
 
 const ROWS: i64 = 500_000;
 const BATCH: i64 = 2000;
+/// Rows of a file at the most, as a flush writes them.
+const FILE_ROWS: usize = 1 << 16;
+const FLUSHES: usize = 3;
 
 /// What is asked; `{t}` stands for the table.
 const QUERIES: [(&str, &str); 4] = [
@@ -41,16 +49,18 @@ struct Bench {
 
 fn main() {
     let directory = directory();
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut options = EngineOptions::new(directory.path());
     options.durability = Durability::Os;
     options.root_password = Some("bench".to_owned());
     let (engine, _) = Engine::open(options).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let alone = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let alone = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(cores));
     let bench = Bench { runtime, engine, alone };
     let mut report = Report::default();
-    bench.fill();
-    let flushed = bench.flush();
+    bench.run("CREATE NAMESPACE bench");
+    bench.fill("bench.facts");
+    bench.flush("bench.facts");
     let files = parquet_files(&directory.path().join(COLD_DIRECTORY));
     let at = files.first().and_then(|file| file.parent()).unwrap().display().to_string();
     bench
@@ -58,7 +68,6 @@ fn main() {
         .block_on(bench.alone.register_parquet("files", &at, ParquetReadOptions::default()))
         .unwrap();
     bench.compare(&mut report, "cold", 1.15);
-    bench.writing(&mut report, flushed, directory.path());
     for from in (0..ROWS).step_by(50_000) {
         let until = from + 50_000;
         bench.run(&format!(
@@ -66,8 +75,9 @@ fn main() {
         ));
     }
     bench.compare(&mut report, "5 % hot", 1.5);
+    bench.writing(&mut report, directory.path());
     report.print();
-    println!("\n{ROWS} rows in {} files; one partition of a plan on both sides", files.len());
+    println!("\n{ROWS} rows in {} files; {cores} partitions of a plan on both sides", files.len());
     bench.engine.close();
 }
 
@@ -79,22 +89,22 @@ impl Bench {
         executed.results.iter().map(|result| result.row_count).sum()
     }
 
-    fn fill(&self) {
-        self.run(
-            "CREATE NAMESPACE bench; CREATE SHARED TABLE bench.facts (id BIGINT PRIMARY KEY, room INT, author TEXT, \
-             content TEXT, at TIMESTAMP, score DOUBLE)",
-        );
+    fn fill(&self, table: &str) {
+        self.run(&format!(
+            "CREATE SHARED TABLE {table} (id BIGINT PRIMARY KEY, room INT, author TEXT, content TEXT, at TIMESTAMP, \
+             score DOUBLE)"
+        ));
         let root = session("root", Role::Dba);
         for from in (0..ROWS).step_by(usize::try_from(BATCH).unwrap()) {
             let rows: Vec<Vec<Value>> = (from..from + BATCH).map(fact).collect();
-            self.runtime.block_on(self.engine.insert_rows(&root, "bench.facts", &rows)).unwrap();
+            self.runtime.block_on(self.engine.insert_rows(&root, table, &rows)).unwrap();
         }
     }
 
     /// Flushes everything; how long the job took.
-    fn flush(&self) -> Duration {
+    fn flush(&self, table: &str) -> Duration {
         let begun = clock::instant();
-        self.run("STORAGE FLUSH TABLE bench.facts");
+        self.run(&format!("STORAGE FLUSH TABLE {table}"));
         let mut took = begun.elapsed();
         while self.run("SELECT job_id FROM system.jobs WHERE finished_at IS NULL") > 0 {
             std::thread::sleep(Duration::from_millis(5));
@@ -128,31 +138,56 @@ impl Bench {
         }
     }
 
-    /// The same rows through the Parquet writer alone, from Arrow in memory.
-    fn writing(&self, report: &mut Report, flushed: Duration, directory: &Path) {
-        let all = async { self.alone.sql("SELECT * FROM files").await.unwrap().collect().await };
+    /// Flushing beside the same rows, from Arrow in memory, through the Parquet writer alone, as many files of the same kind;
+    /// by turns.
+    fn writing(&self, report: &mut Report, directory: &Path) {
+        let all = async { self.alone.sql("SELECT * FROM files ORDER BY id").await.unwrap().collect().await };
         let batches = self.runtime.block_on(all).unwrap();
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_data_page_row_count_limit(1024)
-            .set_write_batch_size(1024)
-            .set_statistics_enabled(EnabledStatistics::Page)
-            .build();
-        let begun = clock::instant();
-        let out = File::create(directory.join("alone.parquet")).unwrap();
-        let schema = batches.first().unwrap().schema();
-        let mut writer = ArrowWriter::try_new(out, schema, Some(properties)).unwrap();
-        for batch in &batches {
-            writer.write(batch).unwrap();
+        let rows = concat_batches(&batches.first().unwrap().schema(), &batches).unwrap();
+        let count = u32::try_from(ROWS).map_or(0.0, f64::from);
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for round in 0..FLUSHES {
+            let table = format!("bench.flushed{round}");
+            self.fill(&table);
+            ours.push(count / self.flush(&table).as_secs_f64());
+            let begun = clock::instant();
+            for file in 0..rows.num_rows().div_ceil(FILE_ROWS) {
+                let from = file * FILE_ROWS;
+                let part = rows.slice(from, FILE_ROWS.min(rows.num_rows() - from));
+                write_alone(&part, &directory.join(format!("alone{file}.parquet")));
+            }
+            theirs.push(count / begun.elapsed().as_secs_f64());
         }
-        writer.into_inner().unwrap().sync_all().unwrap();
-        let alone = begun.elapsed().as_secs_f64();
-        let rows = u32::try_from(ROWS).map_or(0.0, f64::from);
-        let (flush, alone) = (rows / flushed.as_secs_f64(), rows / alone);
-        report.rate("rows flushed", &[flush]);
-        report.rate("rows through the Parquet writer alone, without bloom filters", &[alone]);
-        report.ratio("flush / writer alone", &[flush], &[alone], 0.7..f64::INFINITY);
+        report.rate("rows flushed", &ours);
+        report.rate("rows through the Parquet writer alone", &theirs);
+        report.ratio("flush / writer alone", &ours, &theirs, 0.7..f64::INFINITY);
     }
+}
+
+/// Writes a file as a flush does.
+fn write_alone(rows: &RecordBatch, path: &Path) {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_data_page_row_count_limit(1024)
+        .set_write_batch_size(1024)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_dictionary_page_size_limit(1 << 15)
+        .set_bloom_filter_max_ndv(1 << 16);
+    for column in ["id", "_updated"] {
+        properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(column), true);
+    }
+    for column in ["_seq", "_updated", "id"] {
+        properties = properties.set_column_encoding(column.into(), Encoding::DELTA_BINARY_PACKED);
+    }
+    for column in ["_key", "_seq", "_updated", "id", "score"] {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+    }
+    let out = File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties.build())).unwrap();
+    writer.write(rows).unwrap();
+    let mut out = std::io::BufWriter::new(out);
+    out.write_all(&writer.into_inner().unwrap()).unwrap();
+    out.into_inner().unwrap().sync_all().unwrap();
 }
 
 fn fact(id: i64) -> Vec<Value> {

@@ -3,7 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use crate::error::{Error, Result};
-use crate::ids::{Partition, SchemaVersion};
+use crate::ids::{ColumnId, Partition, SchemaVersion};
 
 /// Rows of a partition that moved from the hot tier into a cold file. What they hold does not change.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,23 @@ pub struct ColdFile {
     pub first_key: Vec<u8>,
     /// The greatest key of its rows.
     pub last_key: Vec<u8>,
+    /// When the first of them was committed, microseconds since 1970.
+    pub first_updated: i64,
+    /// When the last of them was.
+    pub last_updated: i64,
+    /// What the values of some of its columns lie between; of the others that is not known.
+    pub bounds: Vec<ColumnBounds>,
+}
+
+/// What the values that a cold file has in a column lie between, NULL left aside. A bound need not be one of the values.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ColumnBounds {
+    /// Which column.
+    pub column: ColumnId,
+    /// None is less: a value of the file's schema version as a key holds it.
+    pub least: Vec<u8>,
+    /// None is greater.
+    pub greatest: Vec<u8>,
 }
 
 /// Rows of one cold file that newer ones stand in the place of.

@@ -21,7 +21,8 @@ pub use crate::catalog::{
     StreamOptions, StreamScope, Table, TableKind, TableSchema, User,
 };
 pub use crate::cold::{
-    ArchivedColdFile, ArchivedCompacted, ArchivedFlushed, ColdFile, Compacted, Flushed, SupersededRows,
+    ArchivedColdFile, ArchivedCompacted, ArchivedFlushed, ColdFile, ColumnBounds, Compacted, Flushed,
+    SupersededRows,
 };
 pub use crate::error::{Error, Result};
 pub use crate::event::{

@@ -142,7 +142,7 @@ async fn answer(engine: &Engine, who: &Session, sql: &str, table: &str) -> Strin
     format!("{:?} {error:?}", results.collect::<Vec<_>>()).replace(table, "t")
 }
 
-async fn both(engine: &Engine, who: &Session, sql: &str, seed: u64) {
+pub(crate) async fn both(engine: &Engine, who: &Session, sql: &str, seed: u64) {
     let flushed = answer(engine, who, sql, "app.flushed").await;
     let unmoved = answer(engine, who, sql, "app.unmoved").await;
     assert_eq!(flushed, unmoved, "seed {seed}: {sql}");
@@ -195,76 +195,6 @@ async fn a_flushed_table_answers_as_one_that_never_was() {
         flushed_equals_unmoved(seed, "USER").await;
         flushed_equals_unmoved(seed + 100, "SHARED").await;
     }
-}
-
-/// Every type, with what it can become.
-const TYPES: [(&str, &str, &str); 21] = [
-    ("BOOLEAN", "true", ""),
-    ("SMALLINT", "-32768", "INT"),
-    ("SMALLINT", "7", "BIGINT"),
-    ("SMALLINT", "-32768", "FLOAT"),
-    ("SMALLINT", "32767", "DOUBLE"),
-    ("SMALLINT", "-32768", "DECIMAL(8, 3)"),
-    ("INT", "-2147483648", "BIGINT"),
-    ("INT", "2147483647", "DOUBLE"),
-    ("INT", "2147483647", "DECIMAL(20, 4)"),
-    ("BIGINT", "-9223372036854775808", "DECIMAL(25, 2)"),
-    ("FLOAT", "1.1", "DOUBLE"),
-    ("DOUBLE", "-0.1", ""),
-    ("DECIMAL(10, 2)", "-12345678.91", "DECIMAL(14, 5)"),
-    ("TEXT", "'a text'", ""),
-    ("TIMESTAMP", "'2024-02-29 12:34:56.789012'", ""),
-    ("DATETIME", "'2024-02-29T12:34:56.789012+02:00'", ""),
-    ("DATE", "'1969-12-31'", "TIMESTAMP"),
-    ("TIME", "'23:59:59.999999'", ""),
-    ("JSON", "'{\"a\": [1, null]}'", "TEXT"),
-    ("UUID", "'0192c3a4-5b6c-7d8e-9fab-0123456789ab'", "TEXT"),
-    ("BYTES", "X'00ff10'", ""),
-];
-
-#[tokio::test]
-async fn every_type_comes_back_from_files_as_what_its_column_has_become() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine = open(directory.path());
-    ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
-    let columns: Vec<_> = TYPES.iter().enumerate().map(|(at, (kind, ..))| format!("c{at} {kind}")).collect();
-    for table in ["flushed", "unmoved"] {
-        let columns = columns.join(", ");
-        let sql = format!(
-            "CREATE SHARED TABLE app.{table} (id BIGINT PRIMARY KEY, e EMBEDDING(2), u UUID, {columns})"
-        );
-        ok(&engine, &root(), &sql, &[]).await;
-    }
-    let values: Vec<_> = TYPES.iter().map(|(_, value, _)| *value).collect();
-    let uuid = "'0192c3a4-5b6c-7d8e-9fab-0123456789ac'";
-    let nulls = vec!["NULL"; TYPES.len() + 2].join(", ");
-    let rows = format!(
-        "INSERT INTO {{t}} VALUES (1, '[1.5, -0.25]', {uuid}, {}), (2, {nulls}), (3, {nulls}), (4, NULL, NULL, {})",
-        values.join(", "),
-        values.join(", ")
-    );
-    both(&engine, &root(), &rows, 0).await;
-    both(&engine, &root(), "DELETE FROM {t} WHERE id = 3", 0).await;
-    flush(&engine, "app.flushed").await;
-    let everything =
-        ["SELECT * FROM {t}", "SELECT *, _updated IS NULL, _deleted FROM {t}", "SELECT u, e, c3 FROM {t}"];
-    for query in everything {
-        both(&engine, &root(), query, 1).await;
-    }
-    for (at, (_, _, wider)) in TYPES.iter().enumerate().filter(|(_, (.., wider))| !wider.is_empty()) {
-        both(&engine, &root(), &format!("ALTER TABLE {{t}} MODIFY COLUMN c{at} {wider}"), 2).await;
-    }
-    both(&engine, &root(), "ALTER TABLE {t} ADD COLUMN x TEXT DEFAULT 'was not there'", 2).await;
-    both(&engine, &root(), "UPDATE {t} SET x = 'now it is' WHERE id = 4", 2).await;
-    for query in everything.iter().chain(&["SELECT x, id FROM {t}", "SELECT count(*) FROM {t}"]) {
-        both(&engine, &root(), query, 3).await;
-    }
-    flush(&engine, "app.flushed").await;
-    for query in everything {
-        both(&engine, &root(), query, 4).await;
-    }
-    assert_eq!(cold_files(directory.path()), 2);
-    engine.close();
 }
 
 pub(crate) const NOTES: &str =

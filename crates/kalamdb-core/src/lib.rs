@@ -57,6 +57,8 @@ mod requests;
 #[cfg(test)]
 mod row_tests;
 mod rows;
+#[cfg(test)]
+mod scan_tests;
 mod session;
 mod settings;
 #[cfg(test)]

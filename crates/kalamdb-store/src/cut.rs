@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
 use log_format::{ColdFile, Partition, Seq, TableId, UserId};
-use rocksdb::{Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
+use rocksdb::{IteratorMode, ReadOptions, SnapshotWithThreadMode};
 
 use crate::cold::{
     ColdFiles, ColdScan, Look, Manifest, OpenFile, Visit, below, cold_state, get_cold, manifest, scan_both,
@@ -295,18 +295,16 @@ impl Cut {
         if !until.is_empty() {
             options.set_iterate_upper_bound(until);
         }
-        let rows = self.snapshot.iterator_cf_opt(
-            &self.shared.family(keyspace)?,
-            options,
-            IteratorMode::From(&from, Direction::Forward),
-        );
-        for row in rows {
-            let (key, value) = row.map_err(|source| Error::Engine { action: "scan rows", source })?;
+        let mut rows = self.snapshot.raw_iterator_cf_opt(&self.shared.family(keyspace)?, options);
+        rows.seek(&from);
+        while let Some((key, value)) = rows.item() {
             let key = key.get(prefix.len()..).unwrap_or_default();
-            if visit(key, StoredRow::decode(&value)?).is_break() {
+            if visit(key, StoredRow::decode(value)?).is_break() {
                 return Ok(Scanned::StoppedAt(key.to_vec()));
             }
+            rows.next();
         }
+        rows.status().map_err(|source| Error::Engine { action: "scan rows", source })?;
         Ok(Scanned::All)
     }
 }

@@ -16,7 +16,9 @@ use crate::catalog::{
     ArchivedStorageLocation, ArchivedStreamOptions, ArchivedTable, ArchivedTableKind, ArchivedTableSchema,
     ArchivedUser,
 };
-use crate::cold::{ArchivedColdFile, ArchivedCompacted, ArchivedFlushed, ArchivedSupersededRows};
+use crate::cold::{
+    ArchivedColdFile, ArchivedColumnBounds, ArchivedCompacted, ArchivedFlushed, ArchivedSupersededRows,
+};
 use crate::event::{
     ArchivedChangeEvent, ArchivedEpochStarted, ArchivedRowDeleted, ArchivedRowInserted, ArchivedRowUpdated,
     ArchivedStreamAppended, ArchivedStreamEvicted, ArchivedTableDropped, ArchivedTableTruncated,
@@ -56,8 +58,9 @@ fn records_are_laid_out_as_told() {
     check!(COMPACTED, ArchivedCompacted: partition, removed, file);
     check!(
         COLD_FILE, ArchivedColdFile: id, path, rows, bytes, crc32c, schema_version, first_seq, last_seq, first_key,
-        last_key
+        last_key, first_updated, last_updated, bounds
     );
+    check!(COLUMN_BOUNDS, ArchivedColumnBounds: column, least, greatest);
     check!(SUPERSEDED_ROWS, ArchivedSupersededRows: file, positions);
     check!(NAMESPACE, ArchivedNamespace: id, options, created_at, updated_at);
     check!(STREAM_OPTIONS, ArchivedStreamOptions: scope, ttl_ms, max_buffer, ephemeral);

@@ -200,7 +200,7 @@ pub(super) static TABLE_TRUNCATED: Record = Record {
 
 pub(super) static FLUSHED: Record = Record {
     name: "Flushed",
-    size: 144,
+    size: 168,
     align: 8,
     fields: &[
         field(0, "partition", Shape::Record(&PARTITION), "whose rows"),
@@ -215,7 +215,7 @@ pub(super) static FLUSHED: Record = Record {
             "where they are; none where nothing had to be kept",
         ),
         field(
-            136,
+            160,
             "superseded",
             Shape::List(&Shape::Record(&SUPERSEDED_ROWS)),
             "rows of older files in whose place they stand",
@@ -225,7 +225,7 @@ pub(super) static FLUSHED: Record = Record {
 
 pub(super) static COMPACTED: Record = Record {
     name: "Compacted",
-    size: 112,
+    size: 136,
     align: 8,
     fields: &[
         field(0, "partition", Shape::Record(&PARTITION), "whose files"),
@@ -241,7 +241,7 @@ pub(super) static COMPACTED: Record = Record {
 
 pub(super) static COLD_FILE: Record = Record {
     name: "ColdFile",
-    size: 72,
+    size: 96,
     align: 8,
     fields: &[
         field(0, "id", Shape::U64, "which file of its partition"),
@@ -254,6 +254,20 @@ pub(super) static COLD_FILE: Record = Record {
         field(48, "last_seq", Shape::U64, "the greatest of its rows'"),
         field(56, "first_key", Shape::Bytes, "the least of its rows'"),
         field(64, "last_key", Shape::Bytes, "the greatest of its rows'"),
+        field(72, "first_updated", Shape::I64, "the least commit time of its rows', microseconds since 1970"),
+        field(80, "last_updated", Shape::I64, "the greatest of its rows'"),
+        field(88, "bounds", Shape::List(&Shape::Record(&COLUMN_BOUNDS)), "of columns where they are known"),
+    ],
+};
+
+pub(super) static COLUMN_BOUNDS: Record = Record {
+    name: "ColumnBounds",
+    size: 20,
+    align: 4,
+    fields: &[
+        field(0, "column", Shape::U32, "the column's id"),
+        field(4, "least", Shape::Bytes, "no value of it is less; as a key holds it"),
+        field(12, "greatest", Shape::Bytes, "no value of it is greater"),
     ],
 };
 
@@ -490,7 +504,7 @@ pub(super) static EVENTS: [(&str, Shape, &str); 25] = [
     ("Compacted", Shape::Record(&COMPACTED), "cold files of a partition became one"),
 ];
 
-static RECORDS: [&Record; 23] = [
+static RECORDS: [&Record; 24] = [
     &PARTITION,
     &EPOCH_STARTED,
     &ROW_INSERTED,
@@ -503,6 +517,7 @@ static RECORDS: [&Record; 23] = [
     &FLUSHED,
     &COMPACTED,
     &COLD_FILE,
+    &COLUMN_BOUNDS,
     &SUPERSEDED_ROWS,
     &NAMESPACE,
     &OPTION,

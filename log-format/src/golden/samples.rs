@@ -1,9 +1,9 @@
 //! One event of each type, some twice, so that every variant and both sides of every option occur.
 
 use crate::{
-    Access, ChangeEvent, ColdFile, Column, ColumnDefault, ColumnId, Compacted, DataType, EpochStarted,
-    FlushPolicy, Flushed, Job, JobId, JobStatus, KeyBuilder, Namespace, NamespaceId, Partition, Role,
-    RowBuilder, RowDeleted, RowInserted, RowUpdated, SchemaVersion, StorageLocation, StreamAppended,
+    Access, ChangeEvent, ColdFile, Column, ColumnBounds, ColumnDefault, ColumnId, Compacted, DataType,
+    EpochStarted, FlushPolicy, Flushed, Job, JobId, JobStatus, KeyBuilder, Namespace, NamespaceId, Partition,
+    Role, RowBuilder, RowDeleted, RowInserted, RowUpdated, SchemaVersion, StorageLocation, StreamAppended,
     StreamEvicted, StreamOptions, StreamScope, SupersededRows, Table, TableDropped, TableId, TableKind,
     TableSchema, TableTruncated, User, UserId, Value,
 };
@@ -277,6 +277,13 @@ fn flushed() -> Flushed {
             last_seq: 40,
             first_key: vec![0x80, 0, 0, 1],
             last_key: vec![0x80, 0, 0, 8],
+            first_updated: 1_750_000_000_000_000,
+            last_updated: 1_750_000_001_000_000,
+            bounds: vec![ColumnBounds {
+                column: ColumnId::new(1),
+                least: vec![0x80, 0, 0, 1],
+                greatest: vec![0x80, 0, 0, 8],
+            }],
         }),
         superseded: vec![SupersededRows { file: 11, positions: vec![0, 5] }],
     }

@@ -310,6 +310,9 @@ mod tests {
                 last_seq: 0,
                 first_key: at.to_be_bytes().to_vec(),
                 last_key: at.to_be_bytes().to_vec(),
+                first_updated: 0,
+                last_updated: 0,
+                bounds: Vec::new(),
             },
             superseded: (0..u32::try_from(*superseded).unwrap()).collect(),
         };

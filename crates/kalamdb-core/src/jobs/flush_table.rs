@@ -32,6 +32,9 @@ pub(super) const FILE_ROWS_MAX: usize = 1 << 16;
 /// Bytes of a file's rows, about, before they are packed.
 pub(super) const FILE_BYTES_MAX: usize = 32 << 20;
 
+/// So many rows that are gone from the hot tier should not stay in its memory, where every scan passes over them.
+const GONE_ROWS_MAX: u64 = 8192;
+
 /// The job that flushes a table: the rows of these owners, or where none are named of all.
 pub(crate) fn flush_table_job(
     planning: &Planning<'_>,
@@ -67,6 +70,9 @@ impl JobRunner {
             }
         }
         self.ask_to_compact(table, &to_compact)?;
+        if moved.rows >= GONE_ROWS_MAX {
+            self.commits.ask_for_flush();
+        }
         let Moved { partitions, files, rows, bytes } = moved;
         Ok(Progress::Done(json!({"partitions": partitions, "files": files, "rows": rows, "bytes": bytes})))
     }
@@ -112,7 +118,7 @@ impl JobRunner {
 
     fn flush_partition(&self, partition: &Partition, moved: &mut Moved) -> Result<()> {
         let before = moved.files;
-        for version in self.store.cut()?.hot_versions(partition)? {
+        for version in self.hot_versions(partition)? {
             let mut from_key = Vec::new();
             while let Some(until_key) = self.flush_step(partition, version, from_key, moved)? {
                 if until_key.is_empty() {
@@ -123,6 +129,16 @@ impl JobRunner {
         }
         moved.partitions += u64::from(moved.files > before);
         Ok(())
+    }
+
+    /// The schema versions that hot rows of a partition may have.
+    fn hot_versions(&self, partition: &Partition) -> Result<BTreeSet<SchemaVersion>> {
+        // IMPORTANT: the cut first: the table then knows every version of its rows.
+        let cut = self.store.cut()?;
+        match self.table_to_flush(partition.table)?.versions() {
+            [only] => Ok(BTreeSet::from([only.version])),
+            _ => Ok(cut.hot_versions(partition)?),
+        }
     }
 
     /// One file and its commit; says from which key to go on, if there was something to do.

@@ -204,13 +204,29 @@ pub(crate) fn column_equals(condition: &Expr) -> Option<(&str, &ScalarValue)> {
     }
 }
 
-/// Whether a literal means the very value it was turned into: integers and text always, other pairs are not relied on.
+/// Whether a literal means the very value it was turned into, in the same order among others. Pairs that are not listed are not
+/// relied on.
 pub(crate) fn lossless(literal: &ScalarValue, value: &log_format::Value) -> bool {
     use log_format::Value;
     match value {
         Value::SmallInt(_) | Value::Int(_) | Value::BigInt(_) => literal.data_type().is_integer(),
         Value::Text(_) => values::is_text(&literal.data_type()),
         Value::Boolean(_) => literal.data_type() == datafusion::arrow::datatypes::DataType::Boolean,
+        Value::Timestamp(micros) => *literal == ScalarValue::TimestampMicrosecond(Some(*micros), None),
+        Value::DateTime(micros) => {
+            matches!(literal, ScalarValue::TimestampMicrosecond(Some(literal), Some(_)) if literal == micros)
+        }
+        Value::Date(days) => *literal == ScalarValue::Date32(Some(*days)),
+        Value::Time(micros) => *literal == ScalarValue::Time64Microsecond(Some(*micros)),
+        // The same digits are the same number only with as many of them behind the point: nothing else is cast to them.
+        Value::Decimal(unscaled) => {
+            matches!(literal, ScalarValue::Decimal128(Some(literal), ..) if literal == unscaled)
+        }
+        Value::Uuid(bytes) => {
+            let mut text = uuid::Uuid::encode_buffer();
+            let text = uuid::Uuid::from_bytes(*bytes).hyphenated().encode_lower(&mut text);
+            literal.try_as_str().flatten() == Some(text)
+        }
         _ => false,
     }
 }

@@ -9,7 +9,7 @@ use datafusion::arrow::array::Array;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use kalamdb_store::{ColdScan, OpenFile, Pages, Prune};
-use log_format::{ColdFile, ColumnId, DataType, KeyBuilder, Value};
+use log_format::{ColdFile, ColumnBounds, ColumnId, DataType, KeyBuilder, SchemaVersion, TableSchema, Value};
 
 use crate::live::lossless;
 use crate::rows::{Shape, ShapeColumn};
@@ -30,6 +30,8 @@ struct Condition {
     data_type: DataType,
     operator: Operator,
     constant: Vec<u8>,
+    /// The schema versions in which the column has this type.
+    versions: Vec<SchemaVersion>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +62,7 @@ impl ColdQuery {
 
 impl Prune for ColdQuery {
     fn passes_over(&self, file: &ColdFile) -> bool {
-        let is_seq = |condition: &&Condition| condition.column == Compared::System(SystemColumn::Seq);
-        self.conditions.iter().filter(is_seq).any(|condition| {
-            let bound = |seq: u64| key_of(&Value::BigInt(seq.cast_signed()));
-            let (least, greatest) = (bound(file.first_seq), bound(file.last_seq));
-            !condition.may_hold(least.as_deref(), greatest.as_deref())
-        })
+        self.conditions.iter().any(|condition| condition.excludes(file))
     }
 
     fn rows(&self, file: &OpenFile) -> Option<Vec<Range<usize>>> {
@@ -109,12 +106,38 @@ impl Condition {
                 | DataType::Date
                 | DataType::Timestamp
                 | DataType::DateTime
+                | DataType::Time
+                | DataType::Decimal { .. }
         );
         let value = values::from_scalar(literal, data_type).ok()?;
         if !compares || !has_order || !lossless(literal, &value) {
             return None;
         }
-        Some(Self { column, data_type, operator, constant: key_of(&value)? })
+        let has_type = |schema: &&TableSchema| {
+            schema.columns.iter().any(|it| column == Compared::Own(it.id) && it.data_type == data_type)
+        };
+        let versions = info.versions().iter().filter(has_type).map(|schema| schema.version).collect();
+        Some(Self { column, data_type, operator, constant: key_of(&value)?, versions })
+    }
+
+    /// Whether it holds for no row of a file, as far as the manifest tells.
+    fn excludes(&self, file: &ColdFile) -> bool {
+        let bound = |value: Value| key_of(&value);
+        let seq = |seq: u64| bound(Value::BigInt(seq.cast_signed()));
+        let (least, greatest) = match self.column {
+            Compared::System(SystemColumn::Seq) => (seq(file.first_seq), seq(file.last_seq)),
+            Compared::System(SystemColumn::Updated) => {
+                (bound(Value::DateTime(file.first_updated)), bound(Value::DateTime(file.last_updated)))
+            }
+            Compared::System(SystemColumn::Deleted) => return false,
+            Compared::Own(id) if self.versions.contains(&file.schema_version) => {
+                let bounds = file.bounds.iter().find(|bounds| bounds.column == id);
+                let Some(ColumnBounds { least, greatest, .. }) = bounds else { return false };
+                return !self.may_hold(Some(least), Some(greatest));
+            }
+            Compared::Own(_) => return false,
+        };
+        !self.may_hold(least.as_deref(), greatest.as_deref())
     }
 
     /// The pages of its column; none where the file has it not, or as another type.
@@ -210,6 +233,7 @@ mod tests {
             data_type: DataType::BigInt,
             operator,
             constant: key_of(&Value::BigInt(10)).unwrap(),
+            versions: Vec::new(),
         };
         let holds = |operator, least: i64, greatest: i64| {
             let bound = |value| key_of(&Value::BigInt(value));

@@ -20,7 +20,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
-use kalamdb_store::{KeyRange, Manifest};
+use kalamdb_store::{KeyRange, Manifest, ManifestFile};
 use log_format::Partition;
 
 use crate::error::Result;
@@ -45,13 +45,56 @@ pub(crate) struct Asked {
     pub(crate) limit: Option<usize>,
 }
 
-/// The cold files that a scan reads.
-#[derive(Debug)]
+/// The cold files that a scan, or one of its partitions, reads.
+#[derive(Clone, Debug)]
 pub(crate) struct Files {
+    /// Of which keys it has the rows, hot ones among them.
     pub(crate) range: KeyRange,
     pub(crate) manifest: Arc<Manifest>,
     /// Which of the manifest's, by position.
     pub(crate) chosen: Vec<usize>,
+}
+
+impl Files {
+    /// Those that may have rows in a range which conditions let through.
+    fn choose(manifest: Arc<Manifest>, range: &KeyRange, cold: &ColdQuery) -> Self {
+        let is_chosen =
+            |at: &usize| manifest.files.get(*at).is_some_and(|of| of.is_in(range, cold.scan().prune));
+        let chosen = (0..manifest.files.len()).filter(is_chosen).collect();
+        Self { range: range.clone(), chosen, manifest }
+    }
+
+    fn each(&self) -> impl Iterator<Item = (usize, &ManifestFile)> {
+        self.chosen.iter().filter_map(|at| Some((*at, self.manifest.files.get(*at)?)))
+    }
+
+    fn rows(&self) -> u64 {
+        self.each().map(|(_, of)| of.file.rows).sum()
+    }
+
+    /// As so many parts at the most, of about as many rows and of keys that the others do not have.
+    fn split(&self, parts: usize) -> Vec<Self> {
+        let enough = self.rows() / parts.max(1) as u64;
+        let mut split = Vec::with_capacity(parts);
+        let mut part = Self { chosen: Vec::new(), ..self.clone() };
+        let (mut rows, mut greatest) = (0, None::<&Vec<u8>>);
+        for (at, of) in self.each() {
+            let is_apart = greatest.is_some_and(|greatest| *greatest < of.file.first_key);
+            if rows >= enough && is_apart && split.len() + 1 < parts {
+                let until = Some(of.file.first_key.clone());
+                let next = KeyRange { from: until.clone(), until: part.range.until.clone() };
+                part.range.until = until;
+                let next = Self { range: next, chosen: Vec::new(), ..self.clone() };
+                split.push(std::mem::replace(&mut part, next));
+                rows = 0;
+            }
+            part.chosen.push(at);
+            rows += of.file.rows;
+            greatest = greatest.max(Some(&of.file.last_key));
+        }
+        split.push(part);
+        split
+    }
 }
 
 /// A scan that is about to run.
@@ -59,7 +102,9 @@ pub(crate) struct Files {
 pub(crate) struct TableScan {
     asked: Arc<Asked>,
     /// What is read of the cold tier; none where nothing can be there.
-    files: Option<Arc<Files>>,
+    files: Option<Files>,
+    /// What each partition reads of both tiers; none: there is one, which goes by the order of keys.
+    parts: Vec<Arc<Files>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -75,10 +120,10 @@ pub(crate) struct ScanMetrics {
 }
 
 impl ScanMetrics {
-    fn new(metrics: &ExecutionPlanMetricsSet) -> Self {
-        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, 0);
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
         Self {
-            baseline: BaselineMetrics::new(metrics, 0),
+            baseline: BaselineMetrics::new(metrics, partition),
             hot_rows: count("hot_rows"),
             files_read: count("files_read"),
             rows_pruned: count("rows_pruned"),
@@ -88,39 +133,47 @@ impl ScanMetrics {
 }
 
 impl TableScan {
-    pub(crate) fn new(asked: Asked) -> Result<Self> {
+    /// With so many partitions at the most.
+    pub(crate) fn new(asked: Asked, partitions: usize) -> Result<Self> {
         let files = match &asked.access {
-            Access::Range(range) => asked.view.manifest(&asked.partition)?.map(|manifest| {
-                let is_chosen = |at: &usize| {
-                    manifest.files.get(*at).is_some_and(|of| of.is_in(range, asked.cold.scan().prune))
-                };
-                let chosen = (0..manifest.files.len()).filter(is_chosen).collect();
-                Arc::new(Files { range: range.clone(), chosen, manifest })
-            }),
+            Access::Range(range) => {
+                let manifest = asked.view.manifest(&asked.partition)?;
+                manifest.map(|manifest| Files::choose(manifest, range, &asked.cold))
+            }
             Access::Points(_) => None,
+        };
+        // Who wants the first few rows, or what a transaction has changed, goes by the order of keys.
+        let is_merged = asked.limit.is_some() || asked.view.has_changes(&asked.partition);
+        let parts = match &files {
+            Some(files) if !is_merged => files.split(partitions).into_iter().map(Arc::new).collect(),
+            _ => Vec::new(),
         };
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(asked.shape.schema())),
-            Partitioning::UnknownPartitioning(1),
+            Partitioning::UnknownPartitioning(parts.len().max(1)),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
         Ok(Self {
             asked: Arc::new(asked),
             files,
+            parts,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
     }
 
-    fn batches(&self, metrics: ScanMetrics) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
+    fn batches(
+        &self,
+        partition: usize,
+        metrics: ScanMetrics,
+    ) -> Option<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
         let asked = Arc::clone(&self.asked);
-        // Who wants the first few rows, or what a transaction has changed, goes by the order of keys.
-        let is_merged = asked.limit.is_some() || asked.view.has_changes(&asked.partition);
-        match &self.files {
-            Some(files) if !is_merged => Box::new(TierBatches::new(asked, Arc::clone(files), metrics)),
-            _ => Box::new(MergedBatches::new(asked)),
+        if self.parts.is_empty() {
+            return (partition == 0).then(|| Box::new(MergedBatches::new(asked)) as _);
         }
+        let part = Arc::clone(self.parts.get(partition)?);
+        Some(Box::new(TierBatches::new(asked, part, metrics)))
     }
 }
 
@@ -132,13 +185,14 @@ impl DisplayAs for TableScan {
             Access::Range(range) if *range == KeyRange::default() => f.write_str(", keys=all")?,
             Access::Range(_) => f.write_str(", keys=a range")?,
         }
-        if let Some(Files { manifest, chosen, .. }) = self.files.as_deref() {
-            let of = |at: &usize| manifest.files.get(*at);
-            let rows: u64 = chosen.iter().filter_map(of).map(|of| of.file.rows).sum();
-            let superseded: usize = chosen.iter().filter_map(of).map(|of| of.superseded.len()).sum();
-            let (read, all) = (chosen.len(), manifest.files.len());
-            write!(f, ", files={read} of {all}, files_pruned={}, cold_rows={rows}", all - read)?;
-            write!(f, ", rows_superseded={superseded}")?;
+        if let Some(files) = &self.files {
+            let superseded: usize = files.each().map(|(_, of)| of.superseded.len()).sum();
+            let (read, all) = (files.chosen.len(), files.manifest.files.len());
+            write!(f, ", files={read} of {all}, files_pruned={}", all - read)?;
+            write!(f, ", cold_rows={}, rows_superseded={superseded}", files.rows())?;
+        }
+        if self.parts.len() > 1 {
+            write!(f, ", partitions={}", self.parts.len())?;
         }
         match self.asked.limit {
             Some(limit) => write!(f, ", limit={limit}"),
@@ -183,12 +237,11 @@ impl ExecutionPlan for TableScan {
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> QueryResult<SendableRecordBatchStream> {
-        if partition != 0 {
-            return internal_err!("a scan of a table has one partition");
-        }
-        let metrics = ScanMetrics::new(&self.metrics);
+        let metrics = ScanMetrics::new(&self.metrics, partition);
         let baseline = metrics.baseline.clone();
-        let mut batches = self.batches(metrics);
+        let Some(mut batches) = self.batches(partition, metrics) else {
+            return internal_err!("a scan of a table has no partition {partition}");
+        };
         let next = move || {
             let timer = baseline.elapsed_compute().timer();
             let batch = batches.next();

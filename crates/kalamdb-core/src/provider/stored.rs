@@ -53,8 +53,14 @@ impl StoredTable {
         Access::of_filters(&self.info, filters)
     }
 
-    fn plan(&self, shape: Shape, filters: &[Expr], limit: Option<usize>) -> Result<TableScan> {
-        TableScan::new(Asked {
+    fn plan(
+        &self,
+        shape: Shape,
+        filters: &[Expr],
+        limit: Option<usize>,
+        partitions: usize,
+    ) -> Result<TableScan> {
+        let asked = Asked {
             view: self.scope.view.clone(),
             partition: self.scope.session.partition(&self.info),
             access: self.access(filters),
@@ -63,7 +69,14 @@ impl StoredTable {
             with_deleted: self.scope.with_deleted,
             limit,
             shape,
-        })
+        };
+        TableScan::new(asked, partitions)
+    }
+
+    /// Rows that it has in cold files, as far as the manifest tells.
+    pub(crate) fn cold_rows(&self) -> Result<u64> {
+        let manifest = self.scope.view.manifest(&self.scope.session.partition(&self.info))?;
+        Ok(manifest.map_or(0, |manifest| manifest.files.iter().map(|of| of.file.rows).sum()))
     }
 }
 
@@ -84,13 +97,13 @@ impl TableProvider for StoredTable {
 
     async fn scan(
         &self,
-        _: &dyn QuerySession,
+        state: &dyn QuerySession,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
     ) -> QueryResult<Arc<dyn ExecutionPlan>> {
         let shape = self.shape.of_scan(projection)?;
-        let plan = self.plan(shape, filters, limit);
+        let plan = self.plan(shape, filters, limit, state.config().target_partitions());
         Ok(Arc::new(plan.map_err(|error| DataFusionError::External(Box::new(error)))?))
     }
 }

@@ -1,12 +1,17 @@
 //! Everything that reads, by way of `DataFusion`.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::dataframe::DataFrame;
+use datafusion::datasource::source_as_provider;
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
@@ -24,7 +29,7 @@ use serde_json::Value as Json;
 use crate::changes::CHANGES_NAME;
 use crate::engine::Engine;
 use crate::error::{Error, Result, from_query};
-use crate::provider::{Scope, session_state};
+use crate::provider::{Scope, StoredTable, session_state};
 use crate::session::Session;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{parse_subscription, table_name};
@@ -102,8 +107,32 @@ async fn plan_without_params(state: &SessionState, statement: ast::Statement) ->
     with_times(plan)
 }
 
+/// Rows in cold files from which on a statement is worth more than one core.
+const ROWS_FOR_MORE_CORES: u64 = 1 << 17;
+
+/// A state to plan with that lets a statement use all cores, where it reads so much that it gains by that.
+fn with_cores(state: &SessionState, plan: &LogicalPlan) -> Result<Option<SessionState>> {
+    let mut rows = 0;
+    let counted = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(table) = source_as_provider(&scan.source)?.downcast_ref::<StoredTable>()
+        {
+            rows += table.cold_rows().map_err(|error| DataFusionError::External(Box::new(error)))?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    counted.map_err(from_query)?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    if rows < ROWS_FOR_MORE_CORES || cores == 1 {
+        return Ok(None);
+    }
+    let config = state.config().clone().with_target_partitions(cores);
+    Ok(Some(SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()))
+}
+
 /// Runs a plan and keeps its whole result.
 pub(crate) async fn collect(state: SessionState, plan: LogicalPlan) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let state = with_cores(&state, &plan)?.unwrap_or(state);
     let frame = DataFrame::new(state, plan);
     keep_all(frame.execute_stream().await.map_err(from_query)?).await
 }
@@ -175,6 +204,8 @@ fn selected(context: Context<'_>, schema: SchemaRef, batches: Vec<RecordBatch>) 
 
 /// Runs an optimised plan.
 async fn run(state: &SessionState, optimized: &LogicalPlan) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let more = with_cores(state, optimized)?;
+    let state = more.as_ref().unwrap_or(state);
     let physical = state.query_planner().create_physical_plan(optimized, state).await.map_err(from_query)?;
     keep_all(execute_stream(physical, state.task_ctx()).map_err(from_query)?).await
 }

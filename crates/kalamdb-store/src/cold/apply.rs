@@ -8,7 +8,6 @@
 use log_format::{
     ArchivedChangeEvent as Event, ArchivedCompacted, ArchivedFlushed, ColdFile, Frame, Record, RowReader, Seq,
 };
-use rocksdb::IteratorMode;
 
 use super::manifest::{
     Look, Now, State, decode_positions, encode_positions, file_key, state, state_key, superseded_key,
@@ -91,27 +90,38 @@ impl Batch<'_> {
             key => [prefix, key].concat(),
         };
         let (until_seq, version) = (Seq::new(event.until_seq.to_native()), event.schema_version.to_version());
-        let mut range = super::manifest::below(prefix);
-        range.set_iterate_lower_bound(from.clone());
-        range.set_iterate_upper_bound(until.clone());
         let family = self.shared.family(keyspace)?;
-        let (mut moved, mut gone, mut all_go) = (Delta::default(), Vec::new(), true);
-        for row in self.shared.database.iterator_cf_opt(&family, range, IteratorMode::Start) {
-            let (key, value) = row.map_err(|source| Error::Engine { action: "scan rows", source })?;
-            let row = StoredRow::decode(&value)?;
-            let written_as = RowReader::new(row.row).map_err(|_| Error::Damaged { what: "row" })?.version();
-            if row.seq > until_seq || written_as != version {
-                all_go = false;
-                continue;
+        let (mut moved, mut all_go, mut any) = (Delta::default(), true, false);
+        let each = |visit: &mut dyn FnMut(&[u8], Option<StoredRow<'_>>)| -> Result<()> {
+            let mut range = super::manifest::below(prefix);
+            range.set_iterate_lower_bound(from.clone());
+            range.set_iterate_upper_bound(until.clone());
+            let mut rows = self.shared.database.raw_iterator_cf_opt(&family, range);
+            rows.seek(&from);
+            while let Some((key, value)) = rows.item() {
+                let row = StoredRow::decode(value)?;
+                let written = RowReader::new(row.row).map_err(|_| Error::Damaged { what: "row" })?;
+                let goes = row.seq <= until_seq && written.version() == version;
+                visit(key, goes.then_some(row));
+                rows.next();
             }
-            if !row.deleted {
-                moved = moved.plus(Delta::to_cold(row.row));
+            rows.status().map_err(|source| Error::Engine { action: "scan rows", source })
+        };
+        each(&mut |_, going| match going {
+            Some(row) => {
+                any = true;
+                if !row.deleted {
+                    moved = moved.plus(Delta::to_cold(row.row));
+                }
             }
-            gone.push(key);
-        }
-        if all_go && !gone.is_empty() {
-            self.writes.delete_range_cf(&family, from, until);
-        } else {
+            None => all_go = false,
+        })?;
+        if all_go && any {
+            self.writes.delete_range_cf(&family, &from, &until);
+        } else if any {
+            // Again, since most often no key has to be kept of all that go.
+            let mut gone = Vec::new();
+            each(&mut |key, going| gone.extend(going.map(|_| key.to_vec())))?;
             for key in gone {
                 self.writes.delete_cf(&family, key);
             }

@@ -11,7 +11,7 @@ use arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type,
     Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
-use log_format::{CellRef, ColumnId, DataType, RowBuilder};
+use log_format::{CellRef, ColumnId, DataType};
 
 use crate::error::{Error, Result};
 
@@ -229,25 +229,23 @@ impl CellBuilder {
     }
 }
 
-/// Adds the cell of a column at `row` to a row. `scratch` is where an embedding's bytes are put together.
-pub(super) fn push_cell(
-    out: &mut RowBuilder,
+/// The cell of a column at `row`. `scratch` is where an embedding's bytes are put together.
+pub(super) fn cell_at<'a>(
     data_type: DataType,
-    array: &dyn Array,
+    array: &'a dyn Array,
     row: usize,
-    scratch: &mut Vec<u8>,
-) -> Result<()> {
+    scratch: &'a mut Vec<u8>,
+) -> Result<CellRef<'a>> {
     const DAMAGED: Error = Error::Damaged { what: "cold file" };
     if array.is_null(row) {
-        out.push_cell(&CellRef::Null);
-        return Ok(());
+        return Ok(CellRef::Null);
     }
     macro_rules! number {
         ($arrow:ty, $cell:ident) => {
             CellRef::$cell(array.as_primitive_opt::<$arrow>().ok_or(DAMAGED)?.value(row))
         };
     }
-    let cell = match data_type {
+    Ok(match data_type {
         DataType::Boolean => CellRef::Boolean(array.as_boolean_opt().ok_or(DAMAGED)?.value(row)),
         DataType::SmallInt => number!(Int16Type, SmallInt),
         DataType::Int => number!(Int32Type, Int),
@@ -273,7 +271,5 @@ pub(super) fn push_cell(
             scratch.extend(floats.values().iter().flat_map(|float| float.to_le_bytes()));
             CellRef::Embedding(scratch)
         }
-    };
-    out.push_cell(&cell);
-    Ok(())
+    })
 }

@@ -1,9 +1,9 @@
 //! Where cold files are kept: below the database's own directory, or at a place elsewhere; see [`Place`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -29,7 +29,12 @@ pub struct ColdFiles {
     bytes_max: usize,
     // Held for a look-up, never while a file is read.
     open: Mutex<Open>,
+    /// Directories whose own entries are durable.
+    synced: Mutex<HashSet<PathBuf>>,
 }
+
+/// Directories that are remembered at the most.
+const SYNCED_MAX: usize = 10_000;
 
 struct Open {
     files: LruCache<String, Arc<OpenFile>>,
@@ -73,7 +78,14 @@ impl ColdFiles {
         let store = Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true));
         let own = Connected { store, directory: Some(directory.to_owned()) };
         let open = Mutex::new(Open { files: LruCache::unbounded(), bytes: 0 });
-        Ok(Self { own, places: Places::default(), runtime: OnceLock::new(), bytes_max, open })
+        Ok(Self {
+            own,
+            places: Places::default(),
+            runtime: OnceLock::new(),
+            bytes_max,
+            open,
+            synced: Mutex::default(),
+        })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -166,15 +178,31 @@ impl ColdFiles {
         let at = ObjectPath::parse(of.path)?;
         self.ask(&of, |place| place.store.put(&at, PutPayload::from_bytes(bytes)))?;
         let Some(directory) = &of.place.directory else { return Ok(()) };
-        // The file, then every directory that may be new: an entry is durable with the directory it stands in.
         let mut place = directory.join(of.path);
-        loop {
-            let synced = File::open(&place).and_then(|file| file.sync_all());
-            synced.map_err(|source| Error::File { path: place.clone(), source })?;
-            if place == *directory || !place.pop() {
-                return Ok(());
+        let sync = |place: &Path| {
+            let synced = File::open(place).and_then(|file| file.sync_all());
+            synced.map_err(|source| Error::File { path: place.to_owned(), source })
+        };
+        sync(&place)?;
+        // Then every directory that may be new: an entry is durable with the directory it stands in.
+        let mut new = Vec::new();
+        while place != *directory && place.pop() {
+            sync(&place)?;
+            if self.synced().contains(&place) {
+                break;
             }
+            new.push(place.clone());
         }
+        let mut synced = self.synced();
+        if synced.len() > SYNCED_MAX {
+            synced.clear();
+        }
+        synced.extend(new);
+        Ok(())
+    }
+
+    fn synced(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes a file; one that is not there is as good.
@@ -182,6 +210,8 @@ impl ColdFiles {
     /// # Errors
     /// Where it cannot be removed.
     pub fn remove(&self, path: &str) -> Result<()> {
+        // Its directory may go with it; one that is made again is a new entry.
+        self.synced().clear();
         let removed = self.open().files.pop(path);
         if let Some(file) = removed {
             self.open().bytes -= file.size();

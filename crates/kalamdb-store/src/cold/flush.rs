@@ -62,7 +62,7 @@ impl Cut {
     pub fn write_flush(&self, step: FlushStep<'_>) -> Result<Option<Flushed>> {
         let FlushStep { origin, directory, from_key, tombstones_from, rows_max, bytes_max } = step;
         let (partition, version) = (origin.partition.clone(), origin.version);
-        let mut taken = Taken { keys: Vec::new(), bytes: 0, writer: ColdWriter::new(origin)? };
+        let mut taken = Taken { keys: KeyList::default(), bytes: 0, writer: ColdWriter::new(origin)? };
         let range = KeyRange { from: (!from_key.is_empty()).then(|| from_key.clone()), until: None };
         let mut failure = None;
         let scanned = self.scan_hot(keyspace_of(&partition), &partition, &range, |key, row| {
@@ -116,13 +116,14 @@ impl Cut {
     }
 
     /// The rows of older files that rows of these keys stand in the place of.
-    fn superseded_by(&self, partition: &Partition, keys: &[Vec<u8>]) -> Result<Vec<SupersededRows>> {
+    fn superseded_by(&self, partition: &Partition, keys: &KeyList) -> Result<Vec<SupersededRows>> {
         let Some(manifest) = self.manifest(partition)? else { return Ok(Vec::new()) };
         let mut superseded = Vec::new();
         for of in &manifest.files {
-            let first = keys.partition_point(|key| *key < of.file.first_key);
-            let until = keys.partition_point(|key| *key <= of.file.last_key);
-            let Some(keys) = keys.get(first..until).filter(|keys| !keys.is_empty()) else { continue };
+            let mut keys = keys.between(&of.file.first_key, &of.file.last_key).peekable();
+            if keys.peek().is_none() {
+                continue;
+            }
             let file = self.open_file(&of.file)?;
             let positions = rows_of_keys(&file, keys, &of.superseded)?;
             if !positions.is_empty() {
@@ -136,9 +137,42 @@ impl Cut {
 /// What a step has taken so far.
 struct Taken {
     /// The keys of all rows that go, those that are not kept among them.
-    keys: Vec<Vec<u8>>,
+    keys: KeyList,
     bytes: usize,
     writer: ColdWriter,
+}
+
+/// Rising keys, one behind the other.
+#[derive(Default)]
+struct KeyList {
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl KeyList {
+    const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| self.bytes.get(start..*end).unwrap_or_default())
+    }
+
+    /// Those from one key to another, both inclusive.
+    fn between<'a>(&'a self, first: &'a [u8], last: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().skip_while(move |key| *key < first).take_while(move |key| *key <= last)
+    }
 }
 
 impl Taken {
@@ -156,7 +190,7 @@ impl Taken {
             self.writer.push(key, &row)?;
         }
         self.bytes += key.len() + row.row.len();
-        self.keys.push(key.to_vec());
+        self.keys.push(key);
         Ok(())
     }
 }
@@ -171,7 +205,22 @@ fn keyspace_of(partition: &Partition) -> Keyspace {
 
 fn listed(id: u64, path: String, schema_version: SchemaVersion, written: &WrittenFile) -> ColdFile {
     let (first_key, last_key) = written.keys.clone();
-    let (first_seq, last_seq) = written.seqs;
+    let ((first_seq, last_seq), (first_updated, last_updated)) = (written.seqs, written.updated);
     let (rows, bytes, crc32c) = (written.rows, written.bytes.len() as u64, written.crc32c);
-    ColdFile { id, path, rows, bytes, crc32c, schema_version, first_seq, last_seq, first_key, last_key }
+    let bounds = written.bounds.clone();
+    ColdFile {
+        id,
+        path,
+        rows,
+        bytes,
+        crc32c,
+        schema_version,
+        first_seq,
+        last_seq,
+        first_key,
+        last_key,
+        first_updated,
+        last_updated,
+        bounds,
+    }
 }

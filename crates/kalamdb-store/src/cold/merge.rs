@@ -215,13 +215,17 @@ pub(crate) fn scan_both(
 }
 
 /// The positions of the rows of these keys, which rise, in a file, without those that are superseded already.
-pub(super) fn rows_of_keys(file: &OpenFile, keys: &[Vec<u8>], superseded: &[u32]) -> Result<Vec<u32>> {
+pub(super) fn rows_of_keys<'a>(
+    file: &OpenFile,
+    keys: impl Iterator<Item = &'a [u8]>,
+    superseded: &[u32],
+) -> Result<Vec<u32>> {
     let (of_file, mut at) = (file.keys()?, 0);
     let mut found = Vec::new();
     for key in keys {
         at = of_file.next_from(key, at);
         let position = u32::try_from(at).map_err(|_| Error::Damaged { what: "cold file" })?;
-        if of_file.get(at) == key.as_slice() && superseded.binary_search(&position).is_err() {
+        if of_file.get(at) == key && superseded.binary_search(&position).is_err() {
             found.push(position);
         }
     }
@@ -247,8 +251,7 @@ pub(crate) fn get_cold<T>(
         if u32::try_from(at).is_ok_and(|at| of.superseded.binary_search(&at).is_ok()) {
             continue;
         }
-        let mut rows = file.read(std::iter::once(at..at + 1).collect(), None)?;
-        return rows.next().map(|row| Some(read(row)));
+        return file.row(at, read).map(Some);
     }
     Ok(None)
 }

@@ -4,7 +4,7 @@
 //! anything, and only the pages that hold it are unpacked.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
@@ -21,14 +21,15 @@ use parquet::arrow::arrow_reader::{
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 use parquet::file::statistics::Statistics;
 
-use super::columns::{ColdColumn, push_cell};
+use super::columns::{ColdColumn, cell_at};
 use super::writer::SYSTEM_COLUMNS;
 use crate::cut::KeyRange;
 use crate::error::{Error, Result};
 use crate::keyspace::StoredRow;
 
-/// Rows that are unpacked at a time.
-const BATCH_ROWS: usize = 1024;
+/// Rows that are unpacked at a time: those of a page.
+const BATCH_ROWS: usize = super::writer::PAGE_ROWS;
+const DAMAGED: Error = Error::Damaged { what: "cold file" };
 
 /// A cold file that is open.
 pub struct OpenFile {
@@ -39,6 +40,14 @@ pub struct OpenFile {
     rows: usize,
     // Unpacked when they are first asked for: a query of everything needs none.
     keys: OnceLock<Keys>,
+    // The rows around the one that was asked for last: who changes one often changes the next.
+    block: Mutex<Option<Arc<Block>>>,
+}
+
+/// Rows of a file that stand together, unpacked.
+struct Block {
+    from: usize,
+    batch: Batch,
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -78,8 +87,8 @@ impl OpenFile {
         if rows as u64 != listed.rows {
             return Err(damaged("it has another number of rows than the manifest says"));
         }
-        let keys = OnceLock::new();
-        Ok(Self { bytes, metadata, version: listed.schema_version, columns, rows, keys })
+        let (keys, block) = (OnceLock::new(), Mutex::default());
+        Ok(Self { bytes, metadata, version: listed.schema_version, columns, rows, keys, block })
     }
 
     /// Bytes it takes in memory, its keys among them.
@@ -171,6 +180,28 @@ impl OpenFile {
         })
     }
 
+    /// One row, handed to `read`.
+    pub(super) fn row<T>(&self, position: usize, read: impl FnOnce(StoredRow<'_>) -> T) -> Result<T> {
+        let block = self.block_of(position)?;
+        let (mut bytes, mut scratch) = (Vec::new(), Vec::new());
+        let all = vec![true; self.columns.len()];
+        block.batch.row(self, &all, position - block.from, &mut bytes, &mut scratch).map(read)
+    }
+
+    fn block_of(&self, position: usize) -> Result<Arc<Block>> {
+        let from = position - position % BATCH_ROWS;
+        let known = || self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(block) = known().as_ref().filter(|block| block.from == from) {
+            return Ok(Arc::clone(block));
+        }
+        let range = from..(from + BATCH_ROWS).min(self.rows);
+        let places = 1..SYSTEM_COLUMNS.len() + self.columns.len();
+        let batch = self.reader(vec![range], places, BATCH_ROWS)?.next().ok_or(DAMAGED)??;
+        let block = Arc::new(Block { from, batch: Batch::of(&batch).ok_or(DAMAGED)? });
+        *known() = Some(Arc::clone(&block));
+        Ok(block)
+    }
+
     /// The columns at these places, of rows at rising positions, so many at a time.
     pub(super) fn reader(
         &self,
@@ -249,7 +280,7 @@ fn read_keys(bytes: &Bytes, metadata: &ArrowReaderMetadata) -> Result<BinaryArra
         return Ok(BinaryArray::from(Vec::<&[u8]>::new()));
     }
     let all = arrow::compute::concat(&parts)?;
-    all.as_binary_opt::<i32>().cloned().ok_or(Error::Damaged { what: "cold file" })
+    all.as_binary_opt::<i32>().cloned().ok_or(DAMAGED)
 }
 
 /// A batch that is at hand, taken apart.
@@ -271,6 +302,37 @@ impl Batch {
             own: own.to_vec(),
         })
     }
+
+    /// A row of it, with the columns of the file that were read, put together in `bytes`.
+    fn row<'a>(
+        &self,
+        file: &OpenFile,
+        is_read: &[bool],
+        at: usize,
+        bytes: &'a mut Vec<u8>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<StoredRow<'a>> {
+        if at >= self.seq.len() {
+            return Err(DAMAGED);
+        }
+        let mut row = RowBuilder::new(file.version);
+        let mut arrays = self.own.iter();
+        for (column, is_read) in file.columns.iter().zip(is_read) {
+            if *is_read {
+                let array = arrays.next().ok_or(DAMAGED)?;
+                row.push_cell(&cell_at(column.data_type, array, at, scratch)?);
+            } else {
+                row.push_cell(&log_format::CellRef::Null);
+            }
+        }
+        *bytes = row.finish().map_err(|_| DAMAGED)?;
+        Ok(StoredRow {
+            seq: Seq::new(self.seq.value(at).cast_unsigned()),
+            updated: self.updated.value(at),
+            deleted: self.deleted.value(at),
+            row: bytes,
+        })
+    }
 }
 
 /// Rows of one file, one after the other.
@@ -288,31 +350,14 @@ pub(super) struct Rows {
 impl Rows {
     /// The next row.
     pub(super) fn next(&mut self) -> Result<StoredRow<'_>> {
-        const DAMAGED: Error = Error::Damaged { what: "cold file" };
         if self.batch.as_ref().is_none_or(|batch| self.row >= batch.seq.len()) {
             let batch = self.reader.next().ok_or(DAMAGED)??;
             self.batch = Some(Batch::of(&batch).ok_or(DAMAGED)?);
             self.row = 0;
         }
-        let Some(batch) = &self.batch else { return Err(DAMAGED) };
-        let mut row = RowBuilder::new(self.file.version);
-        let mut arrays = batch.own.iter();
-        for (column, is_read) in self.file.columns.iter().zip(&self.own) {
-            if *is_read {
-                let array = arrays.next().ok_or(DAMAGED)?;
-                push_cell(&mut row, column.data_type, array, self.row, &mut self.scratch)?;
-            } else {
-                row.push_cell(&log_format::CellRef::Null);
-            }
-        }
-        self.bytes = row.finish().map_err(|_| DAMAGED)?;
+        let batch = self.batch.as_ref().ok_or(DAMAGED)?;
         let at = self.row;
         self.row += 1;
-        Ok(StoredRow {
-            seq: Seq::new(batch.seq.value(at).cast_unsigned()),
-            updated: batch.updated.value(at),
-            deleted: batch.deleted.value(at),
-            row: &self.bytes,
-        })
+        batch.row(&self.file, &self.own, at, &mut self.bytes, &mut self.scratch)
     }
 }

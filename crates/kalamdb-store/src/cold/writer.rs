@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Int64Builder, RecordBatch, TimestampMicrosecondBuilder,
+    Array, ArrayRef, BinaryBuilder, BooleanBuilder, Int64Builder, RecordBatch, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
-use log_format::{DataType, Partition, RowReader, SchemaVersion};
+use log_format::{ColumnBounds, DataType, KeyBuilder, Partition, RowReader, SchemaVersion};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
-use super::columns::{CellBuilder, ColdColumn};
+use super::columns::{CellBuilder, ColdColumn, cell_at};
 use crate::error::{Error, Result};
 use crate::keyspace::StoredRow;
 
@@ -25,7 +26,11 @@ pub(super) const DELETED_COLUMN: &str = "_deleted";
 /// The columns before the table's own: key, seq, commit time, whether deleted.
 pub(super) const SYSTEM_COLUMNS: [&str; 4] = [KEY_COLUMN, "_seq", "_updated", DELETED_COLUMN];
 /// Rows of a page at the most: what is read for the sake of one row.
-const PAGE_ROWS: usize = 1024;
+pub(super) const PAGE_ROWS: usize = 1024;
+/// Bytes of a column's different values up to which they are worth a dictionary: it is unpacked for the sake of one row.
+const DICTIONARY_BYTES: usize = 1 << 15;
+/// Values that a bloom filter has room for while it is filled; it shrinks to those that came.
+const BLOOM_VALUES: u64 = 1 << 16;
 /// Rows between those that are held as Arrow.
 const BATCH_ROWS: usize = 8192;
 
@@ -53,6 +58,10 @@ pub struct WrittenFile {
     pub seqs: (u64, u64),
     /// The least and greatest key.
     pub keys: (Vec<u8>, Vec<u8>),
+    /// The first and last time of a commit, microseconds since 1970.
+    pub updated: (i64, i64),
+    /// What the values of its columns lie between, where they have an order.
+    pub bounds: Vec<ColumnBounds>,
 }
 
 /// A file that is being written, in memory: who writes bounds its rows.
@@ -68,6 +77,7 @@ pub struct ColdWriter {
     in_batch: usize,
     rows: u64,
     seqs: (u64, u64),
+    times: (i64, i64),
     keys: (Vec<u8>, Vec<u8>),
 }
 
@@ -99,6 +109,7 @@ impl ColdWriter {
             in_batch: 0,
             rows: 0,
             seqs: (u64::MAX, 0),
+            times: (i64::MAX, i64::MIN),
             keys: (Vec::new(), Vec::new()),
             origin,
         })
@@ -128,6 +139,7 @@ impl ColdWriter {
         self.keys.1.clear();
         self.keys.1.extend_from_slice(key);
         self.seqs = (self.seqs.0.min(row.seq.get()), self.seqs.1.max(row.seq.get()));
+        self.times = (self.times.0.min(row.updated), self.times.1.max(row.updated));
         self.rows += 1;
         self.in_batch += 1;
         if self.in_batch == BATCH_ROWS { self.write_batch() } else { Ok(()) }
@@ -167,10 +179,42 @@ impl ColdWriter {
         for (name, seq) in pairs {
             self.out.append_key_value_metadata(KeyValue::new(name.to_owned(), seq.to_string()));
         }
-        let bytes = Bytes::from(self.out.into_inner()?);
+        let metadata = self.out.finish()?;
+        let bounds = self.origin.columns.iter().zip(self.schema.fields().iter().skip(SYSTEM_COLUMNS.len()));
+        let bounds =
+            bounds.filter_map(|(column, field)| bounds_of(column, field.name(), &self.schema, &metadata));
+        let bounds = bounds.collect();
+        let bytes = Bytes::from(std::mem::take(self.out.inner_mut()));
         let crc32c = crc32c::crc32c(&bytes);
-        Ok(WrittenFile { bytes, crc32c, rows: self.rows, seqs: self.seqs, keys: self.keys })
+        let Self { rows, seqs, keys, times: updated, .. } = self;
+        Ok(WrittenFile { bytes, crc32c, rows, seqs, keys, updated, bounds })
     }
+}
+
+/// What the values of a column lie between in all of the file, as its statistics tell; none where they do not.
+fn bounds_of(
+    column: &ColdColumn,
+    name: &str,
+    schema: &SchemaRef,
+    metadata: &ParquetMetaData,
+) -> Option<ColumnBounds> {
+    // Statistics pass over a float that is no number, which has a place in our order.
+    let has_order = !matches!(
+        column.data_type,
+        DataType::Float | DataType::Double | DataType::Json | DataType::Embedding(_)
+    );
+    let descriptor = metadata.file_metadata().schema_descr();
+    let statistics = StatisticsConverter::try_new(name, schema, descriptor).ok().filter(|_| has_order)?;
+    let mut scratch = Vec::new();
+    let mut key = |bound: &dyn Array| {
+        let cell = (bound.len() == 1).then(|| cell_at(column.data_type, bound, 0, &mut scratch).ok())??;
+        let mut key = KeyBuilder::new();
+        key.push(&cell.to_value()).ok()?;
+        Some(key.finish())
+    };
+    let least = key(&statistics.row_group_mins(metadata.row_groups()).ok()?)?;
+    let greatest = key(&statistics.row_group_maxes(metadata.row_groups()).ok()?)?;
+    Some(ColumnBounds { column: column.id, least, greatest })
 }
 
 /// The schema of such a file, and how it is written.
@@ -189,19 +233,26 @@ fn describe(origin: &FileOrigin) -> (SchemaRef, WriterProperties) {
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Page)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_sorting_columns(Some(vec![SortingColumn {
             column_idx: 0,
             descending: false,
             nulls_first: false,
         }]));
-    for name in [KEY_COLUMN, "_updated"] {
-        properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(name), true);
+    properties = properties
+        .set_bloom_filter_max_ndv(BLOOM_VALUES)
+        .set_column_bloom_filter_enabled(ColumnPath::from("_updated"), true)
+        // No key is there twice.
+        .set_column_dictionary_enabled(ColumnPath::from(KEY_COLUMN), false);
+    for name in ["_seq", "_updated"] {
+        properties = with_differences(properties, ColumnPath::from(name));
     }
+    let is_whole_key = origin.columns.iter().filter(|column| column.is_key).count() == 1;
     for column in &origin.columns {
         let is_taken = fields.iter().any(|field| *field.name() == column.name);
         let name =
             if is_taken { format!("{}#{}", column.name, column.id.get()) } else { column.name.clone() };
-        properties = of_column(properties, column, &name);
+        properties = of_column(properties, column, &name, is_whole_key);
         fields.push(column.field(&name));
     }
     let mut about = vec![
@@ -219,17 +270,35 @@ fn of_column(
     properties: WriterPropertiesBuilder,
     column: &ColdColumn,
     name: &str,
+    is_whole_key: bool,
 ) -> WriterPropertiesBuilder {
     // What a column of lists is called further down does not matter to these.
     let path = ColumnPath::from(name);
-    match column.data_type {
+    let properties = match column.data_type {
         // IMPORTANT: a dictionary may take 0.0 for -0.0; rows come back to the bit.
-        DataType::Float | DataType::Double => properties.set_column_dictionary_enabled(path, false),
-        DataType::Embedding(_) => properties.set_column_dictionary_enabled(
-            ColumnPath::new(vec![name.to_owned(), "list".to_owned(), "item".to_owned()]),
-            false,
-        ),
-        _ if column.is_key => properties.set_column_bloom_filter_enabled(path, true),
+        DataType::Float | DataType::Double => properties.set_column_dictionary_enabled(path.clone(), false),
+        DataType::Embedding(_) => {
+            let items = ColumnPath::new(vec![name.to_owned(), "list".to_owned(), "item".to_owned()]);
+            return properties.set_column_dictionary_enabled(items, false);
+        }
         _ => properties,
+    };
+    if !column.is_key {
+        return properties;
     }
+    let properties = properties.set_column_bloom_filter_enabled(path.clone(), true);
+    match column.data_type {
+        _ if !is_whole_key => properties,
+        DataType::Int | DataType::BigInt | DataType::Timestamp | DataType::DateTime => {
+            with_differences(properties, path)
+        }
+        _ => properties.set_column_dictionary_enabled(path, false),
+    }
+}
+
+/// Numbers that mostly rise, each as what it is more than the one before.
+fn with_differences(properties: WriterPropertiesBuilder, path: ColumnPath) -> WriterPropertiesBuilder {
+    properties
+        .set_column_dictionary_enabled(path.clone(), false)
+        .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
 }

@@ -1,0 +1,198 @@
+//! Scans of both tiers: every type as it comes back from files, and which files are not opened at all.
+
+use log_format::{NamespaceId, Partition};
+
+use crate::Engine;
+use crate::EngineOptions;
+use crate::cold_tests::{both, cold_files, flush};
+use crate::engine::Machine;
+use crate::testing::{cells, root};
+use crate::tests::{ok, open};
+
+/// Every type, with what it can become.
+const TYPES: [(&str, &str, &str); 21] = [
+    ("BOOLEAN", "true", ""),
+    ("SMALLINT", "-32768", "INT"),
+    ("SMALLINT", "7", "BIGINT"),
+    ("SMALLINT", "-32768", "FLOAT"),
+    ("SMALLINT", "32767", "DOUBLE"),
+    ("SMALLINT", "-32768", "DECIMAL(8, 3)"),
+    ("INT", "-2147483648", "BIGINT"),
+    ("INT", "2147483647", "DOUBLE"),
+    ("INT", "2147483647", "DECIMAL(20, 4)"),
+    ("BIGINT", "-9223372036854775808", "DECIMAL(25, 2)"),
+    ("FLOAT", "1.1", "DOUBLE"),
+    ("DOUBLE", "-0.1", ""),
+    ("DECIMAL(10, 2)", "-12345678.91", "DECIMAL(14, 5)"),
+    ("TEXT", "'a text'", ""),
+    ("TIMESTAMP", "'2024-02-29 12:34:56.789012'", ""),
+    ("DATETIME", "'2024-02-29T12:34:56.789012+02:00'", ""),
+    ("DATE", "'1969-12-31'", "TIMESTAMP"),
+    ("TIME", "'23:59:59.999999'", ""),
+    ("JSON", "'{\"a\": [1, null]}'", "TEXT"),
+    ("UUID", "'0192c3a4-5b6c-7d8e-9fab-0123456789ab'", "TEXT"),
+    ("BYTES", "X'00ff10'", ""),
+];
+
+#[tokio::test]
+async fn every_type_comes_back_from_files_as_what_its_column_has_become() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
+    let columns: Vec<_> = TYPES.iter().enumerate().map(|(at, (kind, ..))| format!("c{at} {kind}")).collect();
+    for table in ["flushed", "unmoved"] {
+        let columns = columns.join(", ");
+        let sql = format!(
+            "CREATE SHARED TABLE app.{table} (id BIGINT PRIMARY KEY, e EMBEDDING(2), u UUID, {columns})"
+        );
+        ok(&engine, &root(), &sql, &[]).await;
+    }
+    let values: Vec<_> = TYPES.iter().map(|(_, value, _)| *value).collect();
+    let uuid = "'0192c3a4-5b6c-7d8e-9fab-0123456789ac'";
+    let nulls = vec!["NULL"; TYPES.len() + 2].join(", ");
+    let rows = format!(
+        "INSERT INTO {{t}} VALUES (1, '[1.5, -0.25]', {uuid}, {}), (2, {nulls}), (3, {nulls}), (4, NULL, NULL, {})",
+        values.join(", "),
+        values.join(", ")
+    );
+    both(&engine, &root(), &rows, 0).await;
+    both(&engine, &root(), "DELETE FROM {t} WHERE id = 3", 0).await;
+    flush(&engine, "app.flushed").await;
+    let everything =
+        ["SELECT * FROM {t}", "SELECT *, _updated IS NULL, _deleted FROM {t}", "SELECT u, e, c3 FROM {t}"];
+    for query in everything {
+        both(&engine, &root(), query, 1).await;
+    }
+    for (at, (_, _, wider)) in TYPES.iter().enumerate().filter(|(_, (.., wider))| !wider.is_empty()) {
+        both(&engine, &root(), &format!("ALTER TABLE {{t}} MODIFY COLUMN c{at} {wider}"), 2).await;
+    }
+    both(&engine, &root(), "ALTER TABLE {t} ADD COLUMN x TEXT DEFAULT 'was not there'", 2).await;
+    both(&engine, &root(), "UPDATE {t} SET x = 'now it is' WHERE id = 4", 2).await;
+    for query in everything.iter().chain(&["SELECT x, id FROM {t}", "SELECT count(*) FROM {t}"]) {
+        both(&engine, &root(), query, 3).await;
+    }
+    flush(&engine, "app.flushed").await;
+    for query in everything {
+        both(&engine, &root(), query, 4).await;
+    }
+    assert_eq!(cold_files(directory.path()), 2);
+    engine.close();
+}
+
+/// What a plan says of the scan of a table after `name=`.
+async fn in_plan(engine: &Engine, sql: &str, name: &str) -> u64 {
+    let plan = cells(&ok(engine, &root(), sql, &[]).await).concat().join(" ");
+    let (_, rest) = plan.split_once(name).unwrap_or_else(|| panic!("no {name} in {plan}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("{name} in {plan}"))
+}
+
+async fn count(engine: &Engine, sql: &str) -> u64 {
+    cells(&ok(engine, &root(), sql, &[]).await)[0][0].parse().unwrap()
+}
+
+const EVENTS: &str = "CREATE NAMESPACE app; CREATE SHARED TABLE app.events (id BIGINT PRIMARY KEY, at TIMESTAMP, day DATE, \
+     n INT, price DECIMAL(9, 2), name TEXT)";
+
+#[tokio::test]
+async fn of_a_hundred_files_those_outside_of_a_range_of_time_are_not_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    // Nobody does jobs by himself: a hundred small files would soon be a few.
+    let (engine, workers, _) =
+        Engine::assemble(EngineOptions::new(directory.path()), Machine::default()).unwrap();
+    drop((workers.keeper, workers.flush_keeper));
+    let (sequencer, jobs) = (workers.sequencer, workers.jobs);
+    let sequencing = std::thread::spawn(move || sequencer.run());
+    ok(&engine, &root(), EVENTS, &[]).await;
+    let info = engine.catalog().find(&NamespaceId::new("app"), "events").unwrap();
+    let partition = Partition::shared(info.id());
+    for file in 0..100 {
+        // Keys tell nothing of the time: every file has small and great ones.
+        let rows: Vec<_> = (0..4)
+            .map(|row| {
+                let (hour, n) = (file % 24, file * 10 + row);
+                let day = file / 24 + 1;
+                format!(
+                    "({}, '2026-03-{day:02}T{hour:02}:0{row}:00', '2026-03-{day:02}', {n}, {n}.25, 'name {n:04}')",
+                    row * 1000 + file
+                )
+            })
+            .collect();
+        let insert = format!(
+            "INSERT INTO app.events VALUES {}, (9{file:03}, NULL, NULL, NULL, NULL, NULL)",
+            rows.join(", ")
+        );
+        ok(&engine, &root(), &insert, &[]).await;
+        assert!(jobs.flush_once(&partition).unwrap());
+    }
+    for (condition, rows, files_at_most) in [
+        ("at >= '2026-03-02T00:00:00' AND at < '2026-03-02T12:00:00'", 48, 12),
+        ("day = '2026-03-03'", 96, 24),
+        ("n BETWEEN 500 AND 599", 40, 10),
+        ("price < 20", 8, 2),
+        ("name > 'name 0950'", 19, 5),
+        ("at > '2027-01-01T00:00:00'", 0, 0),
+        ("at IS NULL", 100, 100),
+    ] {
+        let select = format!("SELECT count(*) FROM app.events WHERE {condition}");
+        assert_eq!(count(&engine, &select).await, rows, "{condition}");
+        let explain = format!("EXPLAIN {select}");
+        let (files, pruned) =
+            (in_plan(&engine, &explain, "files=").await, in_plan(&engine, &explain, "files_pruned=").await);
+        assert!(files <= files_at_most && files + pruned == 100, "{condition}: {files} and {pruned}");
+        let analyze = format!("EXPLAIN ANALYZE {select}");
+        if files > 0 {
+            assert_eq!(in_plan(&engine, &analyze, "files_read=").await, files, "{condition}");
+        }
+    }
+    let updated = "SELECT min(_updated) FROM app.events WHERE id = 50";
+    let at = cells(&ok(&engine, &root(), updated, &[]).await).concat().concat();
+    let later = format!("EXPLAIN SELECT id FROM app.events WHERE _updated > '{at}'");
+    assert!(in_plan(&engine, &later, "files_pruned=").await >= 50);
+    // A newer row outside of the range must hide one that is in it, though nothing else of its file is wanted.
+    ok(&engine, &root(), "UPDATE app.events SET at = '2027-05-05T00:00:00' WHERE id = 24", &[]).await;
+    let range =
+        "SELECT count(*) FROM app.events WHERE at >= '2026-03-02T00:00:00' AND at < '2026-03-02T12:00:00'";
+    assert_eq!(count(&engine, range).await, 47);
+    assert_eq!(in_plan(&engine, &format!("EXPLAIN ANALYZE {range}"), "rows_shadowed=").await, 1);
+    assert!(jobs.flush_once(&partition).unwrap());
+    assert_eq!(count(&engine, range).await, 47);
+    assert_eq!(in_plan(&engine, &format!("EXPLAIN {range}"), "rows_superseded=").await, 1);
+    drop(jobs);
+    engine.close();
+    sequencing.join().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_files_bounds_say_holds_through_widenings_and_long_texts() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), EVENTS, &[]).await;
+    let long = "ä".repeat(100);
+    let insert = format!(
+        "INSERT INTO app.events (id, day, n, name) VALUES (1, '2026-03-01', -5, '{long}a'), (2, '2026-03-02', 5, '{long}c')"
+    );
+    ok(&engine, &root(), &insert, &[]).await;
+    flush(&engine, "app.events").await;
+    assert_eq!(cold_files(directory.path()), 1);
+    for round in 0..2 {
+        for (condition, rows) in [
+            (format!("name >= '{long}b'"), 1),
+            (format!("name <= '{long}b'"), 1),
+            (format!("name = '{long}c'"), 1),
+            ("n = -5".to_owned(), 1),
+            ("n > 5".to_owned(), 0),
+            ("n >= 5".to_owned(), 1),
+            ("day < '2026-03-02'".to_owned(), 1),
+            ("day = '2026-03-02'".to_owned(), 1),
+        ] {
+            let select = format!("SELECT count(*) FROM app.events WHERE {condition}");
+            assert_eq!(count(&engine, &select).await, rows, "{round}: {condition}");
+        }
+        if round == 0 {
+            let widen = "ALTER TABLE app.events MODIFY COLUMN n BIGINT; ALTER TABLE app.events MODIFY COLUMN day TIMESTAMP";
+            ok(&engine, &root(), widen, &[]).await;
+        }
+    }
+    engine.close();
+}
