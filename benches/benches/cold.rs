@@ -171,10 +171,11 @@ fn write_alone(rows: &RecordBatch, path: &Path) {
         .set_data_page_row_count_limit(1024)
         .set_write_batch_size(1024)
         .set_statistics_enabled(EnabledStatistics::Page)
-        .set_dictionary_page_size_limit(1 << 15)
-        .set_bloom_filter_max_ndv(1 << 16);
+        .set_dictionary_page_size_limit(1 << 15);
     for column in ["id", "_updated"] {
-        properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(column), true);
+        properties = properties
+            .set_column_bloom_filter_enabled(ColumnPath::from(column), true)
+            .set_column_bloom_filter_max_ndv(ColumnPath::from(column), 1 << 16);
     }
     for column in ["_seq", "_updated", "id"] {
         properties = properties.set_column_encoding(column.into(), Encoding::DELTA_BINARY_PACKED);

@@ -262,6 +262,11 @@ impl<'a> RowReader<'a> {
         })
     }
 
+    /// A walk through its cells that passes over some.
+    pub const fn walk(&self) -> CellWalk<'a> {
+        CellWalk { bytes: self.bytes, at: HEADER_BYTES, next: 0, count: self.count }
+    }
+
     /// All cells as values.
     ///
     /// # Errors
@@ -269,6 +274,54 @@ impl<'a> RowReader<'a> {
     pub fn values(&self) -> Result<Vec<Value>> {
         self.cells().map(|cell| cell.map(|cell| cell.to_value())).collect()
     }
+}
+
+/// A walk through a row's cells; see [`RowReader::walk`].
+#[derive(Clone, Debug)]
+pub struct CellWalk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// The cell at `at`.
+    next: usize,
+    count: usize,
+}
+
+impl<'a> CellWalk<'a> {
+    /// The cell of this number, behind those that were asked for before; none where the row ends earlier, or it is behind. What
+    /// stands in the cells between is not looked at.
+    ///
+    /// # Errors
+    /// Where a cell on the way is not legal.
+    pub fn cell(&mut self, number: usize) -> Result<Option<CellRef<'a>>> {
+        if number >= self.count || number < self.next {
+            return Ok(None);
+        }
+        while self.next < number {
+            skip_cell(self.bytes, &mut self.at, self.next)?;
+            self.next += 1;
+        }
+        self.next += 1;
+        read_cell(self.bytes, &mut self.at, number).map(Some)
+    }
+}
+
+fn skip_cell(bytes: &[u8], at: &mut usize, index: usize) -> Result<()> {
+    let [kind] = array(WHAT, bytes, *at)?;
+    *at += 1;
+    let length = match kind {
+        tag::NULL | tag::FALSE | tag::TRUE => 0,
+        tag::SMALLINT => 2,
+        tag::INT | tag::FLOAT | tag::DATE => 4,
+        tag::BIGINT | tag::DOUBLE | tag::TIMESTAMP | tag::DATETIME | tag::TIME => 8,
+        tag::DECIMAL | tag::UUID => 16,
+        tag::TEXT | tag::JSON | tag::BYTES | tag::EMBEDDING => {
+            4 + u32::from_le_bytes(array(WHAT, bytes, *at)?) as usize
+        }
+        _ => return Err(Error::Cell { index, problem: "unknown type tag" }),
+    };
+    slice(WHAT, bytes, *at, length)?;
+    *at += length;
+    Ok(())
 }
 
 fn read_cell<'a>(bytes: &'a [u8], at: &mut usize, index: usize) -> Result<CellRef<'a>> {

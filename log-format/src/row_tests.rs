@@ -51,6 +51,21 @@ proptest! {
     }
 
     #[test]
+    fn a_walk_finds_the_cells_that_it_is_asked_for(
+        values in prop::collection::vec(any_value(), 0..20),
+        wanted in prop::collection::btree_set(0..24_usize, 0..10),
+    ) {
+        let bytes = encode(1, &values);
+        let row = RowReader::new(&bytes).unwrap();
+        let mut walk = row.walk();
+        for number in wanted {
+            let cell = walk.cell(number).unwrap().map(|cell| format!("{:?}", cell.to_value()));
+            prop_assert_eq!(cell, values.get(number).map(|value| format!("{value:?}")));
+            prop_assert!(walk.cell(number).unwrap().is_none(), "it does not go back");
+        }
+    }
+
+    #[test]
     fn a_row_that_ends_early_is_refused(values in prop::collection::vec(any_value(), 1..6), cut: prop::sample::Index) {
         let bytes = encode(1, &values);
         let cut = cut.index(bytes.len());
@@ -59,6 +74,7 @@ proptest! {
 
     #[test]
     fn no_bytes_make_a_row_panic(bytes: Vec<u8>) {
+        let _ = RowReader::new(&bytes).and_then(|row| row.walk().cell(row.count().saturating_sub(1)));
         if let Ok(row) = RowReader::new(&bytes) {
             let cells = row.cells().count();
             prop_assert!(cells <= row.count());

@@ -9,10 +9,10 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::{DataFusionError, Result as QueryResult};
-use log_format::{CellRef, DataType, RowReader, Seq, Value};
+use log_format::{CellRef, DataType, RowReader, SchemaVersion, Seq, Value};
 
 use crate::error::Result;
-use crate::table::{SystemColumn, TableInfo, arrow_type};
+use crate::table::{CellTarget, SystemColumn, TableInfo, arrow_type};
 use crate::widening::NO_UUID_TEXT;
 
 /// One column that is being filled.
@@ -222,9 +222,19 @@ pub(crate) struct BatchBuilder<'t> {
     builders: Vec<ColumnBuilder>,
     /// What rows older than a column hold in it, as cells of one row.
     missing: &'t [Value],
-    /// Which builders the row at hand has filled.
-    filled: Vec<bool>,
+    /// Where the cells of rows go that are of the version of the last one.
+    route: Route,
     rows: usize,
+}
+
+/// Where the cells of rows of one schema version go.
+#[derive(Default)]
+struct Route {
+    version: Option<SchemaVersion>,
+    /// By cell, rising: which, into which builder, as what.
+    cells: Vec<(usize, usize, CellTarget)>,
+    /// The builders that get nothing from cells.
+    others: Vec<usize>,
 }
 
 impl<'t> BatchBuilder<'t> {
@@ -244,28 +254,28 @@ impl<'t> BatchBuilder<'t> {
             };
             builders.push(ColumnBuilder::new(data_type, rows));
         }
-        let filled = vec![false; builders.len()];
-        Self { info, shape, slots, builders, missing: info.missing_values(), filled, rows: 0 }
+        let (missing, route) = (info.missing_values(), Route::default());
+        Self { info, shape, slots, builders, missing, route, rows: 0 }
     }
 
     /// Adds a row.
     pub(crate) fn push(&mut self, head: RowHead, row: &[u8]) -> Result<()> {
         let reader = RowReader::new(row)?;
-        self.filled.fill(false);
-        let mut text = NO_UUID_TEXT;
-        for (cell, target) in reader.cells().zip(self.info.targets(reader.version())?) {
-            let cell = cell?;
-            let slot = target.column.and_then(|column| self.slots.get(column).copied().flatten());
-            if let Some(slot) = slot
-                && let (Some(builder), Some(filled)) =
-                    (self.builders.get_mut(slot), self.filled.get_mut(slot))
-            {
+        if self.route.version != Some(reader.version()) {
+            self.route = self.route_of(reader.version())?;
+        }
+        let (mut walk, mut text) = (reader.walk(), NO_UUID_TEXT);
+        for (cell, slot, target) in &self.route.cells {
+            let cell = walk.cell(*cell)?.unwrap_or(CellRef::Null);
+            if let Some(builder) = self.builders.get_mut(*slot) {
                 builder.append(&target.read(cell, &mut text));
-                *filled = true;
             }
         }
-        let unfilled = self.shape.columns.iter().zip(&mut self.builders).zip(&self.filled);
-        for ((column, builder), _) in unfilled.filter(|(_, filled)| !**filled) {
+        for slot in &self.route.others {
+            let (Some(column), Some(builder)) = (self.shape.columns.get(*slot), self.builders.get_mut(*slot))
+            else {
+                continue;
+            };
             match column {
                 ShapeColumn::System(SystemColumn::Seq) => {
                     builder.append(&CellRef::BigInt(head.seq.get().cast_signed()));
@@ -283,6 +293,16 @@ impl<'t> BatchBuilder<'t> {
         }
         self.rows += 1;
         Ok(())
+    }
+
+    fn route_of(&self, version: SchemaVersion) -> Result<Route> {
+        let slot = |target: &CellTarget| self.slots.get(target.column?).copied().flatten();
+        let targets = self.info.targets(version)?.iter().enumerate();
+        let cells: Vec<_> =
+            targets.filter_map(|(cell, target)| Some((cell, slot(target)?, *target))).collect();
+        let is_other = |at: &usize| !cells.iter().any(|(_, slot, _)| slot == at);
+        let others = (0..self.builders.len()).filter(is_other).collect();
+        Ok(Route { version: Some(version), cells, others })
     }
 
     /// Rows so far.

@@ -1,10 +1,10 @@
 //! Scans of both tiers: every type as it comes back from files, and which files are not opened at all.
 
-use log_format::{NamespaceId, Partition};
+use log_format::{NamespaceId, Partition, Value};
 
 use crate::Engine;
 use crate::EngineOptions;
-use crate::cold_tests::{both, cold_files, flush};
+use crate::cold_tests::{both, cold_files, flush, stats};
 use crate::engine::Machine;
 use crate::testing::{cells, root};
 use crate::tests::{ok, open};
@@ -194,5 +194,37 @@ async fn what_a_files_bounds_say_holds_through_widenings_and_long_texts() {
             ok(&engine, &root(), widen, &[]).await;
         }
     }
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_flush_of_several_steps_moves_every_row_once() {
+    const ROWS: i64 = 140_000;
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let create = "CREATE NAMESPACE app; CREATE SHARED TABLE app.many (id BIGINT PRIMARY KEY, n BIGINT)";
+    ok(&engine, &root(), create, &[]).await;
+    for from in (0..ROWS).step_by(10_000) {
+        let rows: Vec<_> =
+            (from..from + 10_000).map(|id| vec![Value::BigInt(id), Value::BigInt(id % 7)]).collect();
+        engine.insert_rows(&root(), "app.many", &rows).await.unwrap();
+    }
+    let totals = "SELECT count(*), count(DISTINCT id), sum(n), max(id) FROM app.many";
+    let before = cells(&ok(&engine, &root(), totals, &[]).await);
+    flush(&engine, "app.many").await;
+    assert_eq!(stats(&engine, &root(), "app.many").await, ["0", "140000", "3"]);
+    assert_eq!(cold_files(directory.path()), 3);
+    assert_eq!(cells(&ok(&engine, &root(), totals, &[]).await), before);
+    ok(&engine, &root(), "DELETE FROM app.many WHERE id % 10000 = 7", &[]).await;
+    ok(&engine, &root(), "UPDATE app.many SET n = 0 WHERE id IN (0, 65535, 65536, 131072, 139999)", &[])
+        .await;
+    let changed = cells(&ok(&engine, &root(), totals, &[]).await);
+    assert_eq!(changed[0][..2], [(ROWS - 14).to_string(), (ROWS - 14).to_string()]);
+    flush(&engine, "app.many").await;
+    assert_eq!(cells(&ok(&engine, &root(), totals, &[]).await), changed);
+    assert_eq!(stats(&engine, &root(), "app.many").await[..2], ["0", "139986"]);
+    engine.close();
+    let engine = open(directory.path());
+    assert_eq!(cells(&ok(&engine, &root(), totals, &[]).await), changed);
     engine.close();
 }

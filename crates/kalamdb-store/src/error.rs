@@ -65,9 +65,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// The operating system gives nothing to wait for files with.
-    #[error("cold files cannot be waited for: {0}")]
-    Runtime(std::io::Error),
+    /// The operating system gives no thread for what cold files need one for.
+    #[error("cold files cannot be written or waited for without another thread: {0}")]
+    Thread(std::io::Error),
     /// No path of a cold file.
     #[error("not the path of a cold file: {0}")]
     Path(#[from] object_store::path::Error),

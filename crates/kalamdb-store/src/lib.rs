@@ -23,8 +23,8 @@ mod testing;
 pub use crate::batch::{Batch, SharedTableStore, StreamTableStore, TableStore, UserTableStore};
 pub use crate::cold::{
     ColdColumn, ColdFiles, ColdScan, ColdWriter, CompactStep, FileBatches, FileOrigin, FileScan,
-    FilesChecked, FlushStep, Hidden, Manifest, ManifestFile, OpenFile, Pages, Place, Prune, WrittenFile,
-    file_path, table_directory,
+    FilesChecked, FlushStep, Hidden, Manifest, ManifestFile, OpenFile, Pages, Place, PreparedFlush, Prune,
+    WrittenFile, file_path, table_directory,
 };
 pub use crate::cold_state::ColdTotals;
 pub use crate::counts::Counts;

@@ -162,7 +162,7 @@ impl JobRunner {
         let gone: Vec<_> = manifest.files.iter().filter(gone).map(|of| of.file.clone()).collect();
         let (file, read_at) = (compacted.file.clone(), cut.seq());
         let committed = self.commits.catalog_blocking(move |planning| {
-            refuse_if_changed(planning, &compacted.partition, read_at)?;
+            refuse_if_changed(planning, &compacted.partition, read_at, None)?;
             Ok(vec![ChangeEvent::Compacted(Box::new(compacted))])
         });
         let committed = match committed {

@@ -5,12 +5,13 @@
 //! refused, and its file removed. A crash leaves a file without an event, which the next start sweeps.
 
 use std::collections::BTreeSet;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
-use kalamdb_store::{ColdColumn, Cut, FileOrigin, FlushStep, Keyspace, table_directory};
+use kalamdb_store::{ColdColumn, Cut, FileOrigin, FlushStep, Keyspace, PreparedFlush, table_directory};
 use log_format::{
-    ChangeEvent, ColdFile, Column, Flushed, Job, Partition, SchemaVersion, Seq, Table, TableId, TableSchema,
-    UserId,
+    ChangeEvent, ColdFile, Column, Job, Partition, SchemaVersion, Seq, Table, TableId, TableSchema, UserId,
 };
 use serde_json::json;
 
@@ -56,6 +57,18 @@ struct Moved {
     bytes: u64,
 }
 
+impl Moved {
+    /// Adds what a step moved, if it did; says whether.
+    fn add(&mut self, step: Option<&Self>) -> bool {
+        if let Some(step) = step {
+            self.files += step.files;
+            self.rows += step.rows;
+            self.bytes += step.bytes;
+        }
+        step.is_some()
+    }
+}
+
 impl JobRunner {
     /// Flushes what the job names. Done again it finds what is still hot.
     pub(super) fn flush_table(&self, job: &Job) -> Result<Progress> {
@@ -84,7 +97,10 @@ impl JobRunner {
         let Some(version) = self.store.cut()?.hot_versions(partition)?.first().copied() else {
             return Ok(false);
         };
-        Ok(self.flush_step(partition, version, Vec::new(), &mut moved)?.is_some())
+        let flush = VersionFlush::new(self, partition, version)?;
+        let Some(prepared) = flush.prepare(0, Vec::new())? else { return Ok(false) };
+        moved.add(flush.commit(prepared, None)?.as_ref());
+        Ok(true)
     }
 
     /// Makes a job of what the files of these partitions ask for.
@@ -119,13 +135,7 @@ impl JobRunner {
     fn flush_partition(&self, partition: &Partition, moved: &mut Moved) -> Result<()> {
         let before = moved.files;
         for version in self.hot_versions(partition)? {
-            let mut from_key = Vec::new();
-            while let Some(until_key) = self.flush_step(partition, version, from_key, moved)? {
-                if until_key.is_empty() {
-                    break;
-                }
-                from_key = until_key;
-            }
+            VersionFlush::new(self, partition, version)?.run(moved)?;
         }
         moved.partitions += u64::from(moved.files > before);
         Ok(())
@@ -138,56 +148,6 @@ impl JobRunner {
         match self.table_to_flush(partition.table)?.versions() {
             [only] => Ok(BTreeSet::from([only.version])),
             _ => Ok(cut.hot_versions(partition)?),
-        }
-    }
-
-    /// One file and its commit; says from which key to go on, if there was something to do.
-    fn flush_step(
-        &self,
-        partition: &Partition,
-        version: SchemaVersion,
-        from_key: Vec<u8>,
-        moved: &mut Moved,
-    ) -> Result<Option<Vec<u8>>> {
-        if self.bell.is_stopped() {
-            return Err(Error::ShuttingDown);
-        }
-        // IMPORTANT: the cut first: the table then knows every version of its rows.
-        let cut = self.store.cut()?;
-        let info = self.table_to_flush(partition.table)?;
-        let directory = directory_of(&info);
-        let step = FlushStep {
-            origin: origin_of(&info, partition, version)?,
-            directory: &directory,
-            from_key,
-            tombstones_from: tombstones_from(&info),
-            rows_max: FILE_ROWS_MAX,
-            bytes_max: FILE_BYTES_MAX,
-        };
-        self.fail_points.reach(FailPoint::BeforeColdFile);
-        let Some(flushed) = cut.write_flush(step)? else { return Ok(None) };
-        self.fail_points.reach(FailPoint::AfterColdFile);
-        let until_key = flushed.until_key.clone();
-        self.commit_flush(&cut, flushed, moved)?;
-        Ok(Some(until_key))
-    }
-
-    fn commit_flush(&self, cut: &Cut, flushed: Flushed, moved: &mut Moved) -> Result<()> {
-        let (file, read_at) = (flushed.file.clone(), cut.seq());
-        let committed = self.commits.catalog_blocking(move |planning| {
-            refuse_if_changed(planning, &flushed.partition, read_at)?;
-            Ok(vec![ChangeEvent::Flushed(Box::new(flushed))])
-        });
-        match committed {
-            Ok(_) => {
-                if let Some(file) = file {
-                    moved.files += 1;
-                    moved.rows += file.rows;
-                    moved.bytes += file.bytes;
-                }
-                Ok(())
-            }
-            Err(error) => self.take_back(file.as_ref(), error),
         }
     }
 
@@ -207,11 +167,109 @@ impl JobRunner {
     }
 }
 
-/// What was read must still be what is there.
-pub(super) fn refuse_if_changed(planning: &Planning<'_>, partition: &Partition, read_at: Seq) -> Result<()> {
+/// The flush of a partition's rows of one schema version, as of one cut, in steps: each is a file and a commit.
+struct VersionFlush<'r> {
+    runner: &'r JobRunner,
+    cut: Cut,
+    origin: FileOrigin,
+    directory: String,
+    tombstones_from: i64,
+}
+
+impl<'r> VersionFlush<'r> {
+    fn new(runner: &'r JobRunner, partition: &Partition, version: SchemaVersion) -> Result<Self> {
+        // IMPORTANT: the cut first: the table then knows every version of its rows.
+        let cut = runner.store.cut()?;
+        let info = runner.table_to_flush(partition.table)?;
+        Ok(Self {
+            runner,
+            cut,
+            origin: origin_of(&info, partition, version)?,
+            directory: directory_of(&info),
+            tombstones_from: tombstones_from(&info),
+        })
+    }
+
+    /// All steps. While one is written and committed by a thread beside, the next one's rows are gathered.
+    fn run(&self, moved: &mut Moved) -> Result<()> {
+        std::thread::scope(|scope| {
+            let (mut number, mut from_key) = (0, Vec::new());
+            let mut behind: Option<ScopedJoinHandle<'_, Result<Option<Moved>>>> = None;
+            // What the step before it committed, if there was one.
+            let mut own = None;
+            loop {
+                let prepared = self.prepare(number, from_key)?;
+                if let Some(step) = behind.take() {
+                    let done = step.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+                    if !moved.add(done.as_ref()) {
+                        return Ok(());
+                    }
+                    own = self.runner.store.flushed_at(&self.origin.partition)?;
+                }
+                let Some(prepared) = prepared else { return Ok(()) };
+                from_key = prepared.until_key().to_vec();
+                if from_key.is_empty() {
+                    moved.add(self.commit(prepared, own)?.as_ref());
+                    return Ok(());
+                }
+                behind = Some(scope.spawn(move || self.commit(prepared, own)));
+                number += 1;
+            }
+        })
+    }
+
+    /// The next step's file, in memory.
+    fn prepare(&self, number: u64, from_key: Vec<u8>) -> Result<Option<PreparedFlush>> {
+        if self.runner.bell.is_stopped() {
+            return Err(Error::ShuttingDown);
+        }
+        let step = FlushStep {
+            origin: self.origin.clone(),
+            directory: &self.directory,
+            number,
+            from_key,
+            tombstones_from: self.tombstones_from,
+            rows_max: FILE_ROWS_MAX,
+            bytes_max: FILE_BYTES_MAX,
+        };
+        Ok(self.cut.prepare_flush(step)?)
+    }
+
+    /// Writes a step's file and commits it. `own` is this flush's commit before. None where the rows have changed: what is
+    /// there now is for another flush.
+    fn commit(&self, prepared: PreparedFlush, own: Option<Seq>) -> Result<Option<Moved>> {
+        let runner = self.runner;
+        runner.fail_points.reach(FailPoint::BeforeColdFile);
+        let flushed = prepared.put(runner.store.cold_files())?;
+        runner.fail_points.reach(FailPoint::AfterColdFile);
+        let (file, read_at) = (flushed.file.clone(), self.cut.seq());
+        let committed = runner.commits.catalog_blocking(move |planning| {
+            refuse_if_changed(planning, &flushed.partition, read_at, own)?;
+            Ok(vec![ChangeEvent::Flushed(Box::new(flushed))])
+        });
+        match committed {
+            Ok(_) => Ok(Some(file.map_or_else(Moved::default, |file| Moved {
+                partitions: 0,
+                files: 1,
+                rows: file.rows,
+                bytes: file.bytes,
+            }))),
+            Err(error) => runner.take_back(file.as_ref(), error).map(|()| None),
+        }
+    }
+}
+
+/// What was read must still be what is there. `own` is a flush that who read has made since.
+pub(super) fn refuse_if_changed(
+    planning: &Planning<'_>,
+    partition: &Partition,
+    read_at: Seq,
+    own: Option<Seq>,
+) -> Result<()> {
     let table = partition.table;
     planning.catalog.by_id(table).ok_or(Error::TableDropped)?;
-    let is_flushed_since = planning.store.flushed_at(partition)?.is_some_and(|at| at > read_at);
+    let is_other = |at: Seq| at > read_at && Some(at) != own;
+    let is_flushed_since = planning.store.flushed_at(partition)?.is_some_and(is_other);
     if planning.store.truncated_at(table)? > read_at || is_flushed_since {
         return Err(Error::Conflict { attempts: 1 });
     }

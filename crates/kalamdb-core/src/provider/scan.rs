@@ -259,3 +259,67 @@ impl ExecutionPlan for TableScan {
         Some(self.metrics.clone_inner())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kalamdb_store::ManifestFile;
+    use log_format::{ColdFile, SchemaVersion, Seq};
+
+    use super::*;
+
+    fn file(first: u8, last: u8, rows: u64) -> ManifestFile {
+        let file = ColdFile {
+            id: u64::from(first),
+            path: String::new(),
+            rows,
+            bytes: rows,
+            crc32c: 0,
+            schema_version: SchemaVersion::FIRST,
+            first_seq: 0,
+            last_seq: 0,
+            first_key: vec![first],
+            last_key: vec![last],
+            first_updated: 0,
+            last_updated: 0,
+            bounds: Vec::new(),
+        };
+        ManifestFile { file, superseded: Vec::new() }
+    }
+
+    fn split(files: &[(u8, u8, u64)], range: &KeyRange, parts: usize) -> Vec<(KeyRange, Vec<usize>)> {
+        let files = files.iter().map(|(first, last, rows)| file(*first, *last, *rows)).collect();
+        let manifest = Arc::new(Manifest { flushed_at: Seq::ZERO, files });
+        let split = Files::choose(manifest, range, &ColdQuery::default()).split(parts);
+        split.into_iter().map(|part| (part.range, part.chosen)).collect()
+    }
+
+    fn range(from: Option<u8>, until: Option<u8>) -> KeyRange {
+        KeyRange { from: from.map(|key| vec![key]), until: until.map(|key| vec![key]) }
+    }
+
+    #[test]
+    fn parts_have_all_keys_between_them_and_no_key_twice() {
+        let all = range(None, None);
+        let apart = [(0, 9, 10), (10, 19, 10), (20, 29, 10), (30, 39, 10)];
+        assert_eq!(split(&apart, &all, 1), [(range(None, None), vec![0, 1, 2, 3])]);
+        assert_eq!(
+            split(&apart, &all, 2),
+            [(range(None, Some(20)), vec![0, 1]), (range(Some(20), None), vec![2, 3])]
+        );
+        assert_eq!(
+            split(&apart, &range(Some(12), Some(35)), 3),
+            [
+                (range(Some(12), Some(20)), vec![1]),
+                (range(Some(20), Some(30)), vec![2]),
+                (range(Some(30), Some(35)), vec![3])
+            ]
+        );
+        // Files that share keys stay together.
+        assert_eq!(
+            split(&[(0, 25, 10), (10, 19, 10), (20, 29, 10), (30, 39, 10)], &all, 4),
+            [(range(None, Some(30)), vec![0, 1, 2]), (range(Some(30), None), vec![3])]
+        );
+        assert_eq!(split(&[(0, 99, 10), (10, 19, 10)], &all, 2), [(range(None, None), vec![0, 1])]);
+        assert_eq!(split(&apart, &range(Some(50), None), 2), [(range(Some(50), None), vec![])]);
+    }
+}

@@ -107,8 +107,8 @@ async fn plan_without_params(state: &SessionState, statement: ast::Statement) ->
     with_times(plan)
 }
 
-/// Rows in cold files from which on a statement is worth more than one core.
-const ROWS_FOR_MORE_CORES: u64 = 1 << 17;
+/// Rows in cold files from which on a statement is worth more than one core: tests have few, and are to see both.
+const ROWS_FOR_MORE_CORES: u64 = if cfg!(test) { 32 } else { 1 << 17 };
 
 /// A state to plan with that lets a statement use all cores, where it reads so much that it gains by that.
 fn with_cores(state: &SessionState, plan: &LogicalPlan) -> Result<Option<SessionState>> {

@@ -6,6 +6,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use log_format::Compacted;
 
+use super::flush::finish_file;
 use super::manifest::{Manifest, ManifestFile};
 use super::merge::{ColdRows, ColdScan};
 use super::open::OpenFile;
@@ -61,7 +62,13 @@ impl Cut {
         if let Some(error) = failure {
             return Err(error);
         }
-        let file = self.put_file(directory, writer)?;
+        let file = match finish_file(self.seq().get(), directory, writer)? {
+            Some((file, bytes)) => {
+                self.cold_files().put(&file.path, bytes)?;
+                Some(file)
+            }
+            None => None,
+        };
         let mut removed = files.to_vec();
         removed.sort_unstable();
         Ok(Compacted { partition, removed, file })

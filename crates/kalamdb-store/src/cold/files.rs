@@ -157,7 +157,7 @@ impl ColdFiles {
                 // One thread serves connections, also between two requests.
                 let mut builder = tokio::runtime::Builder::new_multi_thread();
                 let made = builder.worker_threads(1).thread_name("cold-files").enable_all().build();
-                let made = made.map_err(Error::Runtime)?;
+                let made = made.map_err(Error::Thread)?;
                 // Where another thread was faster, that one's is taken.
                 if let Err(made) = self.runtime.set(made) {
                     made.shutdown_background();

@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use log_format::{ColdFile, Flushed, Partition, RowReader, SchemaVersion, SupersededRows};
 
+use super::files::ColdFiles;
 use super::merge::rows_of_keys;
 use super::paths::file_path;
 use super::writer::{ColdWriter, FileOrigin, WrittenFile};
@@ -22,6 +24,8 @@ pub struct FlushStep<'a> {
     pub origin: FileOrigin,
     /// The directory of the table's files.
     pub directory: &'a str,
+    /// How many steps from the same cut were before it. Each becomes a commit, so that no other file has its number.
+    pub number: u64,
     /// From which key on; empty: the first.
     pub from_key: Vec<u8>,
     /// Tombstones of commits before this time are not kept, microseconds since 1970.
@@ -54,13 +58,13 @@ impl Cut {
         failure.map_or(Ok(found), Err)
     }
 
-    /// Writes the next hot rows of a partition to a file that is durable when this returns; the event makes it count. None
-    /// where there are no more such rows.
+    /// Makes a file of the next hot rows of a partition, in memory. None where there are no more such rows.
     ///
     /// # Errors
     /// Where a tier cannot be read, or the file not be written.
-    pub fn write_flush(&self, step: FlushStep<'_>) -> Result<Option<Flushed>> {
-        let FlushStep { origin, directory, from_key, tombstones_from, rows_max, bytes_max } = step;
+    pub fn prepare_flush(&self, step: FlushStep<'_>) -> Result<Option<PreparedFlush>> {
+        let FlushStep { origin, directory, number, from_key, tombstones_from, rows_max, bytes_max } = step;
+        let id = self.seq().get() + number;
         let (partition, version) = (origin.partition.clone(), origin.version);
         let mut taken = Taken { keys: KeyList::default(), bytes: 0, writer: ColdWriter::new(origin)? };
         let range = KeyRange { from: (!from_key.is_empty()).then(|| from_key.clone()), until: None };
@@ -89,30 +93,11 @@ impl Cut {
             }
         };
         let superseded = self.superseded_by(&partition, &taken.keys)?;
-        let file = self.put_file(directory, taken.writer)?;
+        let (file, bytes) = finish_file(id, directory, taken.writer)?.unzip();
         let until_seq = self.seq().get();
-        Ok(Some(Flushed {
-            partition,
-            from_key,
-            until_key,
-            schema_version: version,
-            until_seq,
-            file,
-            superseded,
-        }))
-    }
-
-    /// Makes a file of what was written, durable when this returns; none where that is nothing.
-    pub(super) fn put_file(&self, directory: &str, writer: ColdWriter) -> Result<Option<ColdFile>> {
-        if writer.rows() == 0 {
-            return Ok(None);
-        }
-        let FileOrigin { partition, version, .. } = writer.origin().clone();
-        let path = file_path(directory, &partition, self.seq().get(), version);
-        let written = writer.finish()?;
-        let file = listed(self.seq().get(), path, version, &written);
-        self.cold_files().put(&file.path, written.bytes)?;
-        Ok(Some(file))
+        let event =
+            Flushed { partition, from_key, until_key, schema_version: version, until_seq, file, superseded };
+        Ok(Some(PreparedFlush { event, bytes }))
     }
 
     /// The rows of older files that rows of these keys stand in the place of.
@@ -132,6 +117,43 @@ impl Cut {
         }
         Ok(superseded)
     }
+}
+
+/// A file of a flush that is in memory alone, and the event that makes it count.
+#[derive(Clone, Debug)]
+pub struct PreparedFlush {
+    event: Flushed,
+    bytes: Option<Bytes>,
+}
+
+impl PreparedFlush {
+    /// From which key on there is more; empty: there is no more.
+    pub fn until_key(&self) -> &[u8] {
+        &self.event.until_key
+    }
+
+    /// Puts the file to where it belongs, durable when this returns.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn put(self, files: &ColdFiles) -> Result<Flushed> {
+        if let (Some(file), Some(bytes)) = (&self.event.file, self.bytes) {
+            files.put(&file.path, bytes)?;
+        }
+        Ok(self.event)
+    }
+}
+
+/// Makes a file of what was written; none where that is nothing.
+pub(super) fn finish_file(id: u64, directory: &str, writer: ColdWriter) -> Result<Option<(ColdFile, Bytes)>> {
+    if writer.rows() == 0 {
+        return Ok(None);
+    }
+    let FileOrigin { partition, version, .. } = writer.origin().clone();
+    let path = file_path(directory, &partition, id, version);
+    let written = writer.finish()?;
+    let file = listed(id, path, version, &written);
+    Ok(Some((file, written.bytes)))
 }
 
 /// What a step has taken so far.

@@ -26,7 +26,7 @@ pub use self::check::FilesChecked;
 pub use self::columns::ColdColumn;
 pub use self::compact::CompactStep;
 pub use self::files::ColdFiles;
-pub use self::flush::FlushStep;
+pub use self::flush::{FlushStep, PreparedFlush};
 pub(crate) use self::manifest::{
     ColdTables, Look, MANIFESTS_FAMILY, Now, Visit, below, cold_partitions, each_file, each_state,
     find_cold_tables, manifest, state as cold_state,

@@ -1,6 +1,9 @@
 //! Writes one cold file: rows of one schema version in key order, sorted once and for all.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use arrow::array::{
     Array, ArrayRef, BinaryBuilder, BooleanBuilder, Int64Builder, RecordBatch, TimestampMicrosecondBuilder,
@@ -31,6 +34,8 @@ pub(super) const PAGE_ROWS: usize = 1024;
 const DICTIONARY_BYTES: usize = 1 << 15;
 /// Values that a bloom filter has room for while it is filled; it shrinks to those that came.
 const BLOOM_VALUES: u64 = 1 << 16;
+/// Batches that wait to be packed at the most.
+const BATCHES_WAITING: usize = 2;
 /// Rows between those that are held as Arrow.
 const BATCH_ROWS: usize = 8192;
 
@@ -68,7 +73,7 @@ pub struct WrittenFile {
 pub struct ColdWriter {
     origin: FileOrigin,
     schema: SchemaRef,
-    out: ArrowWriter<Vec<u8>>,
+    out: Encoder,
     key: BinaryBuilder,
     seq: Int64Builder,
     updated: TimestampMicrosecondBuilder,
@@ -90,6 +95,60 @@ impl std::fmt::Debug for ColdWriter {
     }
 }
 
+/// What packs batches into the file.
+enum Encoder {
+    /// Who writes does it.
+    Here(Box<Writer>),
+    /// A thread does it, one batch behind the other.
+    Beside(SyncSender<RecordBatch>, JoinHandle<Result<Box<Writer>>>),
+    /// Nobody: it has failed.
+    Gone,
+}
+
+type Writer = ArrowWriter<Vec<u8>>;
+
+impl Encoder {
+    /// Lets a thread go on with it.
+    fn beside(&mut self) -> Result<Self> {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Here(mut writer) => {
+                let (sender, batches) = sync_channel::<RecordBatch>(BATCHES_WAITING);
+                let work = move || {
+                    for batch in batches {
+                        writer.write(&batch)?;
+                    }
+                    Ok(writer)
+                };
+                let spawned = std::thread::Builder::new().name("cold-encoder".to_owned()).spawn(work);
+                let thread = spawned.map_err(Error::Thread)?;
+                Ok(Self::Beside(sender, thread))
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        match self {
+            Self::Here(writer) => Ok(writer.write(&batch)?),
+            Self::Beside(sender, _) if sender.send(batch).is_ok() => Ok(()),
+            // It takes no more since it has failed: it says how.
+            _ => std::mem::replace(self, Self::Gone).back().map(drop),
+        }
+    }
+
+    /// The writer, once it has all batches.
+    fn back(self) -> Result<Box<Writer>> {
+        match self {
+            Self::Here(writer) => Ok(writer),
+            Self::Beside(sender, thread) => {
+                drop(sender);
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            }
+            Self::Gone => Err(Error::Damaged { what: "cold file that is being written" }),
+        }
+    }
+}
+
 impl ColdWriter {
     /// A file without rows.
     ///
@@ -100,7 +159,7 @@ impl ColdWriter {
         let out = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
         Ok(Self {
             schema,
-            out,
+            out: Encoder::Here(Box::new(out)),
             key: BinaryBuilder::new(),
             seq: Int64Builder::new(),
             updated: TimestampMicrosecondBuilder::new().with_timezone("+00:00"),
@@ -164,7 +223,12 @@ impl ColdWriter {
             Arc::new(self.deleted.finish()),
         ];
         arrays.extend(self.cells.iter_mut().map(CellBuilder::finish));
-        Ok(self.out.write(&RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)?)
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
+        if self.rows > BATCH_ROWS as u64 {
+            // There is more than one: who gathers rows need not wait for them to be packed.
+            self.out = self.out.beside()?;
+        }
+        self.out.write(batch)
     }
 
     /// The file.
@@ -175,16 +239,17 @@ impl ColdWriter {
         if self.in_batch > 0 {
             self.write_batch()?;
         }
+        let mut out = self.out.back()?;
         let pairs = [("kalamdb.first_seq", self.seqs.0), ("kalamdb.last_seq", self.seqs.1)];
         for (name, seq) in pairs {
-            self.out.append_key_value_metadata(KeyValue::new(name.to_owned(), seq.to_string()));
+            out.append_key_value_metadata(KeyValue::new(name.to_owned(), seq.to_string()));
         }
-        let metadata = self.out.finish()?;
+        let metadata = out.finish()?;
         let bounds = self.origin.columns.iter().zip(self.schema.fields().iter().skip(SYSTEM_COLUMNS.len()));
         let bounds =
             bounds.filter_map(|(column, field)| bounds_of(column, field.name(), &self.schema, &metadata));
         let bounds = bounds.collect();
-        let bytes = Bytes::from(std::mem::take(self.out.inner_mut()));
+        let bytes = Bytes::from(std::mem::take(out.inner_mut()));
         let crc32c = crc32c::crc32c(&bytes);
         let Self { rows, seqs, keys, times: updated, .. } = self;
         Ok(WrittenFile { bytes, crc32c, rows, seqs, keys, updated, bounds })
@@ -239,11 +304,9 @@ fn describe(origin: &FileOrigin) -> (SchemaRef, WriterProperties) {
             descending: false,
             nulls_first: false,
         }]));
-    properties = properties
-        .set_bloom_filter_max_ndv(BLOOM_VALUES)
-        .set_column_bloom_filter_enabled(ColumnPath::from("_updated"), true)
-        // No key is there twice.
-        .set_column_dictionary_enabled(ColumnPath::from(KEY_COLUMN), false);
+    // No key is there twice.
+    properties = properties.set_column_dictionary_enabled(ColumnPath::from(KEY_COLUMN), false);
+    properties = with_bloom_filter(properties, ColumnPath::from("_updated"));
     for name in ["_seq", "_updated"] {
         properties = with_differences(properties, ColumnPath::from(name));
     }
@@ -286,7 +349,7 @@ fn of_column(
     if !column.is_key {
         return properties;
     }
-    let properties = properties.set_column_bloom_filter_enabled(path.clone(), true);
+    let properties = with_bloom_filter(properties, path.clone());
     match column.data_type {
         _ if !is_whole_key => properties,
         DataType::Int | DataType::BigInt | DataType::Timestamp | DataType::DateTime => {
@@ -294,6 +357,12 @@ fn of_column(
         }
         _ => properties.set_column_dictionary_enabled(path, false),
     }
+}
+
+fn with_bloom_filter(properties: WriterPropertiesBuilder, path: ColumnPath) -> WriterPropertiesBuilder {
+    properties
+        .set_column_bloom_filter_enabled(path.clone(), true)
+        .set_column_bloom_filter_max_ndv(path, BLOOM_VALUES)
 }
 
 /// Numbers that mostly rise, each as what it is more than the one before.
