@@ -228,3 +228,41 @@ async fn a_subscription_lives_through_an_alter_and_is_told_of_new_columns() {
     assert_eq!(change["prev_seq"], schema["prev_seq"]);
     assert_eq!((&change["old_values"][0]["stars"], &change["rows"][0]["stars"]), (&json!(3), &json!(5)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_is_told_of_flushes_of_their_own_rows_outside_of_the_chain() {
+    let (server, root) = setup("").await;
+    let (ann, bob) = (server.user(&root, "ann").await, server.user(&root, "bob").await);
+    let asks = json!({ "notify_flush": true });
+    let mut told = Socket::connect(&server, &ann.token).await;
+    let mut silent = Socket::connect(&server, &ann.token).await;
+    let mut other = Socket::connect(&server, &bob.token).await;
+    told.snapshot("t", ALL, asks.clone()).await;
+    silent.snapshot("s", ALL, json!({})).await;
+    other.snapshot("o", ALL, asks).await;
+    // Who has got a change is live: those who catch up are not told.
+    insert(&ann, 0..1).await;
+    insert(&bob, 0..1).await;
+    let first = told.change("t").await;
+    silent.change("s").await;
+    other.change("o").await;
+    insert(&ann, 1..3).await;
+    let second = told.change("t").await;
+    silent.change("s").await;
+    assert_eq!(second["prev_seq"], first["seq"]);
+    root.sql("STORAGE FLUSH TABLE app.notes").await;
+    let flush = told.next().await;
+    assert_eq!(
+        (&flush["type"], &flush["subscription_id"], &flush["rows"]),
+        (&json!("flush"), &json!("t"), &json!(3))
+    );
+    assert!(flush["seq"].as_u64() > second["seq"].as_u64(), "{flush}");
+    let file = flush["file"].as_str().unwrap();
+    assert!(file.contains("/ann/") && server.data_dir().join("cold").join(file).exists(), "{file}");
+    let others = other.next().await;
+    assert!(others["file"].as_str().unwrap().contains("/bob/"), "{others}");
+    insert(&ann, 3..4).await;
+    let third = told.change("t").await;
+    assert_eq!(third["prev_seq"], second["seq"], "a flush is no part of the chain");
+    assert_eq!(silent.change("s").await["seq"], third["seq"], "and comes to nobody who did not ask");
+}

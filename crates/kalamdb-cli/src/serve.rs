@@ -11,8 +11,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use kalamdb_core::format::FlushPolicy;
 use kalamdb_core::log::{Durability, Retention};
-use kalamdb_core::{Engine, EngineOptions, parse_duration_ms};
+use kalamdb_core::{Engine, EngineOptions, FlushOptions, parse_duration_ms, parse_flush_policy};
 use kalamdb_server::ServerConfig;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -37,7 +38,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// A TOML file with any of `data_dir`, `listen`, `durability`, `log_retention_age`,
-    /// `log_retention_size` and a table `[server]` of limits; flags win over it
+    /// `log_retention_size`, `flush_policy`, `hot_size_max` and a table `[server]` of limits; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// When a write is acknowledged: `always` (the disk has it), `interval` or `interval:MILLISECONDS` (the disk gets it
@@ -49,7 +50,14 @@ pub(crate) struct ServeArgs {
     log_retention_age: Option<RetentionAge>,
     /// Let go of the oldest log segments while all have more bytes: `500MiB`, `20GiB` [default: keep them]
     #[arg(long, value_name = "SIZE")]
-    log_retention_size: Option<RetentionSize>,
+    log_retention_size: Option<Size>,
+    /// When rows of tables without a policy of their own move to Parquet files: `rows:10000`, `interval:5m`, or both with a
+    /// comma between [default: never]
+    #[arg(long, value_name = "POLICY")]
+    flush_policy: Option<PolicyText>,
+    /// Flush the greatest tables while the hot tier has more bytes of rows: `4GiB` [default: any]
+    #[arg(long, value_name = "SIZE")]
+    hot_size_max: Option<Size>,
 }
 
 /// A [`Durability`], as people write it.
@@ -91,9 +99,9 @@ impl FromStr for RetentionAge {
 
 /// A number of bytes, as people write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct RetentionSize(u64);
+struct Size(u64);
 
-impl FromStr for RetentionSize {
+impl FromStr for Size {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -108,6 +116,18 @@ impl FromStr for RetentionSize {
         };
         let bytes = shift.and_then(|shift| number.parse::<u64>().ok()?.checked_mul(1 << shift));
         Ok(Self(bytes.filter(|bytes| *bytes > 0).context("it is a size: 500MiB, 20GiB or 1TiB")?))
+    }
+}
+
+/// A flush policy, as people write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PolicyText(FlushPolicy);
+
+impl FromStr for PolicyText {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(parse_flush_policy(text)?))
     }
 }
 
@@ -131,7 +151,11 @@ struct ConfigFile {
     #[serde(deserialize_with = "parsed")]
     log_retention_age: Option<RetentionAge>,
     #[serde(deserialize_with = "parsed")]
-    log_retention_size: Option<RetentionSize>,
+    log_retention_size: Option<Size>,
+    #[serde(deserialize_with = "parsed")]
+    flush_policy: Option<PolicyText>,
+    #[serde(deserialize_with = "parsed")]
+    hot_size_max: Option<Size>,
     server: ServerConfig,
 }
 
@@ -142,6 +166,7 @@ struct Settings {
     listen: SocketAddr,
     durability: Durability,
     retention: Retention,
+    flush: FlushOptions,
     server: ServerConfig,
 }
 
@@ -155,7 +180,11 @@ impl Settings {
             age: args.log_retention_age.or(file.log_retention_age).map(|age| age.0),
             bytes: args.log_retention_size.or(file.log_retention_size).map(|size| size.0),
         };
-        Ok(Self { data_dir, listen, durability, retention, server: file.server })
+        let flush = FlushOptions {
+            policy: args.flush_policy.clone().or(file.flush_policy).map(|policy| policy.0),
+            hot_bytes_max: args.hot_size_max.or(file.hot_size_max).map(|size| size.0),
+        };
+        Ok(Self { data_dir, listen, durability, retention, flush, server: file.server })
     }
 }
 
@@ -197,6 +226,7 @@ fn open(settings: &Settings) -> anyhow::Result<Engine> {
     let options = EngineOptions {
         durability: settings.durability,
         retention: settings.retention,
+        flush: settings.flush.clone(),
         root_password: std::env::var(ROOT_PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()),
         ..EngineOptions::new(&settings.data_dir)
     };
@@ -257,13 +287,15 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let file = "listen = \"127.0.0.1:1\"\ndurability = \"interval:7\"\nlog_retention_age = \"36h\"\n\
-                    log_retention_size = \"3GiB\"\n[server]\nsubscriptions_max = 3\n";
+                    log_retention_size = \"3GiB\"\nflush_policy = \"rows:9\"\nhot_size_max = \"1MiB\"\n[server]\nsubscriptions_max = 3\n";
         let from_file = settings(file, ServeArgs::default()).unwrap();
         assert_eq!(from_file.listen.port(), 1);
         assert_eq!(from_file.durability, Durability::Interval(Duration::from_millis(7)));
         assert_eq!(from_file.server.subscriptions_max, 3);
         let kept = Retention { age: Some(Duration::from_hours(36)), bytes: Some(3 << 30) };
         assert_eq!(from_file.retention, kept);
+        assert_eq!(from_file.flush.policy.as_ref().and_then(|policy| policy.rows), Some(9));
+        assert_eq!(from_file.flush.hot_bytes_max, Some(1 << 20));
         let flags = ServeArgs {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             durability: Some("os".parse().unwrap()),
@@ -281,6 +313,7 @@ mod tests {
             ("durability = \"sometimes\"", "always, interval"),
             ("log_retention_age = \"soon\"", "7d"),
             ("log_retention_size = \"10GB\"", "20GiB"),
+            ("flush_policy = \"often\"", "rows:10000"),
         ] {
             let error = format!("{:#}", settings(file, ServeArgs::default()).unwrap_err());
             assert!(error.contains(named), "{error}");

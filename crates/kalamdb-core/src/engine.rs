@@ -29,7 +29,7 @@ use crate::clock;
 use crate::commit::{Projections, Sequencer};
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoints;
-use crate::flushes::FlushKeeper;
+use crate::flushes::{FlushKeeper, FlushOptions};
 use crate::functions::Snowflakes;
 use crate::health::Health;
 use crate::jobs::{JobBell, JobRetention, JobRunner};
@@ -75,6 +75,8 @@ pub struct EngineOptions {
     pub store: StoreOptions,
     /// How much of the log is kept beyond what is needed.
     pub retention: Retention,
+    /// What is flushed of tables that say nothing about it.
+    pub flush: FlushOptions,
     /// How long jobs that ended are remembered.
     pub job_retention: JobRetention,
     /// What the log is on: the operating system's files, but for tests.
@@ -94,6 +96,7 @@ impl EngineOptions {
             query_bytes_max: 1 << 30,
             store: StoreOptions::default(),
             retention: Retention::default(),
+            flush: FlushOptions::default(),
             job_retention: JobRetention::default(),
             log_disk: Arc::new(RealDisk),
         }
@@ -242,7 +245,7 @@ impl Engine {
         let (sequencer, commits) =
             Sequencer::new(log, projections, options.unflushed_bytes_max, fail_points.clone());
         let stop = Arc::new(Stop::default());
-        let flush_keeper = FlushKeeper::new(&on, commits.clone(), Arc::clone(&stop));
+        let flush_keeper = FlushKeeper::new(&on, options.flush.clone(), commits.clone(), Arc::clone(&stop));
         let keeper = StreamKeeper {
             feed,
             catalog: Arc::clone(&catalog),

@@ -1,7 +1,8 @@
 //! Flush policies: when rows go to the cold tier by themselves.
 //!
 //! One thread reads the feed and counts what has been written to each partition of a table with a policy since it was last
-//! flushed, and since when. What is due is flushed by a job. Being late here costs memory, never a wrong answer.
+//! flushed, and since when. What is due is flushed by a job. Being late here costs memory, never a wrong answer. Where the hot
+//! tier has a limit of its own, the tables that have most of it are flushed once it is passed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -29,8 +30,23 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long a job that was asked for has, until another is.
 const PATIENCE_MICROS: i64 = 60_000_000;
 
+/// The same of a job that flushes a whole table for the size of the hot tier.
+const ROOM_PATIENCE_MICROS: i64 = 10_000_000;
+/// How often the size of the hot tier is looked at, in ticks.
+const TICKS_PER_LOOK: u32 = 20;
+
+/// What is flushed of tables that say nothing about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlushOptions {
+    /// The policy of tables without one of their own; none: their rows stay hot.
+    pub policy: Option<FlushPolicy>,
+    /// Bytes of rows that the hot tier may have of all USER and SHARED tables; none: any.
+    pub hot_bytes_max: Option<u64>,
+}
+
 /// What the keeper works on.
 pub(crate) struct FlushKeeper {
+    options: FlushOptions,
     feed: Arc<Feed>,
     catalog: Arc<Catalog>,
     store: Arc<Store>,
@@ -53,13 +69,16 @@ struct Written {
 struct Kept {
     policies: HashMap<TableId, FlushPolicy>,
     written: HashMap<Partition, Written>,
+    /// When a whole table was asked to be flushed for the size of the hot tier.
+    asked_whole: HashMap<TableId, i64>,
+    ticks: u32,
 }
 
 impl FlushKeeper {
     /// One who keeps the policies of these projections' tables.
-    pub(crate) fn new(on: &Projections, commits: Commits, stop: Arc<Stop>) -> Self {
+    pub(crate) fn new(on: &Projections, options: FlushOptions, commits: Commits, stop: Arc<Stop>) -> Self {
         let (feed, catalog, store) = (Arc::clone(&on.feed), Arc::clone(&on.catalog), Arc::clone(&on.store));
-        Self { feed, catalog, store, commits, stop }
+        Self { options, feed, catalog, store, commits, stop }
     }
 
     /// Keeps until told to stop.
@@ -70,7 +89,8 @@ impl FlushKeeper {
         while !self.stop.waited(TICK) {
             let kept_up = counted.and_then(|()| self.read_along(&mut position, &mut kept));
             counted = Ok(());
-            if let Err(error) = kept_up.and_then(|()| self.ask(&mut kept)) {
+            let asked = kept_up.and_then(|()| self.ask(&mut kept)).and_then(|()| self.make_room(&mut kept));
+            if let Err(error) = asked {
                 // The engine is closing or read-only: rows stay where they are.
                 tracing::debug!(%error, "nothing was flushed by policy");
             }
@@ -82,11 +102,12 @@ impl FlushKeeper {
         let before = std::mem::take(&mut kept.policies);
         for namespace in self.catalog.namespaces() {
             for info in self.catalog.tables_in(&namespace) {
-                let policy = info.record().flush_policy.clone().filter(|_| info.stream().is_none());
+                let policy = info.record().flush_policy.clone().or_else(|| self.options.policy.clone());
+                let policy = policy.filter(|_| info.stream().is_none());
                 kept.policies.extend(policy.map(|policy| (info.id(), policy)));
             }
         }
-        let Kept { policies, written } = kept;
+        let Kept { policies, written, .. } = kept;
         written.retain(|partition, _| policies.contains_key(&partition.table));
         for table in policies.keys().filter(|table| !before.contains_key(table)) {
             self.count(*table, written)?;
@@ -193,11 +214,51 @@ impl FlushKeeper {
             let owners = (owners.len() <= OWNERS_MAX)
                 .then(|| owners.into_iter().collect::<Option<Vec<_>>>())
                 .flatten();
-            self.commits.catalog_blocking(move |planning| {
-                let info = planning.catalog.by_id(table).ok_or(Error::TableDropped)?;
-                let user = UserId::new(accounts::ROOT);
-                Ok(vec![flush_table_job(planning, info.record(), owners.as_deref(), &user)])
-            })?;
+            self.flush(table, owners)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, table: TableId, owners: Option<Vec<UserId>>) -> Result<()> {
+        self.commits.catalog_blocking(move |planning| {
+            let info = planning.catalog.by_id(table).ok_or(Error::TableDropped)?;
+            let user = UserId::new(accounts::ROOT);
+            Ok(vec![flush_table_job(planning, info.record(), owners.as_deref(), &user)])
+        })?;
+        Ok(())
+    }
+
+    /// Flushes the tables that have most of the hot tier, where that is too much, down to half of what it may have.
+    fn make_room(&self, kept: &mut Kept) -> Result<()> {
+        kept.ticks = kept.ticks.wrapping_add(1);
+        let Some(most) = self.options.hot_bytes_max.filter(|_| kept.ticks.is_multiple_of(TICKS_PER_LOOK))
+        else {
+            return Ok(());
+        };
+        let mut tables = Vec::new();
+        for namespace in self.catalog.namespaces() {
+            for info in self.catalog.tables_in(&namespace).iter().filter(|info| info.stream().is_none()) {
+                let counts = self.store.table_counts(info.id())?;
+                tables.push((counts.bytes.saturating_sub(counts.cold_bytes), info.id()));
+            }
+        }
+        let mut hot: u64 = tables.iter().map(|(bytes, _)| bytes).sum();
+        metrics::gauge!("kalamdb_hot_bytes").set(kibibytes(hot) * 1024.0);
+        if hot <= most {
+            return Ok(());
+        }
+        tables.sort_unstable_by(|left, right| right.cmp(left));
+        let now = clock::now_micros();
+        for (bytes, table) in tables {
+            if hot <= most / 2 {
+                break;
+            }
+            hot -= bytes;
+            if kept.asked_whole.get(&table).is_none_or(|at| now - at > ROOM_PATIENCE_MICROS) {
+                kept.asked_whole.insert(table, now);
+                tracing::info!(%table, bytes, "the hot tier has more than it may: a table is flushed");
+                self.flush(table, None)?;
+            }
         }
         Ok(())
     }
@@ -219,6 +280,10 @@ impl FlushKeeper {
         written.rows = self.hot_rows(partition)? + written.tombstones;
         Ok(written.rows >= rows)
     }
+}
+
+fn kibibytes(bytes: u64) -> f64 {
+    u32::try_from(bytes >> 10).map_or(f64::MAX, f64::from)
 }
 
 impl Written {

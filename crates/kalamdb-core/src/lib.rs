@@ -35,6 +35,8 @@ mod error;
 mod fail_points;
 #[cfg(test)]
 mod fast_path_tests;
+#[cfg(test)]
+mod flush_tests;
 mod flushes;
 mod functions;
 mod health;
@@ -90,15 +92,15 @@ pub use crate::engine::{
     CATALOG_DIRECTORY, COLD_DIRECTORY, Engine, EngineOptions, LOG_DIRECTORY, Opened, ROWS_DIRECTORY,
 };
 pub use crate::error::{Error, ErrorCode, Position, Result};
+pub use crate::flushes::FlushOptions;
 pub use crate::functions::role_name;
 pub use crate::jobs::JobRetention;
 pub use crate::live::{
-    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, Ending, OnGap, SchemaFrame, Sink, Snapshot,
-    SubscribeRequest, Subscription, SubscriptionId,
+    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, Ending, FlushNotice, OnGap, SchemaFrame, Sink,
+    Snapshot, SubscribeRequest, Subscription, SubscriptionId,
 };
 pub use crate::replay::Replayed;
 pub use crate::requests::Committed;
 pub use crate::session::{DEFAULT_NAMESPACE, Session};
-pub use crate::sql::parse_duration_ms;
-pub use crate::sql::{Executed, StatementResult};
+pub use crate::sql::{Executed, StatementResult, parse_duration_ms, parse_flush_policy};
 pub use crate::table::{SystemColumn, TYPE_METADATA, sql_type};

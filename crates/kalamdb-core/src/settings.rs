@@ -3,6 +3,7 @@
 use kalamdb_log::Durability;
 
 use crate::engine::EngineOptions;
+use crate::sql::flush_policy_text;
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub(crate) struct Setting {
 
 type Value = fn(&EngineOptions) -> Option<String>;
 
-const SETTINGS: [(&str, Value, &str); 13] = [
+const SETTINGS: [(&str, Value, &str); 15] = [
     ("data_dir", |it| Some(it.data_dir.display().to_string()), "the database's directory"),
     ("durability", |it| Some(durability(it.durability)), "when a write counts as done"),
     ("segment_bytes", |it| Some(it.segment_bytes.to_string()), "bytes of a log segment"),
@@ -54,6 +55,16 @@ const SETTINGS: [(&str, Value, &str); 13] = [
         "retention_age",
         |it| it.retention.age.map(|age| format!("{}s", age.as_secs())),
         "how long the log is kept beyond what is needed; none: for ever",
+    ),
+    (
+        "flush_policy",
+        |it| it.flush.policy.as_ref().map(flush_policy_text),
+        "when rows of tables without a policy move to the cold tier; none: never",
+    ),
+    (
+        "hot_bytes_max",
+        |it| it.flush.hot_bytes_max.map(|bytes| bytes.to_string()),
+        "bytes of rows in the hot tier above which the greatest tables are flushed; none: any",
     ),
     (
         "finished_jobs_ms_max",

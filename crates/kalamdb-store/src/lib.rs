@@ -24,7 +24,7 @@ pub use crate::batch::{Batch, SharedTableStore, StreamTableStore, TableStore, Us
 pub use crate::cold::{
     ColdColumn, ColdFiles, ColdScan, ColdWriter, CompactStep, FileBatches, FileOrigin, FileScan,
     FilesChecked, FlushStep, Hidden, Manifest, ManifestFile, OpenFile, Pages, Place, PreparedFlush, Prune,
-    WrittenFile, file_path, table_directory,
+    TablePath, USER_IN_PATH, WrittenFile,
 };
 pub use crate::cold_state::ColdTotals;
 pub use crate::counts::Counts;

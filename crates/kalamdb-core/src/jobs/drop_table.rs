@@ -4,7 +4,7 @@
 //! files. What is left is space and those files: they go once the drop itself cannot be lost any more and the last reader
 //! from before it has finished. The same goes for the files of a truncated table.
 
-use kalamdb_store::{Counts, Reclaimed, table_directory};
+use kalamdb_store::{Counts, Reclaimed, TablePath};
 use log_format::{ChangeEvent, Job, Seq, Table, UserId};
 use serde_json::{Value as Json, json};
 
@@ -27,8 +27,12 @@ pub(crate) fn remove_files_job(
     truncated: Seq,
     user: &UserId,
 ) -> ChangeEvent {
-    let parameters =
-        json!({"table_id": table.id.get(), "seq": truncated.get(), "location": location_of(table)});
+    let parameters = json!({
+        "table_id": table.id.get(),
+        "seq": truncated.get(),
+        "location": location_of(table),
+        "path": table.location_path,
+    });
     new_job(planning, 1, REMOVE_FILES, table, user, &parameters)
 }
 
@@ -47,6 +51,7 @@ pub(crate) fn drop_table_job(
         "rows": rows,
         "row_bytes": bytes,
         "location": location_of(table),
+        "path": table.location_path,
     });
     Ok(new_job(planning, nth, DROP_TABLE, table, user, &parameters))
 }
@@ -91,14 +96,21 @@ impl JobRunner {
 
     /// Removes the cold files of a table that no manifest lists. Flushes are jobs too, so none is on its way.
     fn remove_unlisted_files(&self, job: &Job, parameters: &Parameters) -> Result<Reclaimed> {
-        let (table, location) = (parameters.table()?, parameters.0.get("location").and_then(Json::as_str));
+        let text = |name: &str| parameters.0.get(name).and_then(Json::as_str);
+        let (table, location) = (parameters.table()?, text("location"));
         let (namespace, name) = (job.namespace.as_ref(), job.table_name.as_deref().unwrap_or_default());
         let namespace = namespace.map_or("", |namespace| namespace.as_str());
         let (listed, files) = (self.store.listed_files(table)?, self.store.cold_files());
         let mut removed = Reclaimed::default();
-        for is_shared in [false, true] {
-            for (path, bytes) in files.list(&table_directory(location, namespace, name, table, is_shared))? {
-                if !listed.contains(&path) {
+        let paths = match text("path") {
+            Some(path) => vec![TablePath::in_path(location, path, name, table)],
+            None => [false, true]
+                .map(|is_shared| TablePath::new(location, namespace, name, table, is_shared))
+                .to_vec(),
+        };
+        for of_table in paths {
+            for (path, bytes) in files.list(of_table.above())? {
+                if of_table.has(&path) && !listed.contains(&path) {
                     files.remove(&path)?;
                     removed.files += 1;
                     removed.bytes += bytes;

@@ -9,7 +9,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 
-use kalamdb_store::{ColdColumn, Cut, FileOrigin, FlushStep, Keyspace, PreparedFlush, table_directory};
+use kalamdb_store::{ColdColumn, Cut, FileOrigin, FlushStep, Keyspace, PreparedFlush, TablePath};
 use log_format::{
     ChangeEvent, ColdFile, Column, Job, Partition, SchemaVersion, Seq, Table, TableId, TableSchema, UserId,
 };
@@ -61,6 +61,8 @@ impl Moved {
     /// Adds what a step moved, if it did; says whether.
     fn add(&mut self, step: Option<&Self>) -> bool {
         if let Some(step) = step {
+            metrics::counter!("kalamdb_flushed_rows_total").increment(step.rows);
+            metrics::counter!("kalamdb_flushed_bytes_total").increment(step.bytes);
             self.files += step.files;
             self.rows += step.rows;
             self.bytes += step.bytes;
@@ -172,7 +174,7 @@ struct VersionFlush<'r> {
     runner: &'r JobRunner,
     cut: Cut,
     origin: FileOrigin,
-    directory: String,
+    directory: TablePath,
     tombstones_from: i64,
 }
 
@@ -276,10 +278,17 @@ pub(super) fn refuse_if_changed(
     Ok(())
 }
 
-pub(super) fn directory_of(info: &TableInfo) -> String {
-    let Table { namespace, name, .. } = info.record();
+/// Where a table's files are.
+pub(super) fn directory_of(info: &TableInfo) -> TablePath {
+    let Table { namespace, name, location_path, .. } = info.record();
     let location = location_of(info.record());
-    table_directory(location, namespace.as_str(), name, info.id(), info.keyspace() == Keyspace::Shared)
+    match location_path {
+        Some(path) => TablePath::in_path(location, path, name, info.id()),
+        None => {
+            let is_shared = info.keyspace() == Keyspace::Shared;
+            TablePath::new(location, namespace.as_str(), name, info.id(), is_shared)
+        }
+    }
 }
 
 /// What a file is of that has a partition's rows of this version.

@@ -197,6 +197,7 @@ impl Scene {
             sink: Arc::clone(&sink) as _,
             position: Arc::new(sync::Mutex::new(position)),
             progress: Arc::new(LiveProgress::default()),
+            notify_flush: false,
         };
         (subscriber, sink)
     }

@@ -33,7 +33,7 @@ mod subscription;
 pub use endings::Ending;
 
 pub use change::{ChangeFrame, ChangeKind, ChangePayload};
-pub use router::{Sink, SubscriptionId};
+pub use router::{FlushNotice, Sink, SubscriptionId};
 pub use subscription::{CaughtUp, OnGap, SchemaFrame, Snapshot, SubscribeRequest, Subscription};
 
 pub(crate) use endings::Endings;

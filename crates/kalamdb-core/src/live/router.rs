@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use kalamdb_log::{LogDirectory, LogIndex, LogReader};
 use kalamdb_sql::{LiveProgress, LiveState};
-use log_format::{ArchivedChangeEvent as Event, Frame, KeyBuilder, Partition, SchemaVersion, Seq, TableId};
+use log_format::{
+    ArchivedChangeEvent as Event, ArchivedFlushed, Frame, KeyBuilder, Partition, SchemaVersion, Seq, TableId,
+};
 
 use crate::catalog::Catalog;
 use crate::changes::{ChangeRows, changes_partition};
@@ -53,6 +55,21 @@ pub trait Sink: Send + Sync {
 
     /// The subscription is over.
     fn ended(&self, subscription: SubscriptionId, error: Error);
+
+    /// Rows of the subscription's partition moved to the cold tier, which changes nothing of what it sees. Only for those that
+    /// asked for it, and not while they catch up.
+    fn flushed(&self, _: SubscriptionId, _: FlushNotice) {}
+}
+
+/// Rows that moved to the cold tier; see [`Sink::flushed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlushNotice {
+    /// How many, tombstones included.
+    pub rows: u64,
+    /// The file that has them; none where none of them had to be kept.
+    pub file: Option<String>,
+    /// The event that moved them.
+    pub seq: Seq,
 }
 
 /// Where a subscriber stands: shared by the router, while it is live, and the subscription, while it catches up.
@@ -72,6 +89,8 @@ pub(crate) struct Subscriber {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) position: Arc<Mutex<Position>>,
     pub(crate) progress: Arc<LiveProgress>,
+    /// Whether it is told of flushes.
+    pub(crate) notify_flush: bool,
 }
 
 impl Subscriber {
@@ -87,6 +106,8 @@ struct PartitionRoutes {
     unrouted: HashSet<SubscriptionId>,
     /// Of one schema version by column: while an ALTER is handed out there are subscribers of both.
     by_column: HashMap<(SchemaVersion, usize), ColumnRoutes>,
+    /// Those that are told of flushes.
+    of_flushes: HashSet<SubscriptionId>,
 }
 
 /// Those whose filter asks for a constant in one column.
@@ -261,6 +282,9 @@ impl Router {
         }
         let partition = routes.partitions.entry(subscriber.query.partition.clone()).or_default();
         partition.slot(&subscriber.query).insert(subscriber.id);
+        if subscriber.notify_flush {
+            partition.of_flushes.insert(subscriber.id);
+        }
         routes.subscribers.insert(subscriber.id, subscriber.clone());
         self.feed.set_awaited(true);
         subscriber.progress.enter(LiveState::Live, clock::now_micros());
@@ -311,6 +335,7 @@ impl PartitionRoutes {
     }
 
     fn remove(&mut self, query: &LiveQuery, id: SubscriptionId) {
+        self.of_flushes.remove(&id);
         let slot = self.slot(query);
         slot.remove(&id);
         let was_last = slot.is_empty();
@@ -365,8 +390,9 @@ impl Routes {
         if self.subscribers.is_empty() {
             return Ok(());
         }
-        for (_, event) in frame.events() {
+        for (seq, event) in frame.events() {
             match event? {
+                Event::Flushed(event) => self.tell_of_flush(event, seq),
                 Event::TableDropped(event) => self.end_all_of(event.table.to_id(), frame)?,
                 Event::TableTruncated(event) => self.end_all_of(event.table.to_id(), frame)?,
                 Event::TableAltered(table) => self.set_aside_all_on(table.id.to_id(), frame),
@@ -377,6 +403,16 @@ impl Routes {
             self.hand_out_to(&partition, &changes, frame)?;
         }
         self.hand_out_log(frame)
+    }
+
+    fn tell_of_flush(&self, event: &ArchivedFlushed, seq: Seq) {
+        let Some(routes) = self.partitions.get(&event.partition.to_partition()) else { return };
+        for subscriber in routes.of_flushes.iter().filter_map(|id| self.subscribers.get(id)) {
+            let file = event.file.as_ref();
+            let rows = file.map_or(0, |file| file.rows.to_native());
+            let file = file.map(|file| file.path.as_str().to_owned());
+            subscriber.sink.flushed(subscriber.id, FlushNotice { rows, file, seq });
+        }
     }
 
     /// Gives a commit to those who listen to the log itself.

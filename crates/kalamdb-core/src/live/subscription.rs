@@ -52,6 +52,8 @@ pub struct SubscribeRequest {
     pub from: Option<Seq>,
     /// What to do when that is not possible.
     pub on_gap: OnGap,
+    /// Whether to be told when rows move to the cold tier ([`Sink::flushed`]).
+    pub notify_flush: bool,
     /// What the client asked for, as JSON, for `system.live_queries`.
     pub options_json: Option<String>,
 }
@@ -353,6 +355,7 @@ pub(crate) async fn subscribe(
         sink,
         position: Arc::new(Mutex::new(position)),
         progress,
+        notify_flush: request.notify_flush,
     };
     let live_id = format!("{}-{}", request.connection_id, request.query_id);
     let source = Source { engine: engine.downgrade(), session: session.clone(), sql: request.sql.clone() };

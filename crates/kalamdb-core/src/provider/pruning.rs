@@ -129,13 +129,12 @@ impl Condition {
             Compared::System(SystemColumn::Updated) => {
                 (bound(Value::DateTime(file.first_updated)), bound(Value::DateTime(file.last_updated)))
             }
-            Compared::System(SystemColumn::Deleted) => return false,
             Compared::Own(id) if self.versions.contains(&file.schema_version) => {
                 let bounds = file.bounds.iter().find(|bounds| bounds.column == id);
                 let Some(ColumnBounds { least, greatest, .. }) = bounds else { return false };
                 return !self.may_hold(Some(least), Some(greatest));
             }
-            Compared::Own(_) => return false,
+            Compared::System(SystemColumn::Deleted) | Compared::Own(_) => return false,
         };
         !self.may_hold(least.as_deref(), greatest.as_deref())
     }

@@ -60,7 +60,9 @@ impl Files {
     fn choose(manifest: Arc<Manifest>, range: &KeyRange, cold: &ColdQuery) -> Self {
         let is_chosen =
             |at: &usize| manifest.files.get(*at).is_some_and(|of| of.is_in(range, cold.scan().prune));
-        let chosen = (0..manifest.files.len()).filter(is_chosen).collect();
+        let chosen: Vec<usize> = (0..manifest.files.len()).filter(is_chosen).collect();
+        let pruned = manifest.files.len() - chosen.len();
+        metrics::counter!("kalamdb_cold_files_pruned_total").increment(pruned as u64);
         Self { range: range.clone(), chosen, manifest }
     }
 

@@ -128,6 +128,7 @@ impl TierBatches {
         };
         let batches = view.cut().file_batches(&self.hidden, file, scan)?;
         self.metrics.files_read.add(1);
+        metrics::counter!("kalamdb_cold_files_scanned_total").increment(1);
         self.metrics.rows_pruned.add(batches.passed_over());
         let columns = shape.columns().iter().map(|column| Source::of(info, batches.file(), *column));
         Ok(FileColumns { columns: columns.collect::<Result<_>>()?, batches })

@@ -20,7 +20,7 @@ use crate::session::Session;
 use crate::sql::alteration::{Alteration, TableChange, words};
 use crate::sql::ddl::tolerate;
 use crate::sql::definition::{
-    COLUMNS_MAX, access, check_column_name, column_default, duration_ms, flush_policy,
+    COLUMNS_MAX, access, check_column_name, column_default, duration_ms, parse_flush_policy,
 };
 use crate::sql::execute::StatementResult;
 use crate::sql::target::column_position;
@@ -275,7 +275,7 @@ impl Altered {
         let is_none = value.eq_ignore_ascii_case("none");
         match (name, &mut self.table.kind) {
             ("FLUSH_POLICY", _) => {
-                self.table.flush_policy = if is_none { None } else { Some(flush_policy(value)?) };
+                self.table.flush_policy = if is_none { None } else { Some(parse_flush_policy(value)?) };
             }
             ("DELETED_RETENTION", _) => {
                 self.table.deleted_retention_ms =

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
+use kalamdb_store::USER_IN_PATH;
 use log_format::{
     Access, Column, ColumnDefault, ColumnId, DataType, FlushPolicy, KeyBuilder, StreamOptions, StreamScope,
     TableKind,
@@ -39,6 +40,9 @@ pub(crate) struct TableDefinition {
 /// The options, by their names in `WITH (…)`.
 type Options = BTreeMap<String, String>;
 
+/// Bytes of a table's path at the most.
+const LOCATION_PATH_BYTES_MAX: usize = 512;
+
 impl TableDefinition {
     /// Reads what follows `CREATE [kind] TABLE`.
     pub(crate) fn parse(parser: &mut Parser<'_>, kind: Option<&str>) -> Result<Self> {
@@ -53,9 +57,9 @@ impl TableDefinition {
             if_not_exists,
             columns,
             primary_key,
-            location_path: options.remove("LOCATION"),
+            location_path: options.remove("LOCATION").map(|path| location_path(path, &kind)).transpose()?,
             location_reference: options.remove("LOCATION_REFERENCE"),
-            flush_policy: options.remove("FLUSH_POLICY").map(|text| flush_policy(&text)).transpose()?,
+            flush_policy: options.remove("FLUSH_POLICY").map(|text| parse_flush_policy(&text)).transpose()?,
             deleted_retention_ms: options
                 .remove("DELETED_RETENTION")
                 .map(|text| duration_ms("DELETED_RETENTION", &text))
@@ -141,6 +145,31 @@ fn next_word_is(parser: &mut Parser<'_>, expected: &str) -> bool {
     found
 }
 
+/// `LOCATION 'path'`: where below the directory or storage location of cold files a table's are.
+fn location_path(path: String, kind: &TableKind) -> Result<String> {
+    let wrong = |problem: &str| Err(Error::definition(format!("LOCATION {path:?} {problem}")));
+    let users = path.matches(USER_IN_PATH).count();
+    let without = path.replace(USER_IN_PATH, "x");
+    if path.is_empty() || path.len() > LOCATION_PATH_BYTES_MAX {
+        wrong("is empty or too long; write a path like archive/${user_id}/chat")
+    } else if path.starts_with('/') || path.contains('\\') || path.contains("://") {
+        wrong(
+            "is not below the directory of cold files; leave out what it begins with, or name a storage location with \
+             LOCATION REFERENCE",
+        )
+    } else if without.split('/').any(|it| it.is_empty() || it == "." || it == "..") {
+        wrong("has a part that is empty, . or ..; write plain names with / between them")
+    } else if without.contains("${") {
+        wrong("has a placeholder that is not known; there is ${user_id}")
+    } else if path.split('/').any(|it| it.contains(USER_IN_PATH) && it != USER_IN_PATH) || users > 1 {
+        wrong("has ${user_id} in the middle of a name, or twice; it is a whole directory, once")
+    } else if users > 0 && !matches!(kind, TableKind::User) {
+        wrong("has ${user_id}, but only the rows of USER tables belong to users")
+    } else {
+        Ok(path)
+    }
+}
+
 /// `ROWS n`, `INTERVAL '5m'`, or both, as `rows:n,interval:5m`.
 fn flush_policy_words(parser: &mut Parser<'_>) -> Result<String> {
     let mut parts = Vec::new();
@@ -153,7 +182,11 @@ fn flush_policy_words(parser: &mut Parser<'_>) -> Result<String> {
     Ok(parts.join(","))
 }
 
-pub(crate) fn flush_policy(text: &str) -> Result<FlushPolicy> {
+/// The flush policy that is written like `rows:10000,interval:5m`, or one of both.
+///
+/// # Errors
+/// Where it is none, with how to write one.
+pub fn parse_flush_policy(text: &str) -> Result<FlushPolicy> {
     let wrong = || {
         Error::definition(format!(
             "{text:?} is no flush policy; write rows:10000, interval:300 or rows:10000,interval:5m"

@@ -71,7 +71,7 @@ fn stream_options(stream: &StreamOptions) -> Vec<(&'static str, String)> {
     options
 }
 
-fn flush_policy_text(policy: &FlushPolicy) -> String {
+pub(crate) fn flush_policy_text(policy: &FlushPolicy) -> String {
     let rows = policy.rows.map(|rows| format!("rows:{rows}"));
     let interval = policy.interval_ms.map(|interval| format!("interval:{}", duration_text(interval)));
     rows.into_iter().chain(interval).collect::<Vec<_>>().join(",")

@@ -45,7 +45,8 @@ mod user_changes;
 pub use execute::{Executed, StatementResult};
 
 pub(crate) use ddl::namespace_of;
-pub use definition::parse_duration_ms;
+pub use definition::{parse_duration_ms, parse_flush_policy};
+pub(crate) use definition_text::flush_policy_text;
 pub(crate) use execute::{execute, require_read};
 pub(crate) use insert::insert_rows;
 pub(crate) use parse::TableName;

@@ -63,6 +63,8 @@ pub(crate) struct SubscriptionOptions {
     pub(crate) from: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) on_gap: Option<GapChoice>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) notify_flush: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +132,13 @@ pub(crate) enum ServerMessage<'a> {
         subscription_id: &'a str,
         rows: NamedRows<'a>,
         batch_control: BatchControl,
+    },
+    /// Rows moved to the cold tier: nothing of the result changes, and it is no part of the chain.
+    Flush {
+        subscription_id: &'a str,
+        rows: u64,
+        file: Option<&'a str>,
+        seq: u64,
     },
     /// The table was altered: what rows have from here on.
     Schema {

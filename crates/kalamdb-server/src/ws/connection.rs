@@ -7,7 +7,7 @@ use axum::extract::ws::{Message, WebSocket};
 use futures_util::StreamExt;
 use kalamdb_core::format::Seq;
 use kalamdb_core::{
-    CaughtUp, ChangeFrame, Error as EngineError, Session, Sink, SubscribeRequest, Subscription,
+    CaughtUp, ChangeFrame, Error as EngineError, FlushNotice, Session, Sink, SubscribeRequest, Subscription,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -247,6 +247,7 @@ impl Connection<'_> {
             last_rows,
             from: options.from.map(Seq::new),
             on_gap: options.on_gap.map(Into::into).unwrap_or_default(),
+            notify_flush: options.notify_flush,
             options_json,
         };
         let session = Session::new(self.identity.user.clone(), self.identity.role, None);
@@ -440,6 +441,12 @@ impl Connection<'_> {
                 Ok(())
             }
             Item::Ended(_, error) => self.end(number, &id, &error).await,
+            Item::Flushed(_, FlushNotice { rows, file, seq }) => {
+                let (subscription_id, file, seq) = (id.as_ref(), file.as_deref(), seq.get());
+                let message = ServerMessage::Flush { subscription_id, rows, file, seq };
+                self.writer.send(&message).await?;
+                if self.outbox.is_empty() { self.writer.flush().await } else { Ok(()) }
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kalamdb_core::arrow::array::RecordBatch;
-use kalamdb_core::{ChangeFrame, Error as EngineError, Sink, SubscriptionId};
+use kalamdb_core::{ChangeFrame, Error as EngineError, FlushNotice, Sink, SubscriptionId};
 use tokio::sync::Notify;
 
 /// Something for one subscription. What comes for one subscription is taken out in the order in which it came.
@@ -16,12 +16,25 @@ pub(super) enum Item {
     Lagging(SubscriptionId),
     /// It is over.
     Ended(SubscriptionId, EngineError),
+    /// Rows of it moved to the cold tier.
+    Flushed(SubscriptionId, FlushNotice),
 }
 
 impl Item {
     pub(super) const fn subscription(&self) -> SubscriptionId {
         match self {
-            Self::Changes(id, _) | Self::Lagging(id) | Self::Ended(id, _) => *id,
+            Self::Changes(id, _) | Self::Lagging(id) | Self::Ended(id, _) | Self::Flushed(id, _) => *id,
+        }
+    }
+}
+
+impl Item {
+    /// How many changes it counts as.
+    const fn changes(&self) -> usize {
+        match self {
+            Self::Changes(_, frames) => frames.len(),
+            Self::Flushed(..) => 1,
+            Self::Lagging(_) | Self::Ended(..) => 0,
         }
     }
 }
@@ -57,13 +70,25 @@ impl Outbox {
         self.news.notify_one();
     }
 
+    fn push_if_it_fits(&self, item: Item, bytes: usize) -> bool {
+        let mut queue = self.queue();
+        let changes = queue.changes.saturating_add(item.changes());
+        if changes > self.changes_max || queue.bytes.saturating_add(bytes) > self.bytes_max {
+            return false;
+        }
+        queue.changes = changes;
+        queue.bytes += bytes;
+        queue.items.push_back((item, bytes));
+        drop(queue);
+        self.news.notify_one();
+        true
+    }
+
     fn pop(&self) -> Option<Item> {
         let mut queue = self.queue();
         let (item, bytes) = queue.items.pop_front()?;
         queue.bytes -= bytes;
-        if let Item::Changes(_, frames) = &item {
-            queue.changes -= frames.len();
-        }
+        queue.changes -= item.changes();
         Some(item)
     }
 
@@ -86,18 +111,14 @@ impl Outbox {
 impl Sink for Outbox {
     fn deliver(&self, subscription: SubscriptionId, frames: Vec<ChangeFrame>) -> bool {
         let bytes = frames.iter().map(bytes_of).sum();
-        let mut queue = self.queue();
-        let fits = queue.changes.saturating_add(frames.len()) <= self.changes_max
-            && queue.bytes.saturating_add(bytes) <= self.bytes_max;
-        if !fits {
-            return false;
+        self.push_if_it_fits(Item::Changes(subscription, frames), bytes)
+    }
+
+    fn flushed(&self, subscription: SubscriptionId, notice: FlushNotice) {
+        let bytes = notice.file.as_ref().map_or(0, String::len);
+        if !self.push_if_it_fits(Item::Flushed(subscription, notice), bytes) {
+            metrics::counter!("kalamdb_ws_flush_notices_dropped_total").increment(1);
         }
-        queue.changes += frames.len();
-        queue.bytes += bytes;
-        queue.items.push_back((Item::Changes(subscription, frames), bytes));
-        drop(queue);
-        self.news.notify_one();
-        true
     }
 
     fn lagging(&self, subscription: SubscriptionId) {

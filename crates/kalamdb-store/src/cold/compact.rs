@@ -10,6 +10,7 @@ use super::flush::finish_file;
 use super::manifest::{Manifest, ManifestFile};
 use super::merge::{ColdRows, ColdScan};
 use super::open::OpenFile;
+use super::paths::TablePath;
 use super::writer::{ColdWriter, FileOrigin};
 use crate::cut::{Cut, KeyRange};
 use crate::error::{Error, Result};
@@ -19,8 +20,8 @@ use crate::error::{Error, Result};
 pub struct CompactStep<'a> {
     /// Of which partition; the schema version of all these files.
     pub origin: FileOrigin,
-    /// The directory of the table's files.
-    pub directory: &'a str,
+    /// Where the table's files are.
+    pub directory: &'a TablePath,
     /// Their ids.
     pub files: &'a [u64],
     /// Tombstones of commits before this time are not kept, microseconds since 1970.

@@ -11,7 +11,7 @@ use log_format::{ColdFile, Flushed, Partition, RowReader, SchemaVersion, Superse
 
 use super::files::ColdFiles;
 use super::merge::rows_of_keys;
-use super::paths::file_path;
+use super::paths::TablePath;
 use super::writer::{ColdWriter, FileOrigin, WrittenFile};
 use crate::cut::{Cut, KeyRange, Scanned};
 use crate::error::{Error, Result};
@@ -22,8 +22,8 @@ use crate::keyspace::{Keyspace, StoredRow};
 pub struct FlushStep<'a> {
     /// Of which partition and schema version.
     pub origin: FileOrigin,
-    /// The directory of the table's files.
-    pub directory: &'a str,
+    /// Where the table's files are.
+    pub directory: &'a TablePath,
     /// How many steps from the same cut were before it. Each becomes a commit, so that no other file has its number.
     pub number: u64,
     /// From which key on; empty: the first.
@@ -145,12 +145,16 @@ impl PreparedFlush {
 }
 
 /// Makes a file of what was written; none where that is nothing.
-pub(super) fn finish_file(id: u64, directory: &str, writer: ColdWriter) -> Result<Option<(ColdFile, Bytes)>> {
+pub(super) fn finish_file(
+    id: u64,
+    directory: &TablePath,
+    writer: ColdWriter,
+) -> Result<Option<(ColdFile, Bytes)>> {
     if writer.rows() == 0 {
         return Ok(None);
     }
     let FileOrigin { partition, version, .. } = writer.origin().clone();
-    let path = file_path(directory, &partition, id, version);
+    let path = directory.file(&partition, id, version);
     let written = writer.finish()?;
     let file = listed(id, path, version, &written);
     Ok(Some((file, written.bytes)))

@@ -35,7 +35,7 @@ pub use self::manifest::{Manifest, ManifestFile};
 pub use self::merge::{ColdScan, Prune};
 pub(crate) use self::merge::{each_live_cold_row, get_cold, scan_both};
 pub use self::open::{OpenFile, Pages};
-pub use self::paths::{file_path, table_directory};
+pub use self::paths::{TablePath, USER_IN_PATH};
 pub use self::places::Place;
 pub use self::writer::{ColdWriter, FileOrigin, WrittenFile};
 

@@ -3,33 +3,79 @@
 //!
 //! In a place elsewhere all of it is below `@{location}/`. There it is
 //! `{namespace}/{table}-{id}/{user}/{file}-v{version}.parquet` for USER tables, `{namespace}/shared/{table}-{id}/…` for
-//! SHARED ones. The id keeps a table apart from another of its name that was dropped before. An encoded name has no `-`, so
-//! no table's directory is called `shared`.
+//! SHARED ones; where a table was given a path, `{path}/{table}-{id}/…` with the user where the path says `${user_id}`, or at its
+//! end. The id keeps a table apart from another of its name that was dropped before. An encoded name has no `-`, so no table's
+//! directory is called `shared`.
 
 use log_format::{Partition, SchemaVersion, TableId};
 
 /// Bytes of an encoded name at the most; what is longer ends in a checksum of the whole.
 const NAME_BYTES_MAX: usize = 180;
 
-/// The directory of a table's files, without the slash at its end. A location is a place elsewhere.
-pub fn table_directory(
-    location: Option<&str>,
-    namespace: &str,
-    table: &str,
-    id: TableId,
-    is_shared: bool,
-) -> String {
-    let place = location.map(|name| format!("@{name}/")).unwrap_or_default();
-    let between = if is_shared { "/shared/" } else { "/" };
-    format!("{place}{}{between}{}-{id}", encoded(namespace), encoded(table))
+/// What stands for the user in a table's path.
+pub const USER_IN_PATH: &str = "${user_id}";
+
+/// Where the files of a table are: `{above}/{user}{below}/{file}`, without the user for SHARED tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePath {
+    above: String,
+    below: String,
 }
 
-/// The path of a partition's file below its table's directory.
-pub fn file_path(directory: &str, partition: &Partition, file: u64, version: SchemaVersion) -> String {
-    match &partition.user {
-        Some(user) => format!("{directory}/{}/{file:020}-v{version}.parquet", encoded(user.as_str())),
-        None => format!("{directory}/{file:020}-v{version}.parquet"),
+impl TablePath {
+    /// Of a table without a path of its own. A location is a place elsewhere.
+    pub fn new(location: Option<&str>, namespace: &str, table: &str, id: TableId, is_shared: bool) -> Self {
+        let place = location.map(|name| format!("@{name}/")).unwrap_or_default();
+        let between = if is_shared { "/shared/" } else { "/" };
+        let above = format!("{place}{}{between}{}-{id}", encoded(namespace), encoded(table));
+        Self { above, below: String::new() }
     }
+
+    /// Of a table that was given a path. What is in it that a name in a path cannot be is encoded.
+    pub fn in_path(location: Option<&str>, path: &str, table: &str, id: TableId) -> Self {
+        let own = format!("{}-{id}", encoded(table));
+        let (above, below) = path.split_once(USER_IN_PATH).unwrap_or((path, ""));
+        let joined = |text: &str| text.split('/').filter(|it| !it.is_empty()).map(plain).collect::<Vec<_>>();
+        let (mut above, mut below) = (joined(above), joined(below));
+        let last = if path.contains(USER_IN_PATH) { &mut below } else { &mut above };
+        last.push(own);
+        // It follows the user, who is no part of it.
+        below.insert(0, String::new());
+        if let Some(name) = location {
+            above.insert(0, format!("@{name}"));
+        }
+        Self { above: above.join("/"), below: below.join("/") }
+    }
+
+    /// Below where they are, others' files perhaps among them.
+    pub fn above(&self) -> &str {
+        &self.above
+    }
+
+    /// Whether a file may be one of the table's.
+    pub fn has(&self, file: &str) -> bool {
+        let rest = file.strip_prefix(&self.above).and_then(|rest| rest.strip_prefix('/'));
+        let after_user = || rest?.split_once('/').map(|(_, rest)| rest);
+        let below = self.below.strip_prefix('/').unwrap_or_default();
+        rest.is_some()
+            && (below.is_empty() || after_user().is_some_and(|rest| rest.starts_with(&format!("{below}/"))))
+    }
+
+    /// A partition's file.
+    pub fn file(&self, partition: &Partition, file: u64, version: SchemaVersion) -> String {
+        let Self { above, below } = self;
+        // Where the path begins with the user nothing is above.
+        let above = if above.is_empty() { String::new() } else { format!("{above}/") };
+        let user = partition.user.as_ref().map(|user| format!("{}{below}/", encoded(user.as_str())));
+        format!("{above}{}{file:020}-v{version}.parquet", user.unwrap_or_default())
+    }
+}
+
+/// A segment of a path as it is, where that is no trouble to anyone.
+fn plain(segment: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte);
+    let fits = segment.len() <= NAME_BYTES_MAX && !segment.starts_with('.') && segment.bytes().all(is_plain);
+    if fits { segment.to_owned() } else { encoded(segment) }
 }
 
 /// Lower-case letters, digits and `_` stand for themselves, every other byte is `=` and two hexadecimal digits: also where
@@ -69,7 +115,11 @@ mod tests {
 
     fn path_of(user: &str) -> String {
         let partition = Partition::of_user(TableId::new(7), UserId::new(user));
-        file_path("chat/notes-7", &partition, 41, SchemaVersion::FIRST)
+        TablePath::new(None, "chat", "notes", TableId::new(7), false).file(
+            &partition,
+            41,
+            SchemaVersion::FIRST,
+        )
     }
 
     #[test]
@@ -101,7 +151,35 @@ mod tests {
 
     #[test]
     fn a_shared_table_is_never_a_user_of_a_table_called_shared() {
-        assert_eq!(table_directory(None, "app", "shared", TableId::new(3), false), "app/shared-3");
-        assert_eq!(table_directory(None, "app", "x", TableId::new(4), true), "app/shared/x-4");
+        let at = |table: &str, id, is_shared| {
+            TablePath::new(None, "app", table, TableId::new(id), is_shared).above
+        };
+        assert_eq!(at("shared", 3, false), "app/shared-3");
+        assert_eq!(at("x", 4, true), "app/shared/x-4");
+    }
+
+    #[test]
+    fn a_tables_own_path_has_the_user_where_it_says_and_leads_nowhere_else() {
+        let ann = Partition::of_user(TableId::new(7), UserId::new("Ann"));
+        let all = Partition::shared(TableId::new(7));
+        let at = |path: &str| TablePath::in_path(None, path, "notes", TableId::new(7));
+        let file = "00000000000000000041-v1.parquet";
+        for (path, partition, expected) in [
+            ("archive/${user_id}/chat", &ann, "archive/=41nn/chat/notes-7/"),
+            ("${user_id}", &ann, "=41nn/notes-7/"),
+            ("archive", &ann, "archive/notes-7/=41nn/"),
+            ("archive/2026-q1", &all, "archive/2026-q1/notes-7/"),
+            ("../It's/./${user_id}/..", &ann, "=2e=2e/=49t=27s/=2e/=41nn/=2e=2e/notes-7/"),
+        ] {
+            let found = at(path).file(partition, 41, SchemaVersion::FIRST);
+            assert_eq!(found, format!("{expected}{file}"), "{path}");
+            assert!(at(path).has(&found), "{path}");
+        }
+        let with_user = at("archive/${user_id}/chat");
+        assert!(!with_user.has("archive/=41nn/chat/notes-8/x.parquet"));
+        assert!(!with_user.has("archive/=41nn/chat/notes-70/x.parquet"));
+        assert!(!with_user.has("archive/notes-7/x.parquet"));
+        let far = TablePath::in_path(Some("s3"), "a/${user_id}", "notes", TableId::new(7));
+        assert_eq!(far.file(&ann, 41, SchemaVersion::FIRST), format!("@s3/a/=41nn/notes-7/{file}"));
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use log_format::{
-    CellRef, ChangeEvent, ColumnId, DataType, Frame, Partition, RowBuilder, SchemaVersion, TableTruncated,
+    CellRef, ChangeEvent, ColumnId, DataType, Frame, Partition, RowBuilder, SchemaVersion, TableId,
+    TableTruncated,
 };
 use log_format::{NamespaceId, Seq};
 
@@ -14,7 +16,12 @@ use crate::keyspace::Keyspace;
 use crate::testing::{Found, TABLE, commit, delete, insert, open, seq, shared, update, user};
 use crate::{Error, KeyRange, Store};
 
-const DIRECTORY: &str = "app/notes-7";
+/// Where files are: lives as long as the process.
+fn path() -> &'static TablePath {
+    static PATH: LazyLock<TablePath> =
+        LazyLock::new(|| TablePath::new(None, "app", "notes", TableId::new(7), false));
+    &PATH
+}
 
 fn columns() -> Vec<ColdColumn> {
     let types = [
@@ -82,7 +89,7 @@ fn step(partition: &Partition, from_key: Vec<u8>, rows_max: usize) -> FlushStep<
     let origin =
         FileOrigin { partition: partition.clone(), version: SchemaVersion::FIRST, columns: columns() };
     let (tombstones_from, bytes_max) = (i64::MIN, usize::MAX);
-    FlushStep { origin, directory: DIRECTORY, number: 0, from_key, tombstones_from, rows_max, bytes_max }
+    FlushStep { origin, directory: path(), number: 0, from_key, tombstones_from, rows_max, bytes_max }
 }
 
 fn write_flush(store: &Store, step: FlushStep<'_>) -> Option<log_format::Flushed> {
@@ -117,7 +124,7 @@ fn compact(store: &Store, partition: &Partition, next_seq: &mut u64, chosen: u64
     }
     let origin =
         FileOrigin { partition: partition.clone(), version: SchemaVersion::FIRST, columns: columns() };
-    let step = CompactStep { origin, directory: DIRECTORY, files: &files, tombstones_from: i64::MIN };
+    let step = CompactStep { origin, directory: path(), files: &files, tombstones_from: i64::MIN };
     let compacted = store.cut().unwrap().write_compacted(step).unwrap();
     let frame = commit(*next_seq, &[ChangeEvent::Compacted(Box::new(compacted))]);
     *next_seq += 1;
@@ -319,7 +326,7 @@ fn a_compaction_leaves_out_what_was_superseded_and_old_tombstones() {
     assert_eq!((rows(&between), rows(&cut)), (vec![2], vec![2, 2]), "older cuts keep their files");
     let origin = FileOrigin { partition: ann.clone(), version: SchemaVersion::FIRST, columns: columns() };
     let files = [store.cut().unwrap().manifest(&ann).unwrap().unwrap().files[0].file.id];
-    let step = CompactStep { origin, directory: DIRECTORY, files: &files, tombstones_from: i64::MAX };
+    let step = CompactStep { origin, directory: path(), files: &files, tombstones_from: i64::MAX };
     let compacted = store.cut().unwrap().write_compacted(step.clone()).unwrap();
     assert_eq!(compacted.file.as_ref().unwrap().rows, 1);
     store.apply(&[commit(8, &[ChangeEvent::Compacted(Box::new(compacted))])]).unwrap();
