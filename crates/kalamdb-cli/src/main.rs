@@ -3,6 +3,7 @@
 //! Each subcommand is a module with its arguments and a `run`. Only `serve` and `check` open a database; `sql`, `subscribe` and `demo` speak to
 //! a server over the network, `tail` and `log` read the log's files.
 
+mod account;
 mod check;
 mod client;
 mod clock;
