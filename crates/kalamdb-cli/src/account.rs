@@ -55,6 +55,17 @@ impl Account {
         }
     }
 
+    /// The rows of a query as an Arrow IPC stream.
+    pub(crate) async fn arrow(&mut self, statement: Statement<'_>) -> Result<Vec<u8>, ClientError> {
+        match self.client.arrow(&self.token, statement).await {
+            Err(error) if is_expired(&error) => {
+                self.renew().await?;
+                self.client.arrow(&self.token, statement).await
+            }
+            other => other,
+        }
+    }
+
     async fn renew(&mut self) -> Result<(), ClientError> {
         self.token = self.client.login(&self.user, &self.password).await?;
         Ok(())
