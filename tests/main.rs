@@ -50,6 +50,9 @@ mod tailing;
 /// `kalamdb subscribe` as a process.
 mod subscribing;
 
+/// `kalamdb import` and `kalamdb export` as processes.
+mod import;
+
 /// The project's rules that a program can check.
 mod tidy;
 

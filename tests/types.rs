@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use crate::support::{Api, Server};
 
-const COLUMNS: &str = "id INT PRIMARY KEY, b BOOLEAN, s SMALLINT, i INT, l BIGINT, f FLOAT, d DOUBLE, m DECIMAL(38, 10), t TEXT, \
+pub(crate) const COLUMNS: &str = "id INT PRIMARY KEY, b BOOLEAN, s SMALLINT, i INT, l BIGINT, f FLOAT, d DOUBLE, m DECIMAL(38, 10), t TEXT, \
     ts TIMESTAMP, tz DATETIME, dt DATE, tm TIME, j JSON, y BYTES, u UUID, e EMBEDDING(3)";
 const NAMES: [&str; 17] =
     ["id", "b", "s", "i", "l", "f", "d", "m", "t", "ts", "tz", "dt", "tm", "j", "y", "u", "e"];
 
 /// For each column: SQL that writes a value, and the JSON that a result has for it.
-fn values() -> Vec<(&'static str, Vec<(String, Value)>)> {
+pub(crate) fn values() -> Vec<(&'static str, Vec<(String, Value)>)> {
     let same =
         |texts: &[&str]| texts.iter().map(|text| ((*text).to_owned(), json!(text))).collect::<Vec<_>>();
     let pairs = |pairs: &[(&str, Value)]| {
@@ -107,7 +107,7 @@ fn other_values() -> Vec<(&'static str, Vec<(String, Value)>)> {
     ]
 }
 
-async fn in_arrow(root: &Api, sql: &str) -> Vec<RecordBatch> {
+pub(crate) async fn in_arrow(root: &Api, sql: &str) -> Vec<RecordBatch> {
     let bytes = root.arrow(sql).await;
     StreamReader::try_new(bytes.as_slice(), None).unwrap().map(Result::unwrap).collect()
 }

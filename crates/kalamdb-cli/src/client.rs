@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
 /// What can go wrong with one request.
 #[derive(Debug, thiserror::Error)]
@@ -237,6 +238,17 @@ impl Client {
             return Err(error_of(status, &body));
         }
         Ok(SqlAnswer { results: answer.results, took_ms: answer.took })
+    }
+
+    /// The rows of a query as an Arrow IPC stream.
+    pub(crate) async fn arrow(
+        &self,
+        token: &Token,
+        statement: Statement<'_>,
+    ) -> Result<Vec<u8>, ClientError> {
+        let request = self.http.post(&self.sql_url).bearer_auth(&token.0).json(&statement);
+        let (status, body) = answer(request.header(reqwest::header::ACCEPT, ARROW_STREAM)).await?;
+        if (200..300).contains(&status) { Ok(body) } else { Err(error_of(status, &body)) }
     }
 }
 

@@ -1,8 +1,9 @@
 //! `kalamdb`, the one binary: a server, and what people and scripts need to use and look into it.
 //!
-//! Each subcommand is a module with its arguments and a `run`. Only `serve` and `check` open a database; `sql`, `subscribe` and `demo` speak to
-//! a server over the network, `tail` and `log` read the log's files.
+//! Each subcommand is a module with its arguments and a `run`. Only `serve` and `check` open a database; `sql`, `subscribe`, `import`,
+//! `export` and `demo` speak to a server over the network, `tail` and `log` read the log's files.
 
+mod account;
 mod check;
 mod client;
 mod clock;
@@ -13,6 +14,7 @@ mod serve;
 mod sql;
 mod subscribe;
 mod tail;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,8 @@ enum Command {
     Serve(serve::ServeArgs),
     Sql(sql::SqlArgs),
     Subscribe(subscribe::SubscribeArgs),
+    Import(transfer::ImportArgs),
+    Export(transfer::ExportArgs),
     Tail(tail::TailArgs),
     Log(log_command::LogArgs),
     Check(check::CheckArgs),
@@ -36,6 +40,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
+        Command::Import(args) => transfer::import(&args),
+        Command::Export(args) => transfer::export(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Log(args) => log_command::run(&args),
         Command::Check(args) => check::run(&args),

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::account::AccountArgs;
 use crate::client::Client;
 use crate::connection::{Refused, Server, Socket, connect, received};
 use crate::sql::render::printable;
@@ -28,18 +29,8 @@ const EXIT_BELOW_FLOOR: u8 = 4;
 pub(crate) struct SubscribeArgs {
     /// SELECT columns FROM one table [WHERE condition]
     sql: String,
-    /// Where the server listens
-    #[arg(long, default_value = "http://127.0.0.1:2900")]
-    url: String,
-    /// Who to log in as
-    #[arg(long, short, default_value = "root")]
-    user: String,
-    /// The password; other users of this machine can see it, so rather use --password-env or the variable `KALAMDB_PASSWORD`
-    #[arg(long, conflicts_with = "password_env")]
-    password: Option<String>,
-    /// The environment variable that holds the password
-    #[arg(long, value_name = "VARIABLE")]
-    password_env: Option<String>,
+    #[command(flatten)]
+    account: AccountArgs,
     /// No rows to begin with: every change after this seq
     #[arg(long, value_name = "SEQ")]
     from: Option<u64>,
@@ -105,8 +96,9 @@ struct Change {
 
 /// Runs the command until it is told to stop.
 pub(crate) fn run(args: &SubscribeArgs) -> anyhow::Result<ExitCode> {
-    let password = crate::sql::password(&args.user, args.password.as_deref(), args.password_env.as_deref())?;
-    let server = Server { url: &args.url, user: &args.user, password: &password };
+    let account = &args.account;
+    let password = account.password()?;
+    let server = Server { url: &account.url, user: &account.user, password: &password };
     let (sender, stop) = channel();
     stop_on_signals(sender)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use crate::account::AccountArgs;
 use render::Format;
 use runner::{Runner, Step};
 use session::Session;
@@ -27,18 +28,8 @@ const PASSWORD_VARIABLE: &str = "KALAMDB_PASSWORD";
 /// Run SQL: at a prompt, from a file, from a pipe or with -c.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SqlArgs {
-    /// Where the server listens
-    #[arg(long, default_value = "http://127.0.0.1:2900")]
-    url: String,
-    /// Who to log in as
-    #[arg(long, short, default_value = "root")]
-    user: String,
-    /// The password; other users of this machine can see it, so rather use --password-env or the variable `KALAMDB_PASSWORD`
-    #[arg(long, conflicts_with = "password_env")]
-    password: Option<String>,
-    /// The environment variable that holds the password
-    #[arg(long, value_name = "VARIABLE")]
-    password_env: Option<String>,
+    #[command(flatten)]
+    account: AccountArgs,
     /// How results are written
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -51,10 +42,10 @@ pub(crate) struct SqlArgs {
 
 /// Runs the command until its input ends.
 pub(crate) fn run(args: &SqlArgs) -> anyhow::Result<ExitCode> {
-    let password = password(&args.user, args.password.as_deref(), args.password_env.as_deref())?;
+    let password = args.account.password()?;
     // Connections are kept alive by a thread of their own while the prompt waits for its user.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let session = match runtime.block_on(Session::open(&args.url, &args.user, &password)) {
+    let session = match runtime.block_on(Session::open(&args.account, password)) {
         Ok(session) => session,
         Err(error) => {
             runner::report(&error, "", "default");
@@ -66,7 +57,13 @@ pub(crate) fn run(args: &SqlArgs) -> anyhow::Result<ExitCode> {
     let outcome = if is_script {
         runtime.block_on(run_scripts(&mut runner, args))
     } else {
-        eprintln!("kalamdb {} · {} as {} · \\? for help", env!("CARGO_PKG_VERSION"), args.url, args.user);
+        let account = &args.account;
+        eprintln!(
+            "kalamdb {} · {} as {} · \\? for help",
+            env!("CARGO_PKG_VERSION"),
+            account.url,
+            account.user
+        );
         repl::run(&runtime, &mut runner).map(|()| Step::Quit)
     };
     match outcome {

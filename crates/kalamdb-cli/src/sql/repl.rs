@@ -23,7 +23,7 @@ const MENU: &str = "completion";
 /// Reads and runs statements until the user leaves.
 pub(super) fn run(runtime: &Runtime, runner: &mut Runner) -> anyhow::Result<()> {
     let names = Names::default();
-    names.set(runtime.block_on(runner.session().names()));
+    names.set(runtime.block_on(runner.session_mut().names()));
     let mut editor = editor(names.clone());
     loop {
         let prompt = SqlPrompt { namespace: runner.session().namespace().to_owned() };
@@ -33,7 +33,7 @@ pub(super) fn run(runtime: &Runtime, runner: &mut Runner) -> anyhow::Result<()> 
                     return Ok(());
                 }
                 if changes_names(&text) {
-                    names.set(runtime.block_on(runner.session().names()));
+                    names.set(runtime.block_on(runner.session_mut().names()));
                 }
             }
             Signal::CtrlD => return Ok(()),

@@ -44,6 +44,11 @@ impl Runner {
         &self.session
     }
 
+    /// The same, to ask something in it.
+    pub(super) fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
     /// Runs everything that `input` holds, line by line, so that a pipe's statements run as they come. The last one
     /// may lack its semicolon.
     pub(super) async fn script(&mut self, mut input: impl BufRead) -> anyhow::Result<Step> {

@@ -1,32 +1,28 @@
 //! One user's conversation with a server.
 //!
-//! It owns the token (renewed once when the server says that it has expired) and the current namespace: HTTP requests
-//! have no session, so `USE ns` is remembered here and sent with each request. It writes nothing.
+//! It owns the current namespace: HTTP requests have no session, so `USE ns` is remembered here and sent with each
+//! request. It writes nothing.
 
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::split;
-use crate::client::{Client, ClientError, SqlAnswer, Statement, Token};
+use crate::account::{Account, AccountArgs};
+use crate::client::{ClientError, SqlAnswer, Statement};
 
 const TABLE_NAMES: &str = "SELECT table_schema, table_name FROM information_schema.tables LIMIT 2000";
 const COLUMN_NAMES: &str = "SELECT DISTINCT column_name FROM information_schema.columns LIMIT 5000";
 
 /// A logged-in user and where their names resolve.
 pub(super) struct Session {
-    client: Client,
-    user: String,
-    password: String,
-    token: Token,
+    account: Account,
     namespace: Option<String>,
 }
 
 impl Session {
     /// Logs in.
-    pub(super) async fn open(url: &str, user: &str, password: &str) -> Result<Self, ClientError> {
-        let client = Client::new(url, None)?;
-        let token = client.login(user, password).await?;
-        Ok(Session { client, user: user.to_owned(), password: password.to_owned(), token, namespace: None })
+    pub(super) async fn open(args: &AccountArgs, password: String) -> Result<Self, ClientError> {
+        Ok(Session { account: Account::log_in(args, password).await?, namespace: None })
     }
 
     /// The namespace in which plain names resolve.
@@ -36,27 +32,17 @@ impl Session {
 
     /// Runs one piece of [`split::split`].
     pub(super) async fn run(&mut self, sql: &str) -> Result<SqlAnswer, ClientError> {
-        let answer = match self.send(sql).await {
-            Err(error) if error.code() == Some("TOKEN_EXPIRED") => {
-                self.token = self.client.login(&self.user, &self.password).await?;
-                self.send(sql).await?
-            }
-            other => other?,
-        };
+        let statement = Statement { sql, params: &[], namespace_id: self.namespace.as_deref() };
+        let answer = self.account.sql(statement).await?;
         if let Some(namespace) = namespace_of_use(sql) {
             self.namespace = Some(namespace);
         }
         Ok(answer)
     }
 
-    async fn send(&self, sql: &str) -> Result<SqlAnswer, ClientError> {
-        let statement = Statement { sql, params: &[], namespace_id: self.namespace.as_deref() };
-        self.client.sql(&self.token, statement).await
-    }
-
     /// Tables, with and without their namespace, and columns, for completion. What the server does not tell is left
     /// out.
-    pub(super) async fn names(&self) -> Vec<String> {
+    pub(super) async fn names(&mut self) -> Vec<String> {
         let mut names = Vec::new();
         for row in self.text_rows(TABLE_NAMES).await {
             if let [namespace, table] = row.as_slice() {
@@ -71,12 +57,9 @@ impl Session {
         names
     }
 
-    async fn text_rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let results = self
-            .client
-            .sql(&self.token, Statement::text(sql))
-            .await
-            .map_or(Vec::new(), |answer| answer.results);
+    async fn text_rows(&mut self, sql: &str) -> Vec<Vec<String>> {
+        let answer = self.account.sql(Statement::text(sql)).await;
+        let results = answer.map_or(Vec::new(), |answer| answer.results);
         let rows = results.into_iter().filter_map(|result| result.rows).flatten();
         rows.filter_map(|row| Vec::<String>::deserialize(Value::from(row)).ok()).collect()
     }
