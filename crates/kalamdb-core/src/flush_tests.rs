@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use log_format::{FlushPolicy, Role};
 
-use crate::cold_tests::{NOTES, stats};
-use crate::testing::{root, session};
-use crate::tests::ok;
+use crate::cold_tests::{NOTES, files, flush, stats};
+use crate::testing::{all_done, root, session};
+use crate::tests::{ok, refused};
 use crate::{Engine, EngineOptions, FlushOptions, Session};
 
 async fn hot_rows(engine: &Engine, who: &Session, table: &str, expected: &str) {
@@ -61,5 +61,54 @@ async fn a_hot_tier_that_is_too_great_loses_its_greatest_tables() {
     ok(&engine, &ann, &format!("INSERT INTO app.notes VALUES (3, '{body}')"), &[]).await;
     hot_rows(&engine, &ann, "app.notes", "0").await;
     assert_eq!(stats(&engine, &root(), "app.small").await[0], "1");
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_tables_files_are_where_it_says_and_go_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path(), FlushOptions::default());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
+    for wrong in [
+        "",
+        "/srv/rows",
+        "../rows",
+        "a//b",
+        "a/${user}/b",
+        "a/x${user_id}",
+        "${user_id}/${user_id}",
+        "s3://b",
+    ] {
+        let create = format!("CREATE USER TABLE app.w (id BIGINT PRIMARY KEY) LOCATION '{wrong}'");
+        let (_, message) = refused(&engine, &root(), &create).await;
+        assert!(message.contains("LOCATION"), "{message}");
+    }
+    let shared = "CREATE SHARED TABLE app.w (id BIGINT PRIMARY KEY) LOCATION 'a/${user_id}'";
+    assert!(refused(&engine, &root(), shared).await.1.contains("USER tables"));
+    for name in ["kept", "gone"] {
+        let create = format!(
+            "CREATE USER TABLE app.{name} (id BIGINT PRIMARY KEY) LOCATION 'archive/${{user_id}}/chat'"
+        );
+        ok(&engine, &root(), &create, &[]).await;
+        ok(&engine, &ann, &format!("INSERT INTO app.{name} VALUES (1), (2)"), &[]).await;
+        flush(&engine, &format!("app.{name}")).await;
+        assert_eq!(stats(&engine, &ann, &format!("app.{name}")).await, ["0", "2", "1"]);
+    }
+    let of_ann = directory.path().join("cold/archive/ann/chat");
+    let tables = || {
+        let names =
+            std::fs::read_dir(&of_ann).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.map(|it| it.split('-').next().unwrap().to_owned()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(tables(), ["gone", "kept"]);
+    ok(&engine, &root(), "DROP TABLE app.gone", &[]).await;
+    all_done(&engine).await;
+    files(directory.path(), 1).await;
+    assert_eq!(stats(&engine, &ann, "app.kept").await, ["0", "2", "1"]);
+    ok(&engine, &root(), "TRUNCATE TABLE app.kept", &[]).await;
+    files(directory.path(), 0).await;
     engine.close();
 }

@@ -54,11 +54,17 @@ impl TablePath {
 
     /// Whether a file may be one of the table's.
     pub fn has(&self, file: &str) -> bool {
-        let rest = file.strip_prefix(&self.above).and_then(|rest| rest.strip_prefix('/'));
-        let after_user = || rest?.split_once('/').map(|(_, rest)| rest);
-        let below = self.below.strip_prefix('/').unwrap_or_default();
-        rest.is_some()
-            && (below.is_empty() || after_user().is_some_and(|rest| rest.starts_with(&format!("{below}/"))))
+        let below_above = match self.above.as_str() {
+            "" => Some(file),
+            above => file.strip_prefix(above).and_then(|rest| rest.strip_prefix('/')),
+        };
+        let Some(rest) = below_above else { return false };
+        match self.below.strip_prefix('/') {
+            None => true,
+            Some(below) => {
+                rest.split_once('/').is_some_and(|(_, rest)| rest.starts_with(&format!("{below}/")))
+            }
+        }
     }
 
     /// A partition's file.
