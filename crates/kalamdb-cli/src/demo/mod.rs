@@ -6,6 +6,7 @@
 //! WebSocket interface alone and looks into the data directory only to measure the log.
 
 mod backoff;
+mod cold;
 mod counters;
 mod data;
 mod progress;
@@ -49,6 +50,9 @@ pub(crate) struct DemoArgs {
     /// Rows in one INSERT at most
     #[arg(long, value_name = "ROWS", default_value_t = 50, value_parser = parse_count)]
     batch: usize,
+    /// Move a user's rows to Parquet files whenever so many are hot, and read those files in the end
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    flush_rows: Option<u32>,
     /// When the server acknowledges
     #[arg(long, default_value = "always", value_parser = ["always", "interval", "os"])]
     durability: String,
@@ -121,6 +125,7 @@ async fn demonstrate(args: &DemoArgs, directory: &Path) -> anyhow::Result<Ending
         log_file: directory.join("server.log"),
         durability: args.durability.clone(),
         root_password: secret()?,
+        flush_rows: args.flush_rows,
     };
     let data_dir = settings.data_dir.clone();
     let root_password = settings.root_password.clone();
@@ -129,8 +134,9 @@ async fn demonstrate(args: &DemoArgs, directory: &Path) -> anyhow::Result<Ending
     let plan = stream::Plan { subscribers, writers: args.writers, batch_rows: args.batch, root_password };
     let run = stream::run(&mut server, chat, &plan, &progress).await?;
     drop(server);
-    let figures = run.figures(report::log_bytes(&data_dir)?);
-    let verdict = run.verdict();
+    let cold = args.flush_rows.map(|_| cold::examine(&data_dir, run.inboxes())).transpose()?;
+    let figures = run.figures(report::log_bytes(&data_dir)?, cold.as_ref());
+    let verdict = run.verdict(cold.as_ref());
     report::write(&mut std::io::stdout().lock(), &figures, &verdict)?;
     Ok(verdict.failure().map_or(Ending::Verified, Ending::Failed))
 }

@@ -30,6 +30,8 @@ pub(super) struct Figures {
     pub(super) latency: Latency,
     /// All segments of the log.
     pub(super) log_bytes: u64,
+    /// Files, rows and bytes of the cold tier, if there is one.
+    pub(super) cold: Option<(u64, u64, u64)>,
 }
 
 /// The distribution of the time from write to notification.
@@ -85,9 +87,7 @@ pub(super) fn write(out: &mut impl Write, figures: &Figures, verdict: &Verdict) 
     let mut table = new_table(["delivery, against the input", "rows"]);
     let all =
         [("expected", counts.expected), ("received", counts.received)].into_iter().chain(counts.faults());
-    let others =
-        [("tables with a wrong count", verdict.wrong_tables), ("subscribers gave up", verdict.gave_up)];
-    for (name, count) in all.chain(others) {
+    for (name, count) in all.chain(verdict.others()) {
         table.add_row([name.into(), right_aligned(grouped(count))]);
     }
     writeln!(out, "{table}")?;
@@ -99,7 +99,7 @@ pub(super) fn write(out: &mut impl Write, figures: &Figures, verdict: &Verdict) 
 
 fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
     let Figures { written, latency, .. } = figures;
-    vec![
+    let mut rows = vec![
         ("users", grouped(figures.users as u64)),
         ("live subscribers", grouped(figures.subscribers as u64)),
         ("rows written", grouped(written.rows)),
@@ -115,7 +115,16 @@ fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
         ("recovery after SIGKILL", millis(figures.recovery)),
         ("log", format!("{} bytes", grouped(figures.log_bytes))),
         ("log per row", format!("{:.0} bytes", ratio(figures.log_bytes, ratio(written.rows, 1.0)))),
-    ]
+    ];
+    if let Some((files, cold_rows, bytes)) = figures.cold {
+        rows.extend([
+            ("Parquet files", grouped(files)),
+            ("… rows in them", grouped(cold_rows)),
+            ("… their size", format!("{} bytes", grouped(bytes))),
+            ("… per row", format!("{:.0} bytes", ratio(bytes, ratio(cold_rows, 1.0)))),
+        ]);
+    }
+    rows
 }
 
 fn millis(duration: Duration) -> String {

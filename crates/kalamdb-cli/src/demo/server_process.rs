@@ -28,6 +28,8 @@ pub(super) struct ServerSettings {
     pub(super) durability: String,
     /// Of user `root`.
     pub(super) root_password: String,
+    /// Rows of a user after which they move to Parquet files.
+    pub(super) flush_rows: Option<u32>,
 }
 
 /// A running server.
@@ -125,6 +127,7 @@ fn spawn(
         .arg("--data-dir")
         .arg(&settings.data_dir)
         .args(["--listen", listen, "--durability", &settings.durability])
+        .args(settings.flush_rows.map(|rows| format!("--flush-policy=rows:{rows}")))
         .env("KALAMDB_ROOT_PASSWORD", &settings.root_password)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

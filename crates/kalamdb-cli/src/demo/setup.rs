@@ -1,5 +1,6 @@
-//! Before and after the stream: the namespace, the table, the users, and counting what the tables hold in the end.
+//! Before and after the stream: the namespace, the table, the users, and what the tables hold in the end.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -51,17 +52,14 @@ async fn create_user(client: &Client, root: &Token, user: &str, secret: &str) ->
     Ok(client.login(user, &password).await?)
 }
 
-/// Asks as every user how many rows they see, and names those who do not see exactly theirs.
-pub(super) async fn wrong_counts(client: &Client, accounts: &[Arc<Account>]) -> anyhow::Result<Vec<String>> {
+/// Asks every user for all they see, and names those who do not see exactly theirs.
+pub(super) async fn wrong_tables(client: &Client, accounts: &[Arc<Account>]) -> anyhow::Result<Vec<String>> {
     let wrong: Vec<Option<String>> = stream::iter(accounts.iter().map(Arc::clone))
         .map(|account| async move {
             let user = &account.inbox.user;
             let found =
-                count_rows(client, &account.token).await.with_context(|| format!("counting as {user}"))?;
-            let expected = account.inbox.messages.len() as u64;
-            let verdict =
-                (found != expected).then(|| format!("{user} sees {found} rows instead of {expected}"));
-            anyhow::Ok(verdict)
+                rows_of(client, &account.token).await.with_context(|| format!("reading as {user}"))?;
+            anyhow::Ok(difference(&account.inbox, found).map(|what| format!("{user} {what}")))
         })
         .buffered(CONCURRENCY)
         .try_collect()
@@ -69,13 +67,68 @@ pub(super) async fn wrong_counts(client: &Client, accounts: &[Arc<Account>]) -> 
     Ok(wrong.into_iter().flatten().collect())
 }
 
-async fn count_rows(client: &Client, token: &Token) -> anyhow::Result<u64> {
-    let answer = client.sql(token, Statement::text("SELECT COUNT(*) FROM chat.messages")).await?;
-    let value = answer
-        .results
-        .first()
-        .and_then(|result| result.rows.as_ref()?.first()?.first())
-        .context("COUNT(*) returned no row")?;
-    let Integer(count) = Integer::deserialize(value)?;
-    Ok(u64::try_from(count)?)
+/// A row of the table.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    conversation: i64,
+    sender: String,
+    body: String,
+}
+
+/// How what a user sees differs from what it should be, if it does.
+fn difference(inbox: &Inbox, found: Vec<(i64, Row)>) -> Option<String> {
+    let (count, expected) = (found.len(), inbox.messages.len());
+    if count != expected {
+        return Some(format!("sees {count} rows instead of {expected}"));
+    }
+    let found: HashMap<i64, Row> = found.into_iter().collect();
+    let wrong = inbox.messages.iter().find(|message| {
+        let row = Row {
+            conversation: message.conversation,
+            sender: message.sender.clone(),
+            body: message.text.clone(),
+        };
+        found.get(&message.id) != Some(&row)
+    });
+    wrong.map(|message| format!("does not see row {} as it was written", message.id))
+}
+
+async fn rows_of(client: &Client, token: &Token) -> anyhow::Result<Vec<(i64, Row)>> {
+    let sql = "SELECT id, conversation, sender, body FROM chat.messages";
+    let answer = client.sql(token, Statement::text(sql)).await?;
+    let rows = answer.results.into_iter().next().and_then(|result| result.rows).unwrap_or_default();
+    let row = |cells: Vec<serde_json::Value>| -> anyhow::Result<(i64, Row)> {
+        let [id, conversation, sender, body] = <[serde_json::Value; 4]>::try_from(cells)
+            .map_err(|_| anyhow::anyhow!("a row has other columns than it was asked for"))?;
+        let (Integer(id), Integer(conversation)) =
+            (Integer::deserialize(&id)?, Integer::deserialize(&conversation)?);
+        Ok((id, Row { conversation, sender: String::deserialize(sender)?, body: String::deserialize(body)? }))
+    };
+    rows.into_iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::data::Message;
+
+    #[test]
+    fn a_table_is_wrong_by_a_row_too_many_too_few_or_another() {
+        let message = |id| {
+            let (sent_at, sender) = (String::new(), "bob".to_owned());
+            Arc::new(Message { id, sent_at, conversation: 7, sender, text: format!("text {id}"), ordinal: 0 })
+        };
+        let inbox = Inbox { user: "ann".to_owned(), messages: vec![message(1), message(2)] };
+        let row =
+            |id, body: &str| (id, Row { conversation: 7, sender: "bob".to_owned(), body: body.to_owned() });
+        assert_eq!(difference(&inbox, vec![row(2, "text 2"), row(1, "text 1")]), None);
+        for wrong in [
+            vec![row(1, "text 1")],
+            vec![row(1, "text 1"), row(2, "text 1")],
+            vec![row(1, "text 1"), row(1, "text 1")],
+            vec![row(1, "text 1"), row(2, "text 2"), row(3, "text 3")],
+        ] {
+            assert!(difference(&inbox, wrong).is_some());
+        }
+    }
 }

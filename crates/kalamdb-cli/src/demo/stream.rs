@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::cold::ColdFiles;
 use super::counters::{Account, Counters, reach};
-use super::data::Chat;
+use super::data::{Chat, Inbox};
 use super::progress::Progress;
 use super::report::{Figures, Latency};
 use super::server_process::ServerProcess;
@@ -55,7 +56,7 @@ struct Crash {
     recovery: Duration,
 }
 
-/// Prepares the server, streams the chat through it, and counts what it holds in the end.
+/// Prepares the server, streams the chat through it, and reads what it holds in the end.
 pub(super) async fn run(
     server: &mut ServerProcess,
     chat: Chat,
@@ -104,15 +105,20 @@ pub(super) async fn run(
     let delivered_us = counters.now_us();
     let sightings = server.while_alive(audience.dismiss()).await?;
     drop(bars);
-    let wrong_tables = server.while_alive(setup::wrong_counts(&client, &accounts)).await?;
+    let wrong_tables = server.while_alive(setup::wrong_tables(&client, &accounts)).await?;
     let since = |us: u64| Duration::from_micros(us.saturating_sub(started_us));
     let (write_time, total_time) = (since(written_us), since(delivered_us));
     Ok(Run { accounts, sightings, wrong_tables, written, write_time, total_time, crash })
 }
 
 impl Run {
+    /// What everybody had to receive.
+    pub(super) fn inboxes(&self) -> impl Iterator<Item = &Inbox> {
+        self.accounts.iter().map(|account| &account.inbox)
+    }
+
     /// What was measured.
-    pub(super) fn figures(&self, log_bytes: u64) -> Figures {
+    pub(super) fn figures(&self, log_bytes: u64, cold: Option<&ColdFiles>) -> Figures {
         let resubscribed = self.sightings.iter().filter_map(|sightings| {
             sightings
                 .subscribed_us
@@ -133,13 +139,14 @@ impl Run {
                 self.sightings.iter().flat_map(|sightings| &sightings.timings),
             ),
             log_bytes,
+            cold: cold.map(|cold| (cold.files, cold.rows, cold.bytes)),
         }
     }
 
     /// Whether everything is as it must be.
-    pub(super) fn verdict(&self) -> Verdict {
-        let inboxes = self.accounts.iter().map(|account| &account.inbox);
-        Verdict::new(inboxes.zip(&self.sightings), self.wrong_tables.clone())
+    pub(super) fn verdict(&self, cold: Option<&ColdFiles>) -> Verdict {
+        let wrong_files = cold.map_or_else(Vec::new, |cold| cold.wrong.clone());
+        Verdict::new(self.inboxes().zip(&self.sightings), self.wrong_tables.clone(), wrong_files)
     }
 }
 

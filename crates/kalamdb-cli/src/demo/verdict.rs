@@ -87,8 +87,10 @@ fn count(expected: &[i64], deliveries: &[Delivery]) -> Counts {
 pub(super) struct Verdict {
     /// All subscribers together.
     pub(super) counts: Counts,
-    /// Users whose `COUNT(*)` is not the number of their rows.
+    /// Users who do not see exactly their rows.
     pub(super) wrong_tables: u64,
+    /// Files with rows of somebody else.
+    pub(super) wrong_files: u64,
     /// Subscribers that gave up.
     pub(super) gave_up: u64,
     /// Some of what went wrong, in words.
@@ -100,12 +102,17 @@ impl Verdict {
     pub(super) fn new<'a>(
         subscribers: impl IntoIterator<Item = (&'a Inbox, &'a Sightings)>,
         wrong_tables: Vec<String>,
+        wrong_files: Vec<String>,
     ) -> Self {
-        let mut verdict = Verdict { wrong_tables: wrong_tables.len() as u64, ..Verdict::default() };
+        let mut verdict = Verdict {
+            wrong_tables: wrong_tables.len() as u64,
+            wrong_files: wrong_files.len() as u64,
+            ..Verdict::default()
+        };
         for (inbox, sightings) in subscribers {
             verdict.add(inbox, sightings);
         }
-        verdict.offenders.extend(wrong_tables);
+        verdict.offenders.extend(wrong_tables.into_iter().chain(wrong_files));
         verdict.offenders.truncate(OFFENDERS_SHOWN_MAX);
         verdict
     }
@@ -125,11 +132,18 @@ impl Verdict {
         self.counts += counts;
     }
 
+    /// What must be zero beside deliveries, with its names.
+    pub(super) fn others(&self) -> [(&'static str, u64); 3] {
+        [
+            ("tables that differ", self.wrong_tables),
+            ("files with others' rows", self.wrong_files),
+            ("subscribers gave up", self.gave_up),
+        ]
+    }
+
     /// What is wrong in a few words; `None` if nothing is.
     pub(super) fn failure(&self) -> Option<String> {
-        let others =
-            [("tables with a wrong count", self.wrong_tables), ("subscribers gave up", self.gave_up)];
-        let faults = faults_in_words(self.counts.faults().into_iter().chain(others));
+        let faults = faults_in_words(self.counts.faults().into_iter().chain(self.others()));
         (!faults.is_empty()).then(|| faults.join(", "))
     }
 }
@@ -189,10 +203,10 @@ mod tests {
     #[test]
     fn the_verdict_names_what_is_wrong() {
         let (inbox, mut sightings) = (inbox(), Sightings::default());
-        assert_eq!(Verdict::new([(&inbox, &sightings)], Vec::new()).failure(), None);
+        assert_eq!(Verdict::new([(&inbox, &sightings)], Vec::new(), Vec::new()).failure(), None);
         sightings.deliveries.push(Delivery { id: 1, intact: true });
         sightings.chain_breaks = 2;
-        let verdict = Verdict::new([(&inbox, &sightings)], Vec::new());
+        let verdict = Verdict::new([(&inbox, &sightings)], Vec::new(), Vec::new());
         assert_eq!(verdict.failure().as_deref(), Some("1 foreign, 2 chain breaks"));
         assert_eq!(verdict.offenders, ["a: 1 foreign, 2 chain breaks"]);
     }
@@ -200,10 +214,11 @@ mod tests {
     #[test]
     fn a_wrong_table_or_a_lost_subscriber_fails_the_run_too() {
         let (inbox, mut sightings) = (inbox(), Sightings::default());
-        let verdict = Verdict::new([(&inbox, &sightings)], vec!["b sees 1 rows instead of 2".to_owned()]);
-        assert_eq!(verdict.failure().as_deref(), Some("1 tables with a wrong count"));
+        let verdict =
+            Verdict::new([(&inbox, &sightings)], vec!["b sees 1 rows instead of 2".to_owned()], Vec::new());
+        assert_eq!(verdict.failure().as_deref(), Some("1 tables that differ"));
         sightings.failure = Some("a: RESYNC_REQUIRED".to_owned());
-        let verdict = Verdict::new([(&inbox, &sightings)], Vec::new());
+        let verdict = Verdict::new([(&inbox, &sightings)], Vec::new(), Vec::new());
         assert_eq!(verdict.failure().as_deref(), Some("1 subscribers gave up"));
     }
 }
