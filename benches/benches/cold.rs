@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
@@ -24,7 +24,7 @@ use kalamdb_benches::report::{ROUNDS, Report};
 use kalamdb_benches::{directory, session};
 use kalamdb_core::format::{Role, Value};
 use kalamdb_core::log::Durability;
-use kalamdb_core::{COLD_DIRECTORY, Engine, EngineOptions, clock};
+use kalamdb_core::{COLD_DIRECTORY, Engine, EngineOptions, ErrorCode, clock};
 use tokio::runtime::Runtime;
 
 const ROWS: i64 = 500_000;
@@ -32,6 +32,8 @@ const BATCH: i64 = 2000;
 /// Rows of a file at the most, as a flush writes them.
 const FILE_ROWS: usize = 1 << 16;
 const FLUSHES: usize = 3;
+/// Changes of each kind.
+const CHANGES: i64 = 300;
 
 /// What is asked; `{t}` stands for the table.
 const QUERIES: [(&str, &str); 4] = [
@@ -76,6 +78,7 @@ fn main() {
     }
     bench.compare(&mut report, "5 % hot", 1.5);
     bench.writing(&mut report, directory.path());
+    bench.changing(&mut report, "bench.flushed0");
     report.print();
     println!("\n{ROWS} rows in {} files; {cores} partitions of a plan on both sides", files.len());
     bench.engine.close();
@@ -161,6 +164,43 @@ impl Bench {
         report.rate("rows flushed", &ours);
         report.rate("rows through the Parquet writer alone", &theirs);
         report.ratio("flush / writer alone", &ours, &theirs, 0.7..f64::INFINITY);
+    }
+}
+
+impl Bench {
+    /// Writes beside rows that only files have.
+    fn changing(&self, report: &mut Report, table: &str) {
+        let mut root = session("root", Role::Dba);
+        let (mut taken, mut free, mut updated) = (Vec::new(), Vec::new(), Vec::new());
+        let micros = |begun: Instant| begun.elapsed().as_secs_f64() * 1e6;
+        for number in 0..CHANGES {
+            let id = number.wrapping_mul(0x9e37_79b9) % ROWS;
+            let insert = format!("INSERT INTO {table} (id) VALUES ({id})");
+            let begun = clock::instant();
+            let executed = self.runtime.block_on(self.engine.execute(&mut root, &insert, &[]));
+            taken.push(micros(begun));
+            assert!(executed.error.is_some_and(|error| error.code() == ErrorCode::ConstraintViolation));
+            let begun = clock::instant();
+            self.run(&format!("INSERT INTO {table} (id) VALUES ({})", ROWS + number));
+            free.push(micros(begun));
+            let begun = clock::instant();
+            self.run(&format!("UPDATE {table} SET room = 1 WHERE id = {id}"));
+            updated.push(micros(begun));
+        }
+        report.micros("INSERT of a key that only a file has: refused", &taken);
+        report.micros("INSERT of a key above those of the files", &free);
+        report.micros("UPDATE by key of a row that only a file has", &updated);
+        let rows: Vec<String> = (0..1000).map(|id| format!("({})", id * 7 + 3)).collect();
+        let upsert = format!(
+            "INSERT INTO {table} (id) VALUES {} ON CONFLICT (id) DO UPDATE SET room = {table}.room + 1",
+            rows.join(", ")
+        );
+        let begun = clock::instant();
+        self.run(&upsert);
+        report.rate(
+            "rows that only files have, by ON CONFLICT in one statement",
+            &[1000.0 / begun.elapsed().as_secs_f64()],
+        );
     }
 }
 

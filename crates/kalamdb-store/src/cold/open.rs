@@ -18,7 +18,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
     RowSelection,
 };
-use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
 use super::columns::{ColdColumn, cell_at};
@@ -91,12 +91,15 @@ impl OpenFile {
         Ok(Self { bytes, metadata, version: listed.schema_version, columns, rows, keys, block })
     }
 
-    /// Bytes it takes in memory, its keys among them.
+    /// Bytes it takes in memory, its keys and the rows that it keeps unpacked among them, whether or not they are there yet.
     pub(super) fn size(&self) -> usize {
         let metadata = self.metadata.metadata();
         let keys = metadata.row_groups().iter().filter_map(|group| group.columns().first());
         let keys: i64 = keys.map(ColumnChunkMetaData::uncompressed_size).sum();
-        self.bytes.len() + usize::try_from(keys).unwrap_or_default() + metadata.memory_size()
+        let all: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
+        let [keys, all] = [keys, all].map(|bytes| usize::try_from(bytes).unwrap_or_default());
+        let block = all / self.rows.max(1) * self.rows.min(BATCH_ROWS);
+        self.bytes.len() + keys + block + metadata.memory_size()
     }
 
     /// How many rows it has.
