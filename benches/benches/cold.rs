@@ -36,11 +36,12 @@ const FLUSHES: usize = 3;
 const CHANGES: i64 = 300;
 
 /// What is asked; `{t}` stands for the table.
-const QUERIES: [(&str, &str); 4] = [
+const QUERIES: [(&str, &str); 5] = [
     ("full scan, aggregate", "SELECT count(*), sum(score), max(room) FROM {t}"),
     ("full scan, grouped", "SELECT room, count(*), avg(score) FROM {t} GROUP BY room"),
     ("filter and project", "SELECT id, content FROM {t} WHERE room = 7 AND score > 0.5"),
     ("top ten", "SELECT id, score, author FROM {t} ORDER BY score DESC LIMIT 10"),
+    ("last fifty by key", "SELECT id, author, content FROM {t} ORDER BY id DESC LIMIT 50"),
 ];
 
 struct Bench {

@@ -1,6 +1,7 @@
-//! What grows with the number of tables and of users: 100 tables beside 10,000 over 100 namespaces; 100,000 owners of rows.
+//! What grows with the number of tables and of users: 100 tables beside 10,000 over 100 namespaces; 100,000 owners of rows;
+//! the Parquet files of 10,000 owners.
 //!
-//! `cargo bench --workspace --bench scale -- [tables] [users]`. Figures are for one table, or one statement, in mode `os`.
+//! `cargo bench --workspace --bench scale -- [tables] [users] [files]`. Figures are for one table, or one statement, in mode `os`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 #![expect(clippy::print_stdout, reason = "it prints a table")]
@@ -32,6 +33,9 @@ fn main() {
     }
     if is_wanted("users") {
         users(&runtime);
+    }
+    if is_wanted("files") {
+        files(&runtime);
     }
 }
 
@@ -114,6 +118,58 @@ fn tables(runtime: &Runtime, count: usize) {
     engine.close();
     let (engine, took) = open(directory.path());
     say(&format!("{count} tables dropped: start"), took);
+    engine.close();
+}
+
+/// Owners of cold rows, rows that each writes between two flushes, flushes.
+const OWNERS: usize = 10_000;
+const ROWS_EACH: i64 = 100;
+const FLUSHES: i64 = 5;
+
+fn files(runtime: &Runtime) {
+    let (directory, root) = (directory(), session("root", Role::Dba));
+    let (engine, _) = open(directory.path());
+    let table = "CREATE NAMESPACE n; CREATE USER TABLE n.notes (id BIGINT PRIMARY KEY, body TEXT)";
+    run(runtime, &engine, &root, table);
+    let who = |number: usize| session(&format!("user{number}"), Role::User);
+    let is_quiet = |engine: &Engine| unfinished_jobs(runtime, engine, &root) == 0;
+    for flush in 0..FLUSHES {
+        for number in 0..OWNERS {
+            let ids = flush * ROWS_EACH..(flush + 1) * ROWS_EACH;
+            let rows: Vec<_> = ids
+                .map(|id| vec![Value::BigInt(id), Value::Text(format!("a note of some words, {id}"))])
+                .collect();
+            runtime.block_on(engine.insert_rows(&who(number), "n.notes", &rows)).expect("rows are inserted");
+        }
+        let flushed = timed(|| {
+            run(runtime, &engine, &root, "STORAGE FLUSH TABLE n.notes");
+            while !is_quiet(&engine) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        say(
+            &format!("{OWNERS} owners: flush of {ROWS_EACH} rows and what compaction follows, each"),
+            each(flushed, OWNERS),
+        );
+        let stats = run(runtime, &engine, &root, "SHOW STATS FOR TABLE n.notes");
+        let shown = stats.first().and_then(|result| result.batches.first()).map(|batch| {
+            let text =
+                |at: usize| kalamdb_core::arrow::util::display::array_value_to_string(batch.column(at), 0);
+            (text(6).unwrap_or_default(), text(5).unwrap_or_default())
+        });
+        println!("  files and their bytes: {:?}", shown.unwrap_or_default());
+    }
+    engine.close();
+    let (engine, took) = open(directory.path());
+    say(&format!("{OWNERS} owners with cold rows: start"), took);
+    let middle = who(OWNERS / 2);
+    for (what, sql) in [
+        ("one's row by its key", "SELECT body FROM n.notes WHERE id = 77"),
+        ("count and max of one's rows", "SELECT count(*), max(body) FROM n.notes"),
+    ] {
+        let took = median(|| timed(|| drop(run(runtime, &engine, &middle, sql))));
+        say(&format!("{OWNERS} owners with cold rows: {what}"), took);
+    }
     engine.close();
 }
 

@@ -104,7 +104,7 @@ const ALTERATIONS: [&str; 5] = [
 ];
 
 /// Every shape of a query; `{t}` stands for the table, `{k}` for a key.
-const QUERIES: [&str; 18] = [
+static QUERIES: [&str; 23] = [
     "SELECT * FROM {t}",
     "SELECT * FROM {t} ORDER BY id DESC",
     "SELECT count(*) FROM {t}",
@@ -119,6 +119,11 @@ const QUERIES: [&str; 18] = [
     "SELECT count(*) FROM {t} WHERE _deleted",
     "SELECT id FROM {t} WHERE NOT _deleted AND n < 100",
     "SELECT id FROM {t} LIMIT 3",
+    "SELECT * FROM {t} ORDER BY id DESC LIMIT 7",
+    "SELECT n, id FROM {t} ORDER BY id LIMIT 4 OFFSET 3",
+    "SELECT body FROM {t} WHERE id < {k} AND n > 100 ORDER BY id DESC LIMIT 3",
+    "SELECT id, _deleted, n FROM {t} WHERE id >= {k} ORDER BY id DESC LIMIT 70",
+    "SELECT id + 1, id FROM {t} WHERE body IS NOT NULL ORDER BY id LIMIT 5",
     "SELECT id FROM {t} WHERE n > 100 ORDER BY n, id LIMIT 5",
     "SELECT a.id, b.n FROM {t} a JOIN {t} b ON a.id = b.id + 1 ORDER BY a.id",
     "SELECT max(id), min(n) FROM {t} WHERE id < {k}",
@@ -179,7 +184,7 @@ async fn flushed_equals_unmoved(seed: u64, kind: &str) {
         let query = random.one_of(&QUERIES);
         both(&engine, &who, &query.replace("{k}", &random.below(50).to_string()), seed).await;
     }
-    for query in QUERIES {
+    for query in &QUERIES {
         for name in users {
             let who = if name == "root" { root() } else { session(name, Role::User) };
             both(&engine, &who, &query.replace("{k}", "20"), seed).await;

@@ -36,7 +36,7 @@ use crate::jobs::{JobBell, JobRetention, JobRunner};
 use crate::live::{self, Endings, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
 use crate::log_keeper::LogKeeper;
 use crate::places::Places;
-use crate::provider::CATALOG;
+use crate::provider::{CATALOG, KeyOrder};
 use crate::replay::{Replayed, refuse_files_without_log, replay};
 use crate::requests::{Commits, Committed, Planning};
 use crate::session::{DEFAULT_NAMESPACE, Session};
@@ -533,6 +533,7 @@ fn query_state(query_bytes_max: usize) -> Result<SessionState> {
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(KeyOrder))
         .build();
     arithmetic::register(&mut state)
         .and_then(|()| crate::json::register(&mut state))

@@ -82,6 +82,8 @@ async fn every_type_comes_back_from_files_as_what_its_column_has_become() {
 /// What a plan says of the scan of a table after `name=`.
 async fn in_plan(engine: &Engine, sql: &str, name: &str) -> u64 {
     let plan = cells(&ok(engine, &root(), sql, &[]).await).concat().join(" ");
+    // Of the physical plan, the scan is the last node.
+    let (_, plan) = plan.rsplit_once("TableScan: ").unwrap_or_else(|| panic!("no scan in {plan}"));
     let (_, rest) = plan.split_once(name).unwrap_or_else(|| panic!("no {name} in {plan}"));
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("{name} in {plan}"))
@@ -226,5 +228,65 @@ async fn a_flush_of_several_steps_moves_every_row_once() {
     engine.close();
     let engine = open(directory.path());
     assert_eq!(cells(&ok(&engine, &root(), totals, &[]).await), changed);
+    engine.close();
+}
+
+#[tokio::test]
+async fn the_first_and_last_rows_by_key_are_read_without_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let create = "CREATE NAMESPACE app; CREATE SHARED TABLE app.posts (room INT, at BIGINT, n INT, PRIMARY KEY (room, at)); \
+                  CREATE SHARED TABLE app.floats (x DOUBLE PRIMARY KEY)";
+    ok(&engine, &root(), create, &[]).await;
+    for from in [0, 2000, 4000] {
+        let rows: Vec<_> = (from..from + 2000)
+            .map(|id: i64| vec![Value::Int(i32::from(id % 2 == 0)), Value::BigInt(id), Value::Int(7)])
+            .collect();
+        engine.insert_rows(&root(), "app.posts", &rows).await.unwrap();
+        if from < 4000 {
+            flush(&engine, "app.posts").await;
+        }
+    }
+    // What is deleted at the end must not be counted.
+    ok(&engine, &root(), "DELETE FROM app.posts WHERE at >= 5700", &[]).await;
+    for (sql, first, most) in [
+        ("SELECT at FROM app.posts WHERE room = 1 ORDER BY at DESC LIMIT 3", ["5698", "5696", "5694"], 1000),
+        ("SELECT at FROM app.posts WHERE room = 0 AND n = 7 ORDER BY at LIMIT 3", ["1", "3", "5"], 300),
+        ("SELECT at FROM app.posts ORDER BY room DESC, at DESC LIMIT 3", ["5698", "5696", "5694"], 1000),
+        (
+            "SELECT at FROM app.posts WHERE room = 1 AND at < 3000 ORDER BY room, at DESC LIMIT 3",
+            ["2998", "2996", "2994"],
+            9999,
+        ),
+    ] {
+        let rows = cells(&ok(&engine, &root(), sql, &[]).await).concat();
+        assert_eq!(rows, first, "{sql}");
+        let read = in_plan(&engine, &format!("EXPLAIN ANALYZE {sql}"), "output_rows=").await;
+        assert!(read <= most, "{sql}: {read} rows");
+    }
+    let own = "BEGIN; INSERT INTO app.posts VALUES (1, 9000, 7), (1, 9001, 7); DELETE FROM app.posts WHERE room = 1 AND at = 5698; \
+               SELECT at FROM app.posts WHERE n = 7 ORDER BY room DESC, at DESC LIMIT 4; ROLLBACK";
+    let executed = engine.execute(&mut root(), own, &[]).await;
+    assert!(executed.error.is_none(), "{:?}", executed.error);
+    let found = executed.results.iter().find(|result| result.row_count == 4).unwrap();
+    assert_eq!(cells(found).concat(), ["9001", "9000", "5696", "5694"]);
+    let plan = |sql: &str| {
+        let sql = format!("EXPLAIN {sql}");
+        let engine = engine.clone();
+        async move { cells(&ok(&engine, &root(), &sql, &[]).await).concat().join(" ") }
+    };
+    for (sql, is_ordered) in [
+        ("SELECT n FROM app.posts ORDER BY room, at LIMIT 5", true),
+        ("SELECT n + 1, at FROM app.posts WHERE n > 3 AND room = 0 ORDER BY at DESC LIMIT 5", true),
+        ("SELECT n FROM app.posts ORDER BY room DESC, at LIMIT 5", false),
+        ("SELECT n FROM app.posts ORDER BY at LIMIT 5", false),
+        ("SELECT n FROM app.posts ORDER BY room, at", false),
+        ("SELECT n FROM app.posts WHERE room > 0 ORDER BY at LIMIT 5", false),
+        ("SELECT x FROM app.floats ORDER BY x LIMIT 5", false),
+    ] {
+        let plan = plan(sql).await;
+        assert_eq!(plan.contains("order=key"), is_ordered, "{sql}: {plan}");
+        assert_eq!(plan.contains("SortExec"), !is_ordered, "{sql}: {plan}");
+    }
     engine.close();
 }

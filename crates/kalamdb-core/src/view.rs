@@ -126,6 +126,26 @@ impl View {
         Ok(self.cut.manifest(partition)?)
     }
 
+    /// A key of a range from which on it has about so many rows, tombstones and hidden ones among them; none where it has no
+    /// more than that.
+    pub(crate) fn key_before_end(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        range: &KeyRange,
+        rows: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        let of_cut = self.cut.key_before_end(keyspace, partition, range, rows)?;
+        let changed = self.over.as_ref().and_then(|over| over.rows.partitions.get(partition));
+        let from = range.from.as_ref().map_or(Bound::Unbounded, Bound::Included);
+        let until = range.until.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let is_empty = matches!((&range.from, &range.until), (Some(from), Some(until)) if from >= until);
+        let changed = changed.filter(|_| !is_empty);
+        let own = changed
+            .and_then(|keys| keys.range::<Vec<u8>, _>((from, until)).rev().nth(rows.saturating_sub(1)));
+        Ok(of_cut.max(own.map(|(key, _)| key.clone())))
+    }
+
     /// The row of this key, tombstones included, handed to `read`.
     pub(crate) fn get<T>(
         &self,

@@ -11,7 +11,8 @@ use log_format::{ColdFile, Partition, Seq, TableId, UserId};
 use rocksdb::{IteratorMode, ReadOptions, SnapshotWithThreadMode};
 
 use crate::cold::{
-    ColdFiles, ColdScan, Look, Manifest, OpenFile, Visit, below, cold_state, get_cold, manifest, scan_both,
+    ColdFiles, ColdScan, Look, Manifest, OpenFile, Visit, below, cold_key_before_end, cold_state, get_cold,
+    manifest, scan_both,
 };
 use crate::error::{Error, Result};
 use crate::keyspace::{
@@ -232,6 +233,48 @@ impl Cut {
         self.scan_prefix(keyspace, &partition_prefix(partition), range, visit)
     }
 
+    /// A key of a range from which on a partition has about so many rows in both tiers, tombstones and hidden ones among them;
+    /// none where it has no more than that. For reading a range from its end.
+    ///
+    /// # Errors
+    /// As [`Cut::scan`].
+    pub fn key_before_end(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        range: &KeyRange,
+        rows: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        let prefix = partition_prefix(partition);
+        let hot = self.hot_key_before_end(keyspace, &prefix, range, rows)?;
+        match manifest(&self.shared, self, &prefix)? {
+            Some(manifest) => cold_key_before_end(&self.shared, &manifest, range, rows, hot),
+            None => Ok(hot),
+        }
+    }
+
+    fn hot_key_before_end(
+        &self,
+        keyspace: Keyspace,
+        prefix: &[u8],
+        range: &KeyRange,
+        rows: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        let Some((from, options)) = bounds_of(prefix, range) else { return Ok(None) };
+        let mut keys = self.snapshot.raw_iterator_cf_opt(&self.shared.family(keyspace)?, options);
+        keys.seek_to_last();
+        let mut found = None;
+        for left in (0..rows).rev() {
+            let Some(key) = keys.key().filter(|key| *key >= from.as_slice()) else { break };
+            if left == 0 {
+                found = Some(key.get(prefix.len()..).unwrap_or_default().to_vec());
+            }
+            keys.prev();
+        }
+        keys.status().map_err(|source| Error::Engine { action: "scan rows", source })?;
+        Ok(found)
+    }
+
     /// The partitions of a table that have hot rows, tombstones included.
     ///
     /// # Errors
@@ -285,16 +328,7 @@ impl Cut {
         range: &KeyRange,
         mut visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
     ) -> Result<Scanned> {
-        let bound = |key: &Vec<u8>| [prefix, key].concat();
-        let from = range.from.as_ref().map_or_else(|| prefix.to_vec(), bound);
-        let until = range.until.as_ref().map_or_else(|| prefix_end(prefix), bound);
-        if !until.is_empty() && from >= until {
-            return Ok(Scanned::All);
-        }
-        let mut options = ReadOptions::default();
-        if !until.is_empty() {
-            options.set_iterate_upper_bound(until);
-        }
+        let Some((from, options)) = bounds_of(prefix, range) else { return Ok(Scanned::All) };
         let mut rows = self.snapshot.raw_iterator_cf_opt(&self.shared.family(keyspace)?, options);
         rows.seek(&from);
         while let Some((key, value)) = rows.item() {
@@ -307,6 +341,22 @@ impl Cut {
         rows.status().map_err(|source| Error::Engine { action: "scan rows", source })?;
         Ok(Scanned::All)
     }
+}
+
+/// Where a range of keys below a prefix begins, and what bounds it; none where it is empty.
+fn bounds_of(prefix: &[u8], range: &KeyRange) -> Option<(Vec<u8>, ReadOptions)> {
+    let bound = |key: &Vec<u8>| [prefix, key].concat();
+    let from = range.from.as_ref().map_or_else(|| prefix.to_vec(), bound);
+    let until = range.until.as_ref().map_or_else(|| prefix_end(prefix), bound);
+    if !until.is_empty() && from >= until {
+        return None;
+    }
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(from.clone());
+    if !until.is_empty() {
+        options.set_iterate_upper_bound(until);
+    }
+    Some((from, options))
 }
 
 impl Look for Cut {

@@ -40,8 +40,9 @@ impl Access {
         }
     }
 
-    /// The narrowest access that these conditions, which must all hold, allow.
-    pub(crate) fn of_filters(info: &TableInfo, filters: &[Expr]) -> Self {
+    /// The narrowest access that these conditions, which must all hold, allow, and how many of the key's first columns they
+    /// leave one value.
+    pub(crate) fn of_filters(info: &TableInfo, filters: &[Expr]) -> (Self, usize) {
         let mut prefix = KeyBuilder::new();
         let keys: Vec<&Column> = info.key_columns().iter().filter_map(|at| info.columns().get(*at)).collect();
         let conditions: Vec<&Expr> =
@@ -60,12 +61,12 @@ impl Access {
         }
         let prefix = prefix.finish();
         if equal == keys.len() {
-            return Self::Points(vec![prefix]);
+            return (Self::Points(vec![prefix]), equal);
         }
         if let (0, [column]) = (equal, keys.as_slice())
             && let Some(points) = conditions.iter().find_map(|condition| in_list(column, condition))
         {
-            return Self::Points(points);
+            return (Self::Points(points), 0);
         }
         let mut range = if equal > 0 { KeyRange::with_prefix(&prefix) } else { KeyRange::default() };
         if let Some(column) = keys.get(equal) {
@@ -73,7 +74,7 @@ impl Access {
                 narrow(&mut range, &prefix, column, condition);
             }
         }
-        Self::Range(range)
+        (Self::Range(range), equal)
     }
 }
 

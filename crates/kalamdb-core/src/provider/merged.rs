@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use kalamdb_store::StoredRow;
+use kalamdb_store::{KeyRange, StoredRow};
 
 use crate::error::Result;
 use crate::provider::access::Access;
@@ -17,6 +17,8 @@ use crate::table::TableInfo;
 const BATCH_ROWS: usize = 8192;
 /// Batches that one scan fills at the most, …
 const BATCHES_MAX: usize = 32;
+/// Rows that are read at first for one who takes a few.
+const STEP_ROWS_MIN: usize = 64;
 /// … and bytes of rows.
 const BYTES_MAX: usize = 32 << 20;
 
@@ -29,6 +31,8 @@ pub(super) struct MergedBatches {
     next: Option<Access>,
     /// Rows that may still come.
     room: usize,
+    /// Rows that are read at a time at the most.
+    step: usize,
     ready: VecDeque<RecordBatch>,
 }
 
@@ -55,13 +59,25 @@ impl Iterator for MergedBatches {
 impl MergedBatches {
     pub(super) fn new(asked: Arc<Asked>) -> Self {
         let (next, room) = (Some(asked.access.clone()), asked.limit.unwrap_or(usize::MAX));
-        Self { asked, next, room, ready: VecDeque::new() }
+        Self { asked, next, room, step: usize::MAX, ready: VecDeque::new() }
+    }
+
+    /// Of a range, whatever was asked for.
+    pub(super) fn of_range(asked: Arc<Asked>, range: KeyRange) -> Self {
+        Self { next: Some(Access::Range(range)), room: usize::MAX, ..Self::new(asked) }
+    }
+
+    /// For one who takes about so many rows: few are read at first, then more and more.
+    pub(super) const fn by_steps(mut self, fetch: usize) -> Self {
+        self.step = if fetch < STEP_ROWS_MIN { STEP_ROWS_MIN } else { fetch };
+        self
     }
 
     fn read(&mut self, access: Access) -> Result<()> {
         let Asked { view, info, partition, shape, cold, with_deleted, .. } = self.asked.as_ref();
         let (keyspace, until) = (info.keyspace(), access.until());
-        let mut reading = Reading::new(info, shape, self.room, access.expected());
+        let mut reading = Reading::new(info, shape, self.room.min(self.step), access.expected());
+        self.step = self.step.saturating_mul(2);
         let mut add = |row: StoredRow<'_>| -> Result<bool> {
             if !row.deleted || *with_deleted {
                 let head = RowHead { seq: row.seq, updated: row.updated, deleted: row.deleted };

@@ -7,11 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::SortOptions;
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as QueryResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
@@ -21,14 +23,15 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
 use kalamdb_store::{KeyRange, Manifest, ManifestFile};
-use log_format::Partition;
+use log_format::{DataType, Partition};
 
 use crate::error::Result;
 use crate::provider::access::Access;
 use crate::provider::merged::MergedBatches;
 use crate::provider::pruning::ColdQuery;
+use crate::provider::reversed::ReversedBatches;
 use crate::provider::tiers::TierBatches;
-use crate::rows::Shape;
+use crate::rows::{Shape, ShapeColumn};
 use crate::table::TableInfo;
 use crate::view::View;
 
@@ -40,6 +43,8 @@ pub(crate) struct Asked {
     pub(crate) partition: Partition,
     pub(crate) shape: Shape,
     pub(crate) access: Access,
+    /// How many of the key's first columns conditions leave one value.
+    pub(crate) fixed: usize,
     pub(crate) cold: ColdQuery,
     pub(crate) with_deleted: bool,
     pub(crate) limit: Option<usize>,
@@ -99,10 +104,18 @@ impl Files {
     }
 }
 
+/// That rows come in the order of keys, for one who takes about so many.
+#[derive(Clone, Copy, Debug)]
+struct Ordered {
+    descending: bool,
+    fetch: usize,
+}
+
 /// A scan that is about to run.
 #[derive(Debug)]
 pub(crate) struct TableScan {
     asked: Arc<Asked>,
+    ordered: Option<Ordered>,
     /// What is read of the cold tier; none where nothing can be there.
     files: Option<Files>,
     /// What each partition reads of both tiers; none: there is one, which goes by the order of keys.
@@ -158,8 +171,54 @@ impl TableScan {
         );
         Ok(Self {
             asked: Arc::new(asked),
+            ordered: None,
             files,
             parts,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+
+    /// The same rows in the order of these of its columns, by position, each downwards or not; none where keys have another
+    /// order. Whoever asks takes about so many.
+    pub(super) fn in_order(&self, order: &[(usize, bool)], fetch: usize) -> Option<Self> {
+        let Asked { info, shape, fixed, access, .. } = self.asked.as_ref();
+        let descending = order.first()?.1;
+        let positions = order.iter().map(|(at, down)| match shape.columns().get(*at)? {
+            ShapeColumn::Own(position) if *down == descending => Some(*position),
+            _ => None,
+        });
+        let positions = positions.collect::<Option<Vec<usize>>>()?;
+        // Columns that have one value do not count.
+        let keys = info.key_columns();
+        let is_key =
+            (0..=*fixed).any(|skipped| keys.get(skipped..).is_some_and(|keys| keys.starts_with(&positions)));
+        // Keys of floats order zeros and what is no number in a way of their own.
+        let is_float = |at: &usize| {
+            let data_type = info.columns().get(*at).map(|column| column.data_type);
+            matches!(data_type, None | Some(DataType::Float | DataType::Double))
+        };
+        let is_range = matches!(access, Access::Range(_)) && info.stream().is_none();
+        if !is_key || !is_range || positions.iter().any(is_float) || self.asked.limit.is_some() {
+            return None;
+        }
+        let schema = shape.schema();
+        let sorted = order.iter().map(|(at, _)| {
+            let column = Column::new(schema.field(*at).name(), *at);
+            PhysicalSortExpr::new(Arc::new(column), SortOptions { descending, nulls_first: descending })
+        });
+        let orderings = [sorted.collect::<Vec<_>>()];
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new_with_orderings(Arc::clone(schema), orderings),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Some(Self {
+            asked: Arc::clone(&self.asked),
+            ordered: Some(Ordered { descending, fetch }),
+            files: self.files.clone(),
+            parts: Vec::new(),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
@@ -171,6 +230,15 @@ impl TableScan {
         metrics: ScanMetrics,
     ) -> Option<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
         let asked = Arc::clone(&self.asked);
+        if let Some(Ordered { descending, fetch }) = self.ordered {
+            return match &asked.access {
+                Access::Range(range) if descending => {
+                    let range = range.clone();
+                    Some(Box::new(ReversedBatches::new(asked, range, fetch)))
+                }
+                _ => Some(Box::new(MergedBatches::new(asked).by_steps(fetch))),
+            };
+        }
         if self.parts.is_empty() {
             return (partition == 0).then(|| Box::new(MergedBatches::new(asked)) as _);
         }
@@ -195,6 +263,9 @@ impl DisplayAs for TableScan {
         }
         if self.parts.len() > 1 {
             write!(f, ", partitions={}", self.parts.len())?;
+        }
+        if let Some(Ordered { descending, .. }) = self.ordered {
+            write!(f, ", order=key{}", if descending { " downwards" } else { "" })?;
         }
         match self.asked.limit {
             Some(limit) => write!(f, ", limit={limit}"),

@@ -41,14 +41,14 @@ impl StoredTable {
         &self.info
     }
 
-    fn access(&self, filters: &[Expr]) -> Access {
+    fn access(&self, filters: &[Expr]) -> (Access, usize) {
         if let Some(stream) = self.info.stream() {
             // Rows past their time are gone, whether or not they have been evicted yet.
             let from = stream.ttl_ms.and_then(|ttl| i64::try_from(ttl).ok()).map(|ttl| {
                 let oldest = clock::now_micros().saturating_sub(ttl.saturating_mul(1000));
                 stream_key(oldest, Seq::ZERO).to_vec()
             });
-            return Access::Range(KeyRange { from, until: None });
+            return (Access::Range(KeyRange { from, until: None }), 0);
         }
         Access::of_filters(&self.info, filters)
     }
@@ -60,10 +60,12 @@ impl StoredTable {
         limit: Option<usize>,
         partitions: usize,
     ) -> Result<TableScan> {
+        let (access, fixed) = self.access(filters);
         let asked = Asked {
             view: self.scope.view.clone(),
             partition: self.scope.session.partition(&self.info),
-            access: self.access(filters),
+            access,
+            fixed,
             cold: ColdQuery::new(&self.info, &shape, filters),
             info: Arc::clone(&self.info),
             with_deleted: self.scope.with_deleted,

@@ -256,6 +256,31 @@ pub(crate) fn get_cold<T>(
     Ok(None)
 }
 
+/// The greatest key from which on one of the files has so many rows of a range, or `least` where that is greater. Files that
+/// end before it are not opened.
+pub(crate) fn cold_key_before_end(
+    shared: &Shared,
+    manifest: &Manifest,
+    range: &KeyRange,
+    rows: usize,
+    least: Option<Vec<u8>>,
+) -> Result<Option<Vec<u8>>> {
+    let mut files: Vec<&ManifestFile> = manifest.files.iter().filter(|of| of.is_in(range, None)).collect();
+    files.sort_unstable_by(|left, right| right.file.last_key.cmp(&left.file.last_key));
+    let mut found = least;
+    for of in files {
+        if found.as_ref().is_some_and(|found| of.file.last_key < *found) {
+            break;
+        }
+        let file = shared.cold_files.file(&of.file)?;
+        let keys = file.keys()?;
+        let within = keys.rows_in(range);
+        let at = within.end.checked_sub(rows).filter(|at| *at >= within.start);
+        found = found.max(at.map(|at| keys.get(at).to_vec()));
+    }
+    Ok(found)
+}
+
 /// Hands the live rows that the cold tier has of a partition to `visit`: those that are not deleted and that no hot row hides.
 /// Reads its files.
 pub(crate) fn each_live_cold_row(

@@ -33,7 +33,7 @@ pub(crate) use self::manifest::{
 };
 pub use self::manifest::{Manifest, ManifestFile};
 pub use self::merge::{ColdScan, Prune};
-pub(crate) use self::merge::{each_live_cold_row, get_cold, scan_both};
+pub(crate) use self::merge::{cold_key_before_end, each_live_cold_row, get_cold, scan_both};
 pub use self::open::{OpenFile, Pages};
 pub use self::paths::{TablePath, USER_IN_PATH};
 pub use self::places::Place;
