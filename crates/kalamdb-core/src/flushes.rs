@@ -97,22 +97,34 @@ impl FlushKeeper {
         }
     }
 
-    /// Takes over which tables have a policy, and counts those that had none before.
+    /// Takes over which tables have a policy, and counts what they have.
     fn take_policies(&self, kept: &mut Kept) -> Result<()> {
-        let before = std::mem::take(&mut kept.policies);
+        *kept = Kept { asked_whole: std::mem::take(&mut kept.asked_whole), ..Kept::default() };
         for namespace in self.catalog.namespaces() {
             for info in self.catalog.tables_in(&namespace) {
-                let policy = info.record().flush_policy.clone().or_else(|| self.options.policy.clone());
-                let policy = policy.filter(|_| info.stream().is_none());
-                kept.policies.extend(policy.map(|policy| (info.id(), policy)));
+                self.take_policy(info.id(), kept)?;
             }
         }
-        let Kept { policies, written, .. } = kept;
-        written.retain(|partition, _| policies.contains_key(&partition.table));
-        for table in policies.keys().filter(|table| !before.contains_key(table)) {
-            self.count(*table, written)?;
-        }
         Ok(())
+    }
+
+    /// Takes over whether a table has a policy now, and counts what it has if it had none before.
+    fn take_policy(&self, table: TableId, kept: &mut Kept) -> Result<()> {
+        let info = self.catalog.by_id(table).filter(|info| info.stream().is_none());
+        let policy =
+            info.and_then(|info| info.record().flush_policy.clone().or_else(|| self.options.policy.clone()));
+        match policy {
+            Some(policy) => match kept.policies.insert(table, policy) {
+                Some(_) => Ok(()),
+                None => self.count(table, &mut kept.written),
+            },
+            None => {
+                if kept.policies.remove(&table).is_some() {
+                    kept.written.retain(|partition, _| partition.table != table);
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Counts what the hot tier has of a table.
@@ -138,7 +150,6 @@ impl FlushKeeper {
             FeedAfter::TooFarBack => {
                 // More was written in a tick than the feed holds: count what is there.
                 *position = self.feed.published();
-                *kept = Kept::default();
                 return self.take_policies(kept);
             }
         };
@@ -164,8 +175,12 @@ impl FlushKeeper {
                     kept.written.retain(|partition, _| partition.table != table);
                     continue;
                 }
-                Event::TableCreated(_) | Event::TableAltered(_) | Event::TableDropped(_) => {
-                    self.take_policies(kept)?;
+                Event::TableCreated(table) | Event::TableAltered(table) => {
+                    self.take_policy(table.id.to_id(), kept)?;
+                    continue;
+                }
+                Event::TableDropped(event) => {
+                    self.take_policy(event.table.to_id(), kept)?;
                     continue;
                 }
                 _ => continue,
