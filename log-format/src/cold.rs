@@ -4,6 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use crate::error::{Error, Result};
 use crate::ids::{ColumnId, Partition, SchemaVersion};
+use crate::value::DataType;
 
 /// Rows of a partition that moved from the hot tier into a cold file. What they hold does not change.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -85,6 +86,25 @@ pub struct Compacted {
     pub removed: Vec<u64>,
     /// The file that came; none where no row of them had to be kept.
     pub file: Option<ColdFile>,
+}
+
+impl ColumnBounds {
+    /// Whether columns of a type have bounds: where values are compared as the file has them. Statistics pass over a float that
+    /// is no number, which has a place in our order; UUIDs are compared as text.
+    pub const fn are_of(data_type: DataType) -> bool {
+        matches!(
+            data_type,
+            DataType::SmallInt
+                | DataType::Int
+                | DataType::BigInt
+                | DataType::Decimal { .. }
+                | DataType::Text
+                | DataType::Date
+                | DataType::Time
+                | DataType::Timestamp
+                | DataType::DateTime
+        )
+    }
 }
 
 impl ArchivedColdFile {

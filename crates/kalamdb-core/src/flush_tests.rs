@@ -5,7 +5,7 @@ use std::time::Duration;
 use log_format::{FlushPolicy, Role};
 
 use crate::cold_tests::{NOTES, files, flush, stats};
-use crate::testing::{all_done, root, session};
+use crate::testing::{all_done, cells, root, session};
 use crate::tests::{ok, refused};
 use crate::{Engine, EngineOptions, FlushOptions, Session};
 
@@ -110,5 +110,36 @@ async fn a_tables_files_are_where_it_says_and_go_with_it() {
     assert_eq!(stats(&engine, &ann, "app.kept").await, ["0", "2", "1"]);
     ok(&engine, &root(), "TRUNCATE TABLE app.kept", &[]).await;
     files(directory.path(), 0).await;
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_dropped_table_leaves_the_files_of_one_whose_location_leads_below_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path(), FlushOptions::default());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
+    ok(&engine, &root(), "CREATE USER TABLE app.gone (id BIGINT PRIMARY KEY)", &[]).await;
+    let of_gone = "SELECT table_id FROM system.tables WHERE table_name = 'gone'";
+    let id = cells(&ok(&engine, &root(), of_gone, &[]).await).remove(0).remove(0);
+    let below = [("one", format!("app/gone-{id}")), ("two", format!("app/gone-{id}/${{user_id}}"))];
+    for (name, location) in &below {
+        let create = format!("CREATE USER TABLE app.{name} (id BIGINT PRIMARY KEY) LOCATION '{location}'");
+        ok(&engine, &root(), &create, &[]).await;
+    }
+    for name in ["gone", "one", "two"] {
+        ok(&engine, &ann, &format!("INSERT INTO app.{name} VALUES (1), (2)"), &[]).await;
+        flush(&engine, &format!("app.{name}")).await;
+    }
+    files(directory.path(), 3).await;
+    ok(&engine, &root(), "DROP TABLE app.gone", &[]).await;
+    all_done(&engine).await;
+    files(directory.path(), 2).await;
+    engine.close();
+    let engine = open(directory.path(), FlushOptions::default());
+    for (name, _) in &below {
+        let all = ok(&engine, &ann, &format!("SELECT id FROM app.{name} ORDER BY id"), &[]).await;
+        assert_eq!(cells(&all), [["1"], ["2"]]);
+    }
     engine.close();
 }

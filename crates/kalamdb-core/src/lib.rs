@@ -104,3 +104,4 @@ pub use crate::requests::Committed;
 pub use crate::session::{DEFAULT_NAMESPACE, Session};
 pub use crate::sql::{Executed, StatementResult, parse_duration_ms, parse_flush_policy};
 pub use crate::table::{SystemColumn, TYPE_METADATA, sql_type};
+pub use crate::values::text_array;

@@ -10,6 +10,8 @@ use datafusion::arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
     Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
 };
+use datafusion::arrow::error::ArrowError;
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use log_format::{DataType, Value};
 use serde_json::Value as Json;
@@ -28,6 +30,20 @@ pub(crate) fn cast_to(array: &ArrayRef, data_type: DataType) -> Result<ArrayRef>
     }
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     Ok(cast_with_options(array, &target, &strict)?)
+}
+
+/// Values of any type as Arrow shows them, for types that no column has.
+///
+/// # Errors
+/// Where a value cannot be shown, as a time beyond what the calendar has.
+pub fn text_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let options = FormatOptions::new();
+    let formatter = ArrayFormatter::try_new(array.as_ref(), &options)?;
+    let texts = (0..array.len()).map(|row| {
+        let text = || formatter.value(row).try_to_string();
+        (!array.is_null(row)).then(text).transpose()
+    });
+    Ok(Arc::new(texts.collect::<Result<StringArray, ArrowError>>()?))
 }
 
 /// The value at `row` of an array that [`cast_to`] made for this type.

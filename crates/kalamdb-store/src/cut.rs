@@ -37,6 +37,33 @@ impl KeyRange {
     }
 }
 
+/// The first error of a visitor that may fail, which ends its scan.
+#[derive(Debug)]
+pub struct FirstError<E>(Option<E>);
+
+impl<E> FirstError<E> {
+    /// None yet.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// What a scan is told by a visit that came to this.
+    pub fn or_stop(&mut self, visited: Result<ControlFlow<()>, E>) -> ControlFlow<()> {
+        visited.unwrap_or_else(|error| {
+            self.0 = Some(error);
+            ControlFlow::Break(())
+        })
+    }
+
+    /// After the scan: the error, if there was one.
+    ///
+    /// # Errors
+    /// That one.
+    pub fn check(self) -> Result<(), E> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 /// Where a scan ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scanned {

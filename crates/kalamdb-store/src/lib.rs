@@ -28,7 +28,7 @@ pub use crate::cold::{
 };
 pub use crate::cold_state::ColdTotals;
 pub use crate::counts::Counts;
-pub use crate::cut::{Cut, KeyRange, Scanned};
+pub use crate::cut::{Cut, FirstError, KeyRange, Scanned};
 pub use crate::error::{Error, Result};
 pub use crate::keyspace::{Keyspace, StoredRow, stream_key};
 pub use crate::reclaim::Reclaimed;

@@ -80,3 +80,68 @@ fn read(path: &Path) -> anyhow::Result<(String, Vec<i64>)> {
     }
     Ok((user, ids))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+
+    use super::*;
+    use crate::demo::data::Message;
+
+    fn inbox(user: &str, ids: std::ops::Range<i64>) -> Inbox {
+        let message = |id| Message {
+            id,
+            sent_at: String::new(),
+            conversation: 1,
+            sender: user.to_owned(),
+            text: String::new(),
+            ordinal: 0,
+        };
+        Inbox { user: user.to_owned(), messages: ids.map(|id| Arc::new(message(id))).collect() }
+    }
+
+    fn write(data_dir: &Path, path: &str, user: Option<&str>, ids: std::ops::Range<i64>) {
+        let path = data_dir.join("cold").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let about = user.map(|user| vec![KeyValue::new(USER_METADATA.to_owned(), user.to_owned())]);
+        let properties = WriterProperties::builder().set_key_value_metadata(about).build();
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
+        let batch = RecordBatch::try_from_iter([("id", column)]).unwrap();
+        let file = File::create(path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn files_with_rows_of_somebody_else_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let inboxes = [inbox("ann", 0..10), inbox("bob", 10..20)];
+        let examined = || examine(directory.path(), inboxes.iter());
+        write(directory.path(), "chat/ann/1.parquet", Some("ann"), 0..6);
+        write(directory.path(), "chat/ann/2.parquet", Some("ann"), 6..10);
+        write(directory.path(), "chat/bob/1.parquet", Some("bob"), 10..20);
+        let found = examined().unwrap();
+        assert_eq!((found.files, found.rows, found.wrong.len()), (3, 20, 0));
+        assert!(found.bytes > 0);
+
+        // A row too many, a file in another's directory, a file of nobody that is known.
+        for (path, user, ids) in [
+            ("chat/ann/3.parquet", "ann", 9..11),
+            ("chat/bob/2.parquet", "ann", 0..1),
+            ("chat/eve/1.parquet", "eve", 0..1),
+        ] {
+            write(directory.path(), path, Some(user), ids);
+            let found = examined().unwrap();
+            assert_eq!(found.wrong.len(), 1, "{path}: {:?}", found.wrong);
+            std::fs::remove_file(directory.path().join("cold").join(path)).unwrap();
+        }
+        write(directory.path(), "chat/ann/4.parquet", None, 0..1);
+        assert!(examined().unwrap_err().to_string().contains("4.parquet"));
+    }
+}

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use kalamdb_store::{KeyRange, StoredRow};
+use kalamdb_store::{FirstError, KeyRange, StoredRow};
 
 use crate::error::Result;
 use crate::provider::access::Access;
@@ -78,12 +78,12 @@ impl MergedBatches {
         let (keyspace, until) = (info.keyspace(), access.until());
         let mut reading = Reading::new(info, shape, self.room.min(self.step), access.expected());
         self.step = self.step.saturating_mul(2);
-        let mut add = |row: StoredRow<'_>| -> Result<bool> {
+        let mut add = |row: StoredRow<'_>| -> Result<ControlFlow<()>> {
             if !row.deleted || *with_deleted {
                 let head = RowHead { seq: row.seq, updated: row.updated, deleted: row.deleted };
                 reading.push(head, row.row)?;
             }
-            Ok(!reading.is_full())
+            Ok(reading.flow())
         };
         match access {
             Access::Points(points) => {
@@ -92,19 +92,10 @@ impl MergedBatches {
                 }
             }
             Access::Range(range) => {
-                let mut failure = None;
-                let scanned =
-                    view.scan(keyspace, partition, &range, cold.scan(), |_, row| match add(row) {
-                        Ok(true) => ControlFlow::Continue(()),
-                        Ok(false) => ControlFlow::Break(()),
-                        Err(error) => {
-                            failure = Some(error);
-                            ControlFlow::Break(())
-                        }
-                    })?;
-                if let Some(error) = failure {
-                    return Err(error);
-                }
+                let mut failure = FirstError::none();
+                let visit = |_: &[u8], row: StoredRow<'_>| failure.or_stop(add(row));
+                let scanned = view.scan(keyspace, partition, &range, cold.scan(), visit)?;
+                failure.check()?;
                 self.next = scanned.rest(until).map(Access::Range);
             }
         }
@@ -143,8 +134,13 @@ impl<'t> Reading<'t> {
         self.builder.push(head, row)
     }
 
-    pub(super) const fn is_full(&self) -> bool {
-        self.rows >= self.rows_max || self.bytes >= BYTES_MAX
+    /// Whether there is room for more.
+    pub(super) const fn flow(&self) -> ControlFlow<()> {
+        if self.rows >= self.rows_max || self.bytes >= BYTES_MAX {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     pub(super) fn finish(mut self) -> Result<(VecDeque<RecordBatch>, usize)> {

@@ -37,7 +37,7 @@ impl PhysicalOptimizerRule for KeyOrder {
             let Some((sort, fetch)) = limited_sort(&plan) else { return Ok(Transformed::no(plan)) };
             let order: Option<Order> = sort.expr().iter().map(column_of).collect();
             let Some(order) = order else { return Ok(Transformed::no(plan)) };
-            Ok(match in_order(sort.input(), order, fetch)? {
+            Ok(match in_order(sort.input(), order, fetch, true)? {
                 Some(ordered) => Transformed::yes(Arc::new(GlobalLimitExec::new(ordered, 0, Some(fetch)))),
                 None => Transformed::no(plan),
             })
@@ -69,11 +69,12 @@ fn column_of(sorted: &PhysicalSortExpr) -> Option<(usize, bool)> {
     Some((column.index(), sorted.options.descending))
 }
 
-/// The same plan with rows in an order; none where it is not the order of a table's key.
+/// The same plan with rows in an order; none where it is not the order of a table's key. `reaches_all`: nothing above drops rows.
 fn in_order(
     plan: &Arc<dyn ExecutionPlan>,
     order: Order,
     fetch: usize,
+    reaches_all: bool,
 ) -> QueryResult<Option<Arc<dyn ExecutionPlan>>> {
     if let Some(scan) = plan.downcast_ref::<TableScan>() {
         return Ok(scan.in_order(&order, fetch).map(|scan| Arc::new(scan) as _));
@@ -81,7 +82,7 @@ fn in_order(
     let spread = plan.downcast_ref::<RepartitionExec>().map(RepartitionExec::partitioning);
     if let (Some(Partitioning::RoundRobinBatch(_)), [child]) = (spread, plan.children().as_slice()) {
         // What comes in order comes in one stream.
-        return in_order(child, order, fetch);
+        return in_order(child, order, fetch, reaches_all);
     }
     let below: Option<Order> = if let Some(filter) = plan.downcast_ref::<FilterExec>() {
         let projection = filter.projection().as_deref();
@@ -99,10 +100,11 @@ fn in_order(
     };
     let children = plan.children();
     let (Some(below), [child]) = (below, children.as_slice()) else { return Ok(None) };
-    let Some(child) = in_order(child, below, fetch)? else { return Ok(None) };
+    let is_filter = plan.is::<FilterExec>();
+    let Some(child) = in_order(child, below, fetch, reaches_all && !is_filter)? else { return Ok(None) };
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     let plan = Arc::clone(plan).replace_children(vec![child], options)?;
-    // A filter gathers rows until it has a whole batch: it is told how many will do.
-    let enough = if plan.is::<FilterExec>() { plan.with_fetch(Some(fetch)) } else { None };
+    // A filter gathers rows until it has a whole batch: it is told how many will do, unless another one drops some of them.
+    let enough = if is_filter && reaches_all { plan.with_fetch(Some(fetch)) } else { None };
     Ok(Some(enough.unwrap_or(plan)))
 }

@@ -96,21 +96,8 @@ impl Condition {
                 (Compared::Own(column.id), column.data_type)
             }
         };
-        // Floats have values without an order, and UUIDs and the rest are not compared as what the file has.
-        let has_order = matches!(
-            data_type,
-            DataType::SmallInt
-                | DataType::Int
-                | DataType::BigInt
-                | DataType::Text
-                | DataType::Date
-                | DataType::Timestamp
-                | DataType::DateTime
-                | DataType::Time
-                | DataType::Decimal { .. }
-        );
         let value = values::from_scalar(literal, data_type).ok()?;
-        if !compares || !has_order || !lossless(literal, &value) {
+        if !compares || !ColumnBounds::are_of(data_type) || !lossless(literal, &value) {
             return None;
         }
         let has_type = |schema: &&TableSchema| {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use kalamdb_store::{FileBatches, FileScan, Hidden, KeyRange, OpenFile};
+use kalamdb_store::{FileBatches, FileScan, FirstError, Hidden, KeyRange, OpenFile};
 
 use crate::error::{Error, Result};
 use crate::provider::merged::Reading;
@@ -88,30 +88,21 @@ impl TierBatches {
     fn read_hot(&mut self, range: KeyRange) -> Result<Stage> {
         let Asked { view, info, partition, shape, with_deleted, .. } = self.asked.as_ref();
         let mut reading = Reading::new(info, shape, usize::MAX, ROWS_EXPECTED);
-        let mut failure = None;
+        let mut failure = FirstError::none();
         let cut = view.cut();
         let hidden = &mut self.hidden;
         let scanned = cut.scan_hot(info.keyspace(), partition, &range, |key, row| {
-            let mut take = || -> Result<()> {
+            let mut take = || -> Result<ControlFlow<()>> {
                 hidden.hide(cut, key)?;
                 if !row.deleted || *with_deleted {
                     let head = RowHead { seq: row.seq, updated: row.updated, deleted: row.deleted };
                     reading.push(head, row.row)?;
                 }
-                Ok(())
+                Ok(reading.flow())
             };
-            match take() {
-                Ok(()) if reading.is_full() => ControlFlow::Break(()),
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
+            failure.or_stop(take())
         })?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
+        failure.check()?;
         let (batches, rows) = reading.finish()?;
         self.metrics.hot_rows.add(rows);
         self.ready.extend(batches.into_iter().filter(|batch| batch.num_rows() > 0));

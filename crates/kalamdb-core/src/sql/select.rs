@@ -122,10 +122,11 @@ fn with_cores(state: &SessionState, plan: &LogicalPlan) -> Result<Option<Session
         Ok(TreeNodeRecursion::Continue)
     });
     counted.map_err(from_query)?;
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    if rows < ROWS_FOR_MORE_CORES || cores == 1 {
+    if rows < ROWS_FOR_MORE_CORES {
         return Ok(None);
     }
+    // Asked for here, since it costs system calls.
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let config = state.config().clone().with_target_partitions(cores);
     Ok(Some(SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()))
 }

@@ -17,14 +17,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kalamdb_core::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use kalamdb_core::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use kalamdb_core::arrow::compute::cast;
 use kalamdb_core::arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int32Type,
     Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt64Type,
 };
 use kalamdb_core::arrow::error::ArrowError;
-use kalamdb_core::arrow::util::display::{ArrayFormatter, FormatOptions};
+use kalamdb_core::text_array;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
@@ -222,7 +222,7 @@ fn normalize(array: &ArrayRef) -> Result<(ArrayRef, Kind), ArrowError> {
             (array.data_type().clone(), Kind::Embedding)
         }
         ArrowType::Dictionary(_, values) => return normalize(&cast(array, values)?),
-        _ => return Ok((as_text(array)?, Kind::Text)),
+        _ => return Ok((text_array(array)?, Kind::Text)),
     };
     if *array.data_type() == target {
         return Ok((Arc::clone(array), kind));
@@ -231,16 +231,6 @@ fn normalize(array: &ArrayRef) -> Result<(ArrayRef, Kind), ArrowError> {
 }
 
 /// What has no SQL type of its own is shown as text.
-fn as_text(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let options = FormatOptions::new();
-    let formatter = ArrayFormatter::try_new(array.as_ref(), &options)?;
-    let texts = (0..array.len()).map(|row| {
-        let text = || formatter.value(row).try_to_string();
-        (!array.is_null(row)).then(text).transpose()
-    });
-    Ok(Arc::new(texts.collect::<Result<StringArray, ArrowError>>()?))
-}
-
 #[cfg(test)]
 mod tests {
     use kalamdb_core::arrow::array::{

@@ -12,7 +12,7 @@ use super::merge::{ColdRows, ColdScan};
 use super::open::OpenFile;
 use super::paths::TablePath;
 use super::writer::{ColdWriter, FileOrigin};
-use crate::cut::{Cut, KeyRange};
+use crate::cut::{Cut, FirstError, KeyRange};
 use crate::error::{Error, Result};
 
 /// Which files a compaction puts together, and where.
@@ -46,23 +46,15 @@ impl Cut {
         chosen.sort_by(|left, right| left.file.first_key.cmp(&right.file.first_key));
         let chosen = Manifest { flushed_at: self.seq(), files: chosen };
         let mut writer = ColdWriter::new(origin)?;
-        let (all, mut failure) = (KeyRange::default(), None);
+        let (all, mut failure) = (KeyRange::default(), FirstError::none());
         let mut rows = ColdRows::new(self.shared(), &chosen, &all, ColdScan::default());
         let _ = rows.up_to(None, &mut |key, row| {
             if row.deleted && row.updated < tombstones_from {
                 return ControlFlow::Continue(());
             }
-            match writer.push(key, &row) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
+            failure.or_stop(writer.push(key, &row).map(ControlFlow::Continue))
         })?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
+        failure.check()?;
         let file = match finish_file(self.seq().get(), directory, writer)? {
             Some((file, bytes)) => {
                 self.cold_files().put(&file.path, bytes)?;

@@ -13,7 +13,7 @@ use super::files::ColdFiles;
 use super::merge::rows_of_keys;
 use super::paths::TablePath;
 use super::writer::{ColdWriter, FileOrigin, WrittenFile};
-use crate::cut::{Cut, KeyRange, Scanned};
+use crate::cut::{Cut, FirstError, KeyRange, Scanned};
 use crate::error::{Error, Result};
 use crate::keyspace::{Keyspace, StoredRow};
 
@@ -42,20 +42,14 @@ impl Cut {
     /// # Errors
     /// Where RocksDB cannot read, or a record is damaged.
     pub fn hot_versions(&self, partition: &Partition) -> Result<BTreeSet<SchemaVersion>> {
-        let (mut found, mut failure) = (BTreeSet::new(), None);
+        let (mut found, mut failure) = (BTreeSet::new(), FirstError::none());
         self.scan_hot(keyspace_of(partition), partition, &KeyRange::default(), |_, row| {
-            match version_of(row) {
-                Ok(version) => {
-                    found.insert(version);
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
+            failure.or_stop(version_of(row).map(|version| {
+                found.insert(version);
+                ControlFlow::Continue(())
+            }))
         })?;
-        failure.map_or(Ok(found), Err)
+        failure.check().map(|()| found)
     }
 
     /// Makes a file of the next hot rows of a partition, in memory. None where there are no more such rows.
@@ -68,20 +62,14 @@ impl Cut {
         let (partition, version) = (origin.partition.clone(), origin.version);
         let mut taken = Taken { keys: KeyList::default(), bytes: 0, writer: ColdWriter::new(origin)? };
         let range = KeyRange { from: (!from_key.is_empty()).then(|| from_key.clone()), until: None };
-        let mut failure = None;
+        let mut failure = FirstError::none();
         let scanned = self.scan_hot(keyspace_of(&partition), &partition, &range, |key, row| {
-            match taken.take(key, row, version, tombstones_from) {
-                Ok(()) if taken.keys.len() < rows_max && taken.bytes < bytes_max => ControlFlow::Continue(()),
-                Ok(()) => ControlFlow::Break(()),
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
+            failure.or_stop(taken.take(key, row, version, tombstones_from).map(|()| {
+                let has_room = taken.keys.len() < rows_max && taken.bytes < bytes_max;
+                if has_room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            }))
         })?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
+        failure.check()?;
         if taken.keys.is_empty() {
             return Ok(None);
         }

@@ -6,7 +6,7 @@ use log_format::ColumnId;
 
 use super::manifest::{Manifest, ManifestFile, Now, manifest};
 use super::open::{Keys, OpenFile, Rows};
-use crate::cut::{KeyRange, Scanned};
+use crate::cut::{FirstError, KeyRange, Scanned};
 use crate::error::{Error, Result};
 use crate::keyspace::{Keyspace, StoredRow, partition_of};
 use crate::store::Shared;
@@ -187,7 +187,7 @@ pub(crate) fn scan_both(
     visit: &mut dyn FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
 ) -> Result<Scanned> {
     let mut cold = ColdRows::new(shared, manifest, range, scan);
-    let (mut stopped_at, mut failure) = (None, None);
+    let (mut stopped_at, mut failure) = (None, FirstError::none());
     let mut give = |key: &[u8], row: StoredRow<'_>| {
         let flow = visit(key, row);
         if flow.is_break() {
@@ -196,18 +196,10 @@ pub(crate) fn scan_both(
         flow
     };
     let scanned = hot(&mut |key, row| {
-        match cold.up_to(Some(key), &mut give) {
-            Ok(flow) => flow?,
-            Err(error) => {
-                failure = Some(error);
-                return ControlFlow::Break(());
-            }
-        }
+        failure.or_stop(cold.up_to(Some(key), &mut give))?;
         give(key, row)
     })?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
+    failure.check()?;
     if scanned == Scanned::All {
         let _ = cold.up_to(None, &mut give)?;
     }

@@ -52,19 +52,18 @@ impl TablePath {
         &self.above
     }
 
-    /// Whether a file may be one of the table's.
+    /// Whether a file is one of the table's: it stands exactly where those do. Another table's path may lead further down.
     pub fn has(&self, file: &str) -> bool {
         let below_above = match self.above.as_str() {
             "" => Some(file),
             above => file.strip_prefix(above).and_then(|rest| rest.strip_prefix('/')),
         };
         let Some(rest) = below_above else { return false };
-        match self.below.strip_prefix('/') {
-            None => true,
-            Some(below) => {
-                rest.split_once('/').is_some_and(|(_, rest)| rest.starts_with(&format!("{below}/")))
-            }
-        }
+        let Some((directory, _)) = rest.rsplit_once('/') else { return self.below.is_empty() };
+        let is_encoded =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_=".contains(&byte);
+        let user = directory.strip_suffix(self.below.as_str());
+        user.is_some_and(|user| !user.is_empty() && user.bytes().all(is_encoded))
     }
 
     /// A partition's file.
@@ -185,6 +184,20 @@ mod tests {
         assert!(!with_user.has("archive/=41nn/chat/notes-8/x.parquet"));
         assert!(!with_user.has("archive/=41nn/chat/notes-70/x.parquet"));
         assert!(!with_user.has("archive/notes-7/x.parquet"));
+        // Tables whose paths lead below this one's directory.
+        let default = TablePath::new(None, "app", "messages", TableId::new(7), false);
+        assert!(default.has("app/messages-7/ann/x.parquet"));
+        for (path, partition) in [
+            ("app/messages-7", &ann),
+            ("app/messages-7", &all),
+            ("app/messages-7/${user_id}", &ann),
+            ("app/messages-7/ann", &ann),
+            ("app/messages-7/ann", &all),
+        ] {
+            let other = TablePath::in_path(None, path, "notes", TableId::new(9));
+            let file = other.file(partition, 41, SchemaVersion::FIRST);
+            assert!(other.has(&file) && !default.has(&file), "{file}");
+        }
         let far = TablePath::in_path(Some("s3"), "a/${user_id}", "notes", TableId::new(7));
         assert_eq!(far.file(&ann, 41, SchemaVersion::FIRST), format!("@s3/a/=41nn/notes-7/{file}"));
     }

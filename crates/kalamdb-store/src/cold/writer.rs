@@ -65,7 +65,7 @@ pub struct WrittenFile {
     pub keys: (Vec<u8>, Vec<u8>),
     /// The first and last time of a commit, microseconds since 1970.
     pub updated: (i64, i64),
-    /// What the values of its columns lie between, where they have an order.
+    /// What the values of its columns lie between, where that is told.
     pub bounds: Vec<ColumnBounds>,
 }
 
@@ -263,13 +263,11 @@ fn bounds_of(
     schema: &SchemaRef,
     metadata: &ParquetMetaData,
 ) -> Option<ColumnBounds> {
-    // Statistics pass over a float that is no number, which has a place in our order.
-    let has_order = !matches!(
-        column.data_type,
-        DataType::Float | DataType::Double | DataType::Json | DataType::Embedding(_)
-    );
+    if !ColumnBounds::are_of(column.data_type) {
+        return None;
+    }
     let descriptor = metadata.file_metadata().schema_descr();
-    let statistics = StatisticsConverter::try_new(name, schema, descriptor).ok().filter(|_| has_order)?;
+    let statistics = StatisticsConverter::try_new(name, schema, descriptor).ok()?;
     let mut scratch = Vec::new();
     let mut key = |bound: &dyn Array| {
         let cell = (bound.len() == 1).then(|| cell_at(column.data_type, bound, 0, &mut scratch).ok())??;

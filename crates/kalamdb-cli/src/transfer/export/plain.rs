@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::array::{Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use kalamdb_core::text_array;
 
 /// The schema of [`batch`]es.
 pub(super) fn schema(of: &Schema) -> SchemaRef {
@@ -23,7 +23,7 @@ pub(super) fn batch(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBat
         } else if is_castable(array.data_type()) {
             cast(array, field.data_type())
         } else {
-            as_text(array)
+            text_array(array)
         }
     });
     RecordBatch::try_new(Arc::clone(schema), arrays.collect::<Result<_, _>>()?)
@@ -67,20 +67,11 @@ fn is_castable(of: &ArrowType) -> bool {
     }
 }
 
-fn as_text(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let options = FormatOptions::new();
-    let formatter = ArrayFormatter::try_new(array.as_ref(), &options)?;
-    let texts = (0..array.len()).map(|row| {
-        let text = || formatter.value(row).try_to_string();
-        (!array.is_null(row)).then(text).transpose()
-    });
-    Ok(Arc::new(texts.collect::<Result<StringArray, ArrowError>>()?))
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::array::{
-        DictionaryArray, ListArray, NullArray, StringViewArray, TimestampNanosecondArray, UInt64Array,
+        ArrayRef, DictionaryArray, ListArray, NullArray, StringViewArray, TimestampNanosecondArray,
+        UInt64Array,
     };
     use arrow::datatypes::Int32Type;
 
