@@ -17,6 +17,9 @@ mod support;
 /// The published SDK, unmodified: SQL, `live()`, `live_events()`, resume across a restart.
 mod sdk;
 
+/// Live queries that order, limit and aggregate: raw and through the SDK, over a crash.
+mod results;
+
 /// What SQL means, in text files: over HTTP, through the SDK and through `kalamdb sql`.
 mod conformance;
 

@@ -39,6 +39,15 @@ impl Kept {
         *self.is_ended.lock().unwrap()
     }
 
+    pub(crate) const fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Whether it was told that it lags since the last time.
+    pub(crate) fn take_lagging(&self) -> bool {
+        std::mem::take(&mut self.lagging.lock().unwrap())
+    }
+
     pub(crate) fn take(&self) -> Vec<ChangeFrame> {
         std::mem::take(&mut self.frames.lock().unwrap())
     }

@@ -55,6 +55,16 @@ pub struct ChangePayload {
 }
 
 impl ChangePayload {
+    pub(crate) const fn new(
+        kind: ChangeKind,
+        seq: Seq,
+        commit_time: i64,
+        rows: Option<RecordBatch>,
+        old_rows: Option<RecordBatch>,
+    ) -> Self {
+        Self { kind, seq, commit_time, rows, old_rows, encoded: [const { OnceLock::new() }; 2] }
+    }
+
     /// The payload in the wire's encoding number `slot` (0 or 1), made by whoever needs it first.
     pub fn encoded(&self, slot: usize, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
         match self.encoded.get(slot) {
@@ -213,6 +223,31 @@ impl ChangeBatches {
         })
     }
 
+    /// When all of it was committed.
+    pub(crate) const fn commit_time(&self) -> i64 {
+        self.commit_time
+    }
+
+    /// The seq of the last change.
+    pub(crate) fn last_seq(&self) -> Seq {
+        self.seqs.last().copied().unwrap_or_default()
+    }
+
+    /// By change, in order: its row in [`Self::new_rows`], in [`Self::old_rows`].
+    pub(crate) fn places(&self) -> &[(Option<u32>, Option<u32>)] {
+        &self.places
+    }
+
+    /// The rows after, all columns of the table's.
+    pub(crate) const fn new_rows(&self) -> Option<&RecordBatch> {
+        self.new.as_ref()
+    }
+
+    /// The rows before. Of their system columns nothing is known.
+    pub(crate) const fn old_rows(&self) -> Option<&RecordBatch> {
+        self.old.as_ref()
+    }
+
     /// The frames this commit makes for a live query whose last frame had the seq `prev_seq`.
     pub(crate) fn frames(&mut self, query: &LiveQuery, prev_seq: Seq) -> Result<Vec<ChangeFrame>> {
         let matches = |batch: &Option<RecordBatch>| {
@@ -258,14 +293,9 @@ impl ChangeBatches {
             batch.as_ref().map(|batch| query.projection.project(batch, &rows)).transpose()
         };
         let seq = key.2.last().and_then(|index| self.seqs.get(*index as usize)).copied().unwrap_or_default();
-        let payload = Arc::new(ChangePayload {
-            kind,
-            seq,
-            commit_time: self.commit_time,
-            rows: if kind == ChangeKind::Delete { None } else { pick(&self.new, new)? },
-            old_rows: if kind == ChangeKind::Insert { None } else { pick(&self.old, old)? },
-            encoded: [const { OnceLock::new() }; 2],
-        });
+        let rows = if kind == ChangeKind::Delete { None } else { pick(&self.new, new)? };
+        let old_rows = if kind == ChangeKind::Insert { None } else { pick(&self.old, old)? };
+        let payload = Arc::new(ChangePayload::new(kind, seq, self.commit_time, rows, old_rows));
         self.made.insert(key, Arc::clone(&payload));
         Ok(payload)
     }

@@ -13,7 +13,7 @@ use shuttle::thread;
 
 use self::feed::{After, Feed};
 use self::router::{Position, Router, Sink, Subscriber, SubscriptionId};
-use super::{change, projection, query};
+use super::{change, projection, query, result};
 use crate::catalog::Catalog;
 use crate::sql::{LivePlan, live_plan};
 use crate::testing::{root, session};
@@ -198,6 +198,7 @@ impl Scene {
             position: Arc::new(sync::Mutex::new(position)),
             progress: Arc::new(LiveProgress::default()),
             notify_flush: false,
+            result: None,
         };
         (subscriber, sink)
     }

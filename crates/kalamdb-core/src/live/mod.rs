@@ -4,6 +4,7 @@
 //! - `query`: a subscription's SQL, compiled once.
 //! - `projection`: what live queries select, shared by those that select the same.
 //! - `change`: what one commit changes for one live query.
+//! - `result`: live queries that order, limit or aggregate.
 //! - `router`: who gets what, as commits are published.
 //! - `endings`: ending a subscription from outside.
 //! - `subscription`: one subscriber's way through snapshot, log and live commits.
@@ -27,6 +28,7 @@ mod feed;
 mod interleaving;
 mod projection;
 mod query;
+mod result;
 mod router;
 mod subscription;
 
@@ -38,6 +40,7 @@ pub use subscription::{CaughtUp, OnGap, SchemaFrame, Snapshot, SubscribeRequest,
 
 pub(crate) use endings::Endings;
 pub(crate) use feed::{After as FeedAfter, Feed};
-pub(crate) use query::{column_equals, lossless};
+pub(crate) use projection::Projections;
+pub(crate) use query::{LiveQuery, column_equals, lossless};
 pub(crate) use router::Router;
 pub(crate) use subscription::subscribe;

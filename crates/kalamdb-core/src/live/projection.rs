@@ -48,6 +48,11 @@ impl Projection {
         &self.schema
     }
 
+    /// The same, but for NULLs.
+    pub(crate) const fn nullable(&self) -> &SchemaRef {
+        &self.nullable
+    }
+
     /// What subscribers see of these rows of a batch.
     pub(crate) fn project(&self, batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch> {
         let is_whole = rows.len() == batch.num_rows();

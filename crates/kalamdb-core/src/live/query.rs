@@ -1,10 +1,10 @@
-//! A subscription's SQL, compiled once: `SELECT expressions FROM one table [WHERE condition]`.
+//! A subscription's SQL, compiled once: `SELECT expressions FROM one table [WHERE condition]`, and what `result` makes of that.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch};
 use datafusion::arrow::datatypes::{
-    ArrowPrimitiveType, DataType as ArrowType, Field, Int16Type, Int32Type, Int64Type, Schema,
+    ArrowPrimitiveType, DataType as ArrowType, Int16Type, Int32Type, Int64Type,
 };
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
@@ -16,6 +16,7 @@ use log_format::{ColumnId, KeyBuilder, Partition, Value};
 
 use crate::error::{Error, Result, from_query};
 use crate::live::projection::{Projection, Projections};
+use crate::live::result::{ResultPlan, filter_of, result_plan, shape_error, shape_of};
 use crate::table::TableInfo;
 use crate::values;
 
@@ -45,6 +46,8 @@ pub(crate) struct LiveQuery {
     condition: Condition,
     /// What subscribers see; `_seq` is always in it.
     pub(crate) projection: Arc<Projection>,
+    /// What is made of the rows that match, where it is not the rows themselves.
+    pub(crate) result: Option<ResultPlan>,
     pub(crate) route: Option<Route>,
     /// The columns it selects or compares.
     pub(crate) columns: Vec<ColumnId>,
@@ -59,10 +62,11 @@ impl LiveQuery {
         partition: Partition,
         projections: &Projections,
     ) -> Result<Self> {
-        let LogicalPlan::Projection(projection) = plan else { return Err(shape_error(plan)) };
-        let (scan, predicate) = match projection.input.as_ref() {
-            LogicalPlan::Filter(filter) => (filter.input.as_ref(), Some(filter.predicate.clone())),
-            other => (other, None),
+        let shape = shape_of(plan)?;
+        let predicate = filter_of(shape.input).cloned();
+        let scan = match shape.input {
+            LogicalPlan::Filter(filter) => filter.input.as_ref(),
+            other => other,
         };
         let scan = match scan {
             LogicalPlan::SubqueryAlias(alias) => alias.input.as_ref(),
@@ -71,8 +75,8 @@ impl LiveQuery {
         if !matches!(scan, LogicalPlan::TableScan(_)) {
             return Err(shape_error(scan));
         }
-        let input = projection.input.schema();
-        let expressions = projection.expr.iter().chain(predicate.as_ref());
+        let input = shape.input.schema();
+        let expressions = shape.expressions().chain(predicate.as_ref());
         if let Some(volatile) = expressions.clone().find(|expression| changes_by_itself(expression)) {
             return Err(Error::Unsupported {
                 what: format!("{volatile} in a live query"),
@@ -86,30 +90,29 @@ impl LiveQuery {
             });
         }
         let columns = named_columns(&info, expressions);
-        let physical = |expression: &Expr| {
+        let physical = |expression: &Expr, input| {
             let bare = expression.clone().unalias_nested().data;
             state.create_physical_expr(bare, input).map_err(from_query)
         };
-        let signature = projection.expr.iter().map(ToString::to_string).collect::<Vec<_>>().join("\u{1}");
-        let shared = projections.shared(info.id(), info.version(), signature, || {
-            let columns = projection.expr.iter().map(physical).collect::<Result<Vec<_>>>()?;
-            let fields = projection.schema.fields().iter().map(|field| field.as_ref().clone());
-            Ok((columns, Arc::new(Schema::new(fields.collect::<Vec<Field>>()))))
+        let shared = projections.shared(info.id(), info.version(), shape.signature(), || {
+            let select = shape.select.iter().map(|expression| physical(expression, shape.selected_from()));
+            Ok((select.collect::<Result<Vec<_>>>()?, shape.arrow_schema()))
         })?;
+        let result = result_plan(state, &shape, &info, &shared)?;
         let equality = predicate.as_ref().and_then(|predicate| find_equality(&info, predicate));
         let condition = match (&predicate, &equality) {
             (None, _) => Condition::All,
             (Some(predicate), Some((column, value))) if split_conjunction(predicate).len() == 1 => {
                 Condition::Equals(*column, value.clone())
             }
-            (Some(predicate), _) => Condition::Expression(physical(predicate)?),
+            (Some(predicate), _) => Condition::Expression(physical(predicate, input)?),
         };
         let route = equality.and_then(|(column, value)| {
             let mut key = KeyBuilder::new();
             key.push(&value).ok()?;
             Some(Route { column, value: key.finish() })
         });
-        Ok(Self { info, partition, condition, projection: shared, route, columns })
+        Ok(Self { info, partition, condition, projection: shared, result, route, columns })
     }
 
     /// Which rows of a batch match.
@@ -173,13 +176,6 @@ fn has_subquery(expression: &Expr) -> bool {
     expression
         .exists(|part| Ok(matches!(part, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_))))
         .unwrap_or(true)
-}
-
-fn shape_error(plan: &LogicalPlan) -> Error {
-    Error::Unsupported {
-        what: format!("{} in a live query", plan.display().to_string().split(':').next().unwrap_or_default()),
-        hint: Some("write SELECT columns FROM one table [WHERE condition]"),
-    }
 }
 
 /// The first equality of a column of the table with a constant, among conditions that must all hold.

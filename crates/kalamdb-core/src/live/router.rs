@@ -25,6 +25,7 @@ use super::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_par
 use super::feed::{After, Feed};
 use super::projection::Projections;
 use super::query::{LiveQuery, Route};
+use super::result::{LiveResult, SharedResult};
 use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many events behind the last one the first subscriber to become live may be: the rest it reads by itself.
@@ -91,6 +92,8 @@ pub(crate) struct Subscriber {
     pub(crate) progress: Arc<LiveProgress>,
     /// Whether it is told of flushes.
     pub(crate) notify_flush: bool,
+    /// What its query makes of the rows that match, where it makes something of them: as of its position.
+    pub(crate) result: Option<SharedResult>,
 }
 
 impl Subscriber {
@@ -203,6 +206,13 @@ impl Router {
         for (id, subscriber) in routes.subscribers.drain() {
             subscriber.sink.ended(id, Error::ShuttingDown);
         }
+    }
+
+    /// Whether everything up to a seq has been handed out to those who are live.
+    #[cfg(test)]
+    pub(crate) fn is_at(&self, seq: Seq) -> bool {
+        let routes = self.routes();
+        routes.subscribers.is_empty() || routes.position >= seq
     }
 
     /// Hands out what is there, without waiting for more.
@@ -443,42 +453,69 @@ impl Routes {
             let Some(subscriber) = self.subscribers.get(&id) else { continue };
             let info = Arc::clone(&subscriber.query.info);
             match batches.entry(info.version()) {
-                Entry::Occupied(mut made) => self.give(id, frame, made.get_mut())?,
+                Entry::Occupied(mut made) => self.give(id, frame, made.get_mut()),
                 Entry::Vacant(place) => {
                     let made = place.insert(ChangeBatches::new(&info, changes)?);
-                    self.give(id, frame, made)?;
+                    self.give(id, frame, made);
                 }
             }
         }
         Ok(())
     }
 
-    fn give(&mut self, id: SubscriptionId, frame: &Frame, batches: &mut ChangeBatches) -> Result<()> {
-        let Some(subscriber) = self.subscribers.get(&id) else { return Ok(()) };
+    fn give(&mut self, id: SubscriptionId, frame: &Frame, batches: &mut ChangeBatches) {
+        let Some(subscriber) = self.subscribers.get(&id) else { return };
         let mut position = subscriber.position();
         if frame.last_seq() <= position.cursor {
-            return Ok(());
+            return;
         }
         if frame.first_seq() <= position.cursor {
             // It resumed in the middle of this commit: only the log's reader takes a commit apart.
             drop(position);
             self.set_aside(id);
-            return Ok(());
+            return;
         }
-        let frames = batches.frames(&subscriber.query, position.prev_seq)?;
-        let Some(last) = frames.last() else { return Ok(()) };
-        let last_seq = last.payload.seq;
-        if subscriber.sink.deliver(id, frames) {
+        let mut result = subscriber.result.as_ref().map(LiveResult::locked);
+        let made = match (&mut result, &subscriber.query.result) {
+            (Some(result), Some(plan)) => {
+                result.go_on(&subscriber.query, plan, batches, position.prev_seq).transpose()
+            }
+            _ => Some(batches.frames(&subscriber.query, position.prev_seq)),
+        };
+        let before = frame.first_seq().previous();
+        let Some(Ok(frames)) = made else {
+            // Its expressions fail on these rows, which it is told when it comes to them; or its result is to be made anew.
+            position.cursor = before;
+            drop((position, result));
+            self.set_aside(id);
+            return;
+        };
+        let last_seq = frames.last().map(|last| last.payload.seq);
+        let Some(last_seq) = last_seq else {
+            if result.is_some() {
+                position.cursor = frame.last_seq();
+            }
+            return;
+        };
+        let kept = result.is_some().then(|| frames.clone());
+        let has_room = subscriber.sink.deliver(id, frames);
+        if has_room || result.is_some() {
             *position = Position { cursor: frame.last_seq(), prev_seq: last_seq };
             subscriber.progress.advance(last_seq, 1, frame.header().fields.commit_time);
-            return Ok(());
+        } else {
+            // All before this commit has been given to it: whatever it missed since was none of its own.
+            position.cursor = before;
         }
-        // All before this commit has been given to it: whatever it missed since was none of its own.
-        position.cursor = frame.first_seq().previous();
-        drop(position);
+        if has_room {
+            return;
+        }
+        if let (Some(result), Some(frames)) = (&mut result, kept) {
+            // The result has gone on already.
+            result.put_back(frames);
+        }
+        drop((position, result));
         metrics::counter!("kalamdb_live_lagging_total").increment(1);
         self.set_aside(id);
-        Ok(())
     }
 
     /// From here on the subscriber reads the log, until it has caught up.

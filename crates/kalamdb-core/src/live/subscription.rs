@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::memory::MemoryStream;
 use futures_util::FutureExt;
 use kalamdb_log::LogReader;
 use kalamdb_sql::{LiveProgress, LiveQueries, LiveQuery as LiveQueryRecord, LiveState};
@@ -14,18 +15,19 @@ use log_format::{DataType, Frame, PartitionHash, SchemaVersion, Seq, TableId};
 use crate::changes::{CHANGES, ChangeRows};
 use crate::clock;
 use crate::engine::{Engine, WeakEngine};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, from_query};
 use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
 use crate::live::endings::{Ending, Endings};
 use crate::live::feed::After;
 use crate::live::query::LiveQuery;
+use crate::live::result::{LiveResult, Moment, ResultPlan, make};
 use crate::live::router::{Position, Router, Sink, Subscriber, SubscriptionId};
 use crate::session::Session;
-use crate::sql::live_plan;
+use crate::sql::{LivePlan, live_plan};
 use crate::table::sql_type;
 
 /// Commits read from the log at a time.
-const LOG_COMMITS: usize = 256;
+pub(crate) const LOG_COMMITS: usize = 256;
 
 /// What to do when changes since the asked seq are no longer in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,12 +173,14 @@ impl Subscription {
         let (mut schema, mut frames) = (None, Vec::new());
         loop {
             self.endings.check(self.subscriber.id)?;
+            frames.extend(self.take_undelivered());
             // Whatever is unread was published before this look, so no row of it is of a newer version than the query.
-            if self.router.is_outdated(&self.subscriber.query) {
+            if self.router.is_outdated(&self.subscriber.query) || self.is_unknown() {
                 if !frames.is_empty() {
                     return Ok(CaughtUp { schema, frames, live: false });
                 }
                 schema = self.compile_anew()?.or(schema);
+                continue;
             }
             match self.unread.pop_front() {
                 Some(commit) => self.match_commit(&commit, &mut frames)?,
@@ -204,19 +208,14 @@ impl Subscription {
         let plan = live_plan(&engine, &self.source.session, &self.source.sql).now_or_never();
         let plan =
             plan.ok_or_else(|| Error::Inconsistent { reason: "planning had to wait".to_owned() })??;
-        let new = LiveQuery::compile(
-            &plan.state,
-            &plan.select,
-            plan.info,
-            plan.partition,
-            self.router.projections(),
-        )?;
+        let new = plan.compile(self.router.projections())?;
         let shown = |query: &LiveQuery| -> Vec<(String, DataType)> {
             let fields = query.projection.schema().fields().iter();
             fields.map(|field| (field.name().clone(), sql_type(field))).collect()
         };
         let is_other = shown(old) != shown(&new);
         self.router.detach(self.subscriber.id);
+        self.make_anew(&plan, &new, is_other)?;
         self.live_queries.update_live_query_columns(&self.live_id, new.columns.clone());
         self.subscriber.query = Arc::new(new);
         Ok(is_other.then(|| SchemaFrame {
@@ -224,6 +223,37 @@ impl Subscription {
             version: self.subscriber.query.info.version(),
             prev_seq: self.subscriber.position().prev_seq,
         }))
+    }
+
+    /// Makes the result of a query that has one as of the plan's cut: from there it goes on. What that changes is put among what is
+    /// yet to be delivered.
+    fn make_anew(&self, plan: &LivePlan, query: &LiveQuery, is_other: bool) -> Result<()> {
+        let (Some(result), Some(result_plan)) = (&self.subscriber.result, &query.result) else {
+            return Ok(());
+        };
+        let mut position = self.subscriber.position();
+        // Where rows have other columns now, a subscriber has what the new query would have shown it then.
+        let from = is_other.then_some(position.cursor);
+        // Unconstrained: it has the thread for itself, and nobody would give it another turn.
+        let making = tokio::task::unconstrained(make(&self.router, plan, query, result_plan, from));
+        let made = futures_executor::block_on(making)?;
+        metrics::counter!("kalamdb_live_results_remade_total").increment(1);
+        let (prev_seq, seq) = (position.prev_seq, plan.cut_seq);
+        let mut result = LiveResult::locked(result);
+        let moment = Moment { prev_seq, seq, commit_time: clock::now_micros() };
+        let frames = result.replace(result_plan, made, moment)?;
+        *position = Position { cursor: seq, prev_seq: if frames.is_empty() { prev_seq } else { seq } };
+        result.put_back(frames);
+        Ok(())
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.subscriber.result.as_ref().is_some_and(|result| LiveResult::locked(result).is_unknown())
+    }
+
+    fn take_undelivered(&self) -> Vec<ChangeFrame> {
+        let result = self.subscriber.result.as_ref();
+        result.map(|result| LiveResult::locked(result).take_undelivered()).unwrap_or_default()
     }
 
     /// Fills `unread` with the commits after the cursor.
@@ -272,6 +302,9 @@ impl Subscription {
     fn match_commit(&mut self, commit: &Frame, out: &mut Vec<ChangeFrame>) -> Result<()> {
         let Subscriber { query, progress, .. } = &self.subscriber;
         let mut position = self.subscriber.position();
+        if commit.last_seq() <= position.cursor {
+            return Ok(());
+        }
         if let Some(error) = ends_with(commit, query.partition.table, position.cursor)? {
             return Err(error);
         }
@@ -290,7 +323,17 @@ impl Subscription {
             }
         };
         for changes in found {
-            let frames = ChangeBatches::new(&query.info, &changes)?.frames(query, position.prev_seq)?;
+            let mut batches = ChangeBatches::new(&query.info, &changes)?;
+            let frames = match (&self.subscriber.result, &query.result) {
+                (Some(result), Some(plan)) => {
+                    let mut result = LiveResult::locked(result);
+                    match result.go_on(query, plan, &batches, position.prev_seq)? {
+                        Some(frames) => frames,
+                        None => return Ok(()),
+                    }
+                }
+                _ => batches.frames(query, position.prev_seq)?,
+            };
             if let Some(last) = frames.last() {
                 position.prev_seq = last.payload.seq;
                 progress.advance(last.payload.seq, 1, commit.header().fields.commit_time);
@@ -303,7 +346,7 @@ impl Subscription {
 }
 
 /// Goes to the first commit after `from`, or says why that cannot be exact.
-fn seek(reader: &mut LogReader, from: Seq) -> Result<()> {
+pub(crate) fn seek(reader: &mut LogReader, from: Seq) -> Result<()> {
     match reader.seek(from) {
         Ok(()) => Ok(()),
         Err(kalamdb_log::Error::BelowFloor { .. } | kalamdb_log::Error::NotInLog { .. }) => {
@@ -321,34 +364,14 @@ pub(crate) async fn subscribe(
     sink: Arc<dyn Sink>,
 ) -> Result<Subscription> {
     let plan = live_plan(engine, session, &request.sql).await?;
-    let query = LiveQuery::compile(
-        &plan.state,
-        &plan.select,
-        plan.info,
-        plan.partition,
-        engine.router().projections(),
-    )?;
-    let resumed = resumed_from(engine, query.partition.table, &request)?;
-    // The log has no state to begin with: who wants what is in it says from where, or how much of it.
-    let of_log = query.partition.table == CHANGES;
-    let last_rows = request.last_rows.or(of_log.then_some(0));
-    let snapshot = match resumed {
-        Some(_) => None,
-        None => {
-            let query = plan.snapshot.rows(last_rows)?;
-            let total_rows = count(plan.snapshot.count(last_rows)?.execute_stream().await?).await?;
-            let stream = query.execute_stream().await?;
-            Some(Snapshot { seq: plan.cut_seq, total_rows, stream })
-        }
-    };
-    let start_seq = resumed.unwrap_or(plan.cut_seq);
+    let query = plan.compile(engine.router().projections())?;
+    let Beginning { start_seq, position, snapshot, result } = begin(engine, &plan, &query, &request).await?;
     let now = clock::now_micros();
     let progress = Arc::new(LiveProgress::default());
     progress.advance(start_seq, 0, now);
     if snapshot.is_none() {
         progress.enter(LiveState::CatchingUp, now);
     }
-    let position = Position { cursor: start_seq, prev_seq: start_seq };
     let subscriber = Subscriber {
         id: engine.next_subscription_id(),
         query: Arc::new(query),
@@ -356,6 +379,7 @@ pub(crate) async fn subscribe(
         position: Arc::new(Mutex::new(position)),
         progress,
         notify_flush: request.notify_flush,
+        result: result.map(LiveResult::shared),
     };
     let live_id = format!("{}-{}", request.connection_id, request.query_id);
     let source = Source { engine: engine.downgrade(), session: session.clone(), sql: request.sql.clone() };
@@ -386,6 +410,73 @@ pub(crate) async fn subscribe(
         return Err(Error::Ended { ending: Ending::RoleChanged });
     }
     Ok(subscription)
+}
+
+/// What a subscription begins with.
+struct Beginning {
+    start_seq: Seq,
+    position: Position,
+    snapshot: Option<Snapshot>,
+    result: Option<LiveResult>,
+}
+
+async fn begin(
+    engine: &Engine,
+    plan: &LivePlan,
+    query: &LiveQuery,
+    request: &SubscribeRequest,
+) -> Result<Beginning> {
+    let resumed = resumed_from(engine, query.partition.table, request)?;
+    if let Some(result_plan) = &query.result {
+        return begin_result(engine, plan, query, result_plan, (resumed, request)).await;
+    }
+    // The log has no state to begin with: who wants what is in it says from where, or how much of it.
+    let of_log = query.partition.table == CHANGES;
+    let last_rows = request.last_rows.or(of_log.then_some(0));
+    let snapshot = match resumed {
+        Some(_) => None,
+        None => {
+            let rows = plan.snapshot.rows(last_rows)?;
+            let total_rows = count(plan.snapshot.count(last_rows)?.execute_stream().await?).await?;
+            let stream = rows.execute_stream().await?;
+            Some(Snapshot { seq: plan.cut_seq, total_rows, stream })
+        }
+    };
+    let start_seq = resumed.unwrap_or(plan.cut_seq);
+    let position = Position { cursor: start_seq, prev_seq: start_seq };
+    Ok(Beginning { start_seq, position, snapshot, result: None })
+}
+
+/// The same of a query that makes something of its rows: its result is made as of now, also for who resumes.
+async fn begin_result(
+    engine: &Engine,
+    plan: &LivePlan,
+    query: &LiveQuery,
+    result_plan: &ResultPlan,
+    (resumed, request): (Option<Seq>, &SubscribeRequest),
+) -> Result<Beginning> {
+    let seq = plan.cut_seq;
+    if let Some(from) = resumed {
+        match make(engine.router(), plan, query, result_plan, Some(from)).await {
+            Err(Error::ResyncRequired { .. }) if request.on_gap == OnGap::Snapshot => {}
+            made => {
+                let moment = Moment { prev_seq: from, seq, commit_time: clock::now_micros() };
+                let result = LiveResult::resumed(result_plan, made?, moment)?;
+                let prev_seq = if result.is_delivered() { from } else { seq };
+                let position = Position { cursor: seq.max(from), prev_seq };
+                return Ok(Beginning { start_seq: from, position, snapshot: None, result: Some(result) });
+            }
+        }
+    }
+    let made = make(engine.router(), plan, query, result_plan, None).await?;
+    let rows = made.rows(result_plan, seq)?;
+    // All of it, or nothing but what changes: the newest rows of an order are what its LIMIT says.
+    let rows = if request.last_rows == Some(0) { rows.slice(0, 0) } else { rows };
+    let (schema, total_rows) = (rows.schema(), rows.num_rows() as u64);
+    let stream = Box::pin(MemoryStream::try_new(vec![rows], schema, None).map_err(from_query)?);
+    let snapshot = Some(Snapshot { seq, total_rows, stream });
+    let position = Position { cursor: seq, prev_seq: seq };
+    Ok(Beginning { start_seq: seq, position, snapshot, result: Some(LiveResult::new(made)) })
 }
 
 /// Where it goes on, if it does not begin with a snapshot.

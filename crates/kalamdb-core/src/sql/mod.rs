@@ -53,8 +53,6 @@ pub(crate) use parse::TableName;
 #[cfg(test)]
 pub(crate) use plans::PlanKey;
 pub(crate) use plans::Plans;
-#[cfg(test)]
-pub(crate) use select::LivePlan;
-pub(crate) use select::live_plan;
+pub(crate) use select::{LivePlan, live_plan};
 #[cfg(test)]
 pub(crate) use target::Context;

@@ -29,6 +29,7 @@ use serde_json::Value as Json;
 use crate::changes::CHANGES_NAME;
 use crate::engine::Engine;
 use crate::error::{Error, Result, from_query};
+use crate::live::{LiveQuery, Projections};
 use crate::provider::{Scope, StoredTable, session_state};
 use crate::session::Session;
 use crate::sql::execute::StatementResult;
@@ -223,6 +224,14 @@ pub(crate) struct LivePlan {
     pub(crate) snapshot: SnapshotPlan,
 }
 
+impl LivePlan {
+    /// What it does with each change.
+    pub(crate) fn compile(&self, projections: &Projections) -> Result<LiveQuery> {
+        let (info, partition) = (Arc::clone(&self.info), self.partition.clone());
+        LiveQuery::compile(&self.state, &self.select, info, partition, projections)
+    }
+}
+
 /// How the snapshot is read.
 pub(crate) struct SnapshotPlan {
     state: SessionState,
@@ -278,9 +287,14 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
         return Err(Error::unsupported("_deleted in a live query"));
     }
     hide_system_columns(&mut statement, system);
+    let scope = Scope::for_live_query(engine, session, system.to_vec())?;
+    let cut_seq = scope.cut_seq();
+    let state = session_state(engine, session, scope);
+    let is_aggregate = aggregates(&state, &statement);
     // A client that remembers the greatest `_seq` resumes exactly, so it is always sent.
     if let ast::Statement::Query(query) = &mut statement
         && let SetExpr::Select(select) = query.body.as_mut()
+        && !is_aggregate
     {
         let is_seq = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(ast::Expr::Identifier(ident)) if ident.value == SystemColumn::Seq.name());
         if !select.projection.iter().any(is_seq) {
@@ -288,28 +302,61 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
             select.projection.push(SelectItem::UnnamedExpr(seq));
         }
     }
-    let scope = Scope::for_live_query(engine, session, system.to_vec())?;
-    let cut_seq = scope.cut_seq();
-    let state = session_state(engine, session, scope);
-    let select = plan(&state, statement, &[]).await?;
+    let mut select = plan(&state, statement, &[]).await?;
+    if is_aggregate {
+        // Which type an aggregate is computed in, the analyzer decides.
+        let analyzed = state.analyzer().execute_and_check(select, state.config_options(), |_, _| {});
+        select = analyzed.map_err(from_query)?;
+    }
     let partition = session.partition(&info);
     let snapshot = SnapshotPlan { state: state.clone(), select: select.clone() };
     Ok(LivePlan { state, select, info, partition, cut_seq, snapshot })
+}
+
+/// Whether a SELECT makes one row of several.
+fn aggregates(state: &SessionState, statement: &ast::Statement) -> bool {
+    let ast::Statement::Query(query) = statement else { return false };
+    let SetExpr::Select(select) = query.body.as_ref() else { return false };
+    let is_grouped = match &select.group_by {
+        ast::GroupByExpr::All(_) => true,
+        ast::GroupByExpr::Expressions(by, _) => !by.is_empty(),
+    };
+    let names_aggregate = |expression: &ast::Expr| {
+        let ast::Expr::Function(call) = expression else { return ControlFlow::Continue(()) };
+        let name = call.name.to_string().to_ascii_lowercase();
+        let is_aggregate = call.over.is_none() && state.aggregate_functions().contains_key(&name);
+        if is_aggregate { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    is_grouped || select.having.is_some() || visit_expressions(&select.projection, names_aggregate).is_break()
 }
 
 /// The one table of a live query.
 fn one_table(engine: &Engine, session: &Session, statement: &mut ast::Statement) -> Result<Arc<TableInfo>> {
     let refused = || Error::Unsupported {
         what: "a live query over anything but one table".to_owned(),
-        hint: Some("write SELECT columns FROM one table [WHERE condition]"),
+        hint: Some("write SELECT … FROM one table [WHERE …] [GROUP BY … [HAVING …] | ORDER BY … LIMIT n]"),
     };
     let ast::Statement::Query(query) = statement else { return Err(refused()) };
     let SetExpr::Select(select) = query.body.as_ref() else { return Err(refused()) };
-    if query.order_by.is_some() || query.limit_clause.is_some() || query.with.is_some() {
-        return Err(Error::Unsupported {
-            what: "ORDER BY, LIMIT or WITH in a live query".to_owned(),
-            hint: Some("use the option last_rows for the newest rows"),
-        });
+    if query.with.is_some() {
+        return Err(refused());
+    }
+    match (query.order_by.is_some(), query.limit_clause.is_some()) {
+        (true, false) => {
+            return Err(Error::Unsupported {
+                what: "ORDER BY without LIMIT in a live query".to_owned(),
+                hint: Some("add a LIMIT, or order the rows where they are shown"),
+            });
+        }
+        (false, true) => {
+            return Err(Error::Unsupported {
+                what: "LIMIT without ORDER BY in a live query".to_owned(),
+                hint: Some(
+                    "say the first rows of which order; or use the option last_rows for the newest rows",
+                ),
+            });
+        }
+        _ => {}
     }
     let [from] = select.from.as_slice() else { return Err(refused()) };
     let TableFactor::Table { name, args: None, .. } = &from.relation else { return Err(refused()) };

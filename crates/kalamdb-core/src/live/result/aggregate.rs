@@ -1,0 +1,209 @@
+//! Aggregates of a live query, by group.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use datafusion::arrow::compute::take_record_batch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::row::RowConverter;
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::accumulator::{Accumulator, AggregateCall, Arguments};
+use super::{BYTES_MAX, Identity, Output, Shown, too_large};
+use crate::error::{Error, Result};
+use crate::live::projection::Projection;
+
+/// Groups of one live query at the most.
+pub(super) const GROUPS_MAX: usize = if cfg!(test) { 64 } else { 10_000 };
+
+/// `SELECT … FROM table GROUP BY …`, compiled.
+#[derive(Debug)]
+pub(crate) struct AggregatePlan {
+    /// What rows are grouped by; nothing: all are one group.
+    pub(super) group_by: Vec<Arc<dyn PhysicalExpr>>,
+    pub(super) keys: RowConverter,
+    pub(super) calls: Vec<AggregateCall>,
+    /// What is grouped by, then the aggregates.
+    pub(super) schema: SchemaRef,
+    pub(super) having: Option<Arc<dyn PhysicalExpr>>,
+    /// The columns that all of it needs, by position; others may be anything.
+    pub(super) needed: Vec<usize>,
+    /// What is shown.
+    pub(super) output: Output,
+}
+
+#[derive(Debug)]
+struct Group {
+    rows: i64,
+    accumulators: Vec<Accumulator>,
+}
+
+/// The groups of one live query.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    groups: HashMap<Identity, Group>,
+    /// Those that changed since [`Groups::take_changed`].
+    changed: HashSet<Identity>,
+}
+
+impl AggregatePlan {
+    /// Whether it keeps values of rows, of which it has not all.
+    pub(super) fn keeps_values(&self) -> bool {
+        self.calls.iter().any(AggregateCall::is_extreme)
+    }
+
+    /// One without rows.
+    fn group(&self) -> Group {
+        Group { rows: 0, accumulators: self.calls.iter().map(AggregateCall::accumulator).collect() }
+    }
+}
+
+impl Groups {
+    /// Of no rows. Without GROUP BY there is one group all the same.
+    pub(super) fn new(plan: &AggregatePlan) -> Self {
+        let mut groups = Self::default();
+        if plan.group_by.is_empty() {
+            groups.groups.insert(Identity::default(), plan.group());
+        }
+        groups
+    }
+
+    /// Adds (weight 1) or takes out (weight -1) the rows of a batch that match.
+    pub(super) fn apply(
+        &mut self,
+        plan: &AggregatePlan,
+        batch: &RecordBatch,
+        rows: &[u32],
+        weight: i64,
+    ) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let is_whole = rows.len() == batch.num_rows();
+        let picked;
+        let batch = if is_whole {
+            batch
+        } else {
+            picked = take_record_batch(batch, &UInt32Array::from(rows.to_vec()))?;
+            &picked
+        };
+        let count = batch.num_rows();
+        let evaluate = |it: &Arc<dyn PhysicalExpr>| it.evaluate(batch)?.into_array(count);
+        let keys = plan.group_by.iter().map(evaluate).collect::<Result<Vec<ArrayRef>, _>>()?;
+        let keys = (!keys.is_empty()).then(|| plan.keys.convert_columns(&keys)).transpose()?;
+        let arguments: Vec<Arguments> =
+            plan.calls.iter().map(|call| call.arguments(batch)).collect::<Result<_>>()?;
+        for row in 0..count {
+            let key = keys.as_ref().map_or_else(Identity::default, |keys| keys.row(row).as_ref().into());
+            let group = self.groups.entry(key.clone()).or_insert_with(|| plan.group());
+            group.rows += weight;
+            for (arguments, accumulator) in arguments.iter().zip(&mut group.accumulators) {
+                arguments.apply(accumulator, row, weight);
+            }
+            self.changed.insert(key);
+        }
+        if self.groups.len() > GROUPS_MAX {
+            return Err(Error::TooLarge {
+                what: "the groups of a live query",
+                limit: GROUPS_MAX,
+                hint: "group by something with fewer values, or add a narrower WHERE",
+            });
+        }
+        Ok(())
+    }
+
+    /// Keeps no more of the groups that changed than is needed, and so many values to spare. False where an aggregate does not know
+    /// its value any more.
+    pub(super) fn trim(&mut self, spare: usize) -> Result<bool> {
+        let (mut knows_all, mut bytes) = (true, 0);
+        for key in &self.changed {
+            for accumulator in self.groups.get_mut(key).into_iter().flat_map(|group| &mut group.accumulators)
+            {
+                knows_all &= accumulator.trim(spare);
+                bytes += accumulator.bytes();
+            }
+        }
+        if bytes > BYTES_MAX { Err(too_large()) } else { Ok(knows_all) }
+    }
+
+    /// Whole rows are in or out: lets groups go that have none.
+    pub(super) fn settle(&mut self, plan: &AggregatePlan) {
+        if !plan.group_by.is_empty() {
+            for key in &self.changed {
+                if self.groups.get(key).is_some_and(|group| group.rows == 0) {
+                    self.groups.remove(key);
+                }
+            }
+        }
+    }
+
+    /// The groups that changed since the last time, and what is shown of each now.
+    pub(super) fn take_changed(
+        &mut self,
+        plan: &AggregatePlan,
+        projection: &Projection,
+    ) -> Result<Vec<(Identity, Option<Vec<u8>>)>> {
+        let changed: Vec<Identity> = std::mem::take(&mut self.changed).into_iter().collect();
+        let mut found: Vec<(Identity, Option<Vec<u8>>)> = Vec::with_capacity(changed.len());
+        let (there, gone): (Vec<Identity>, Vec<Identity>) =
+            changed.into_iter().partition(|key| self.groups.contains_key(key));
+        found.extend(gone.into_iter().map(|key| (key, None)));
+        let shown = self.rows_of(plan, projection, &there)?;
+        found.extend(there.into_iter().zip(shown));
+        Ok(found)
+    }
+
+    /// All that is shown.
+    pub(super) fn shown(&mut self, plan: &AggregatePlan, projection: &Projection) -> Result<Shown> {
+        self.changed.clear();
+        let keys: Vec<Identity> = self.groups.keys().cloned().collect();
+        let rows = self.rows_of(plan, projection, &keys)?;
+        Ok(keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect())
+    }
+
+    /// What is shown of groups, each in its place; nothing of those that HAVING leaves out.
+    fn rows_of(
+        &mut self,
+        plan: &AggregatePlan,
+        projection: &Projection,
+        keys: &[Identity],
+    ) -> Result<Vec<Option<Vec<u8>>>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut arrays = Vec::with_capacity(plan.schema.fields().len());
+        if !plan.group_by.is_empty() {
+            let parser = plan.keys.parser();
+            arrays.extend(plan.keys.convert_rows(keys.iter().map(|key| parser.parse(key)))?);
+        }
+        let mut values: Vec<Vec<ScalarValue>> = plan.calls.iter().map(|_| Vec::new()).collect();
+        for key in keys {
+            let Some(group) = self.groups.get_mut(key) else { continue };
+            for ((call, accumulator), values) in
+                plan.calls.iter().zip(&mut group.accumulators).zip(&mut values)
+            {
+                values.push(call.value(accumulator)?);
+            }
+        }
+        for values in values {
+            arrays.push(ScalarValue::iter_to_array(values)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(keys.len()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&plan.schema), arrays, &options)?;
+        let all: Vec<u32> = (0_u32..).take(keys.len()).collect();
+        let mut rows: Vec<Option<Vec<u8>>> =
+            plan.output.encode(&projection.project(&batch, &all)?)?.into_iter().map(Some).collect();
+        if let Some(having) = &plan.having {
+            let mask = having.evaluate(&batch)?.into_array(keys.len())?;
+            let mask = mask.as_boolean_opt().map(|mask| mask.iter().map(|it| it == Some(true)));
+            for (row, has) in rows.iter_mut().zip(mask.into_iter().flatten()) {
+                if !has {
+                    *row = None;
+                }
+            }
+        }
+        Ok(rows)
+    }
+}

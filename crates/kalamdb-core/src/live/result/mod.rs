@@ -1,0 +1,355 @@
+//! Live queries whose result is not just rows of the table: `ORDER BY … LIMIT n`, and aggregates.
+//!
+//! Each keeps what it needs to go on from commit to commit ([`LiveResult`]): the first rows of the order and some to spare, or the
+//! groups. What it keeps is as of the subscriber's cursor, always. Where that is not enough to say what the result is now (too
+//! many of the first rows went), it is made anew from the table, as of now, and the subscriber goes on from there.
+//!
+//! A result of the past, for one who resumes, is the result of now without what the log says came since.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::arrow::row::{RowConverter, SortField};
+use log_format::Seq;
+
+use crate::error::{Error, Result};
+use crate::live::change::{ChangeBatches, ChangeFrame, ChangeKind, ChangePayload};
+use crate::live::projection::Projection;
+use crate::live::query::LiveQuery;
+use crate::table::SystemColumn;
+
+mod accumulator;
+mod aggregate;
+mod compile;
+mod making;
+#[cfg(test)]
+mod tests;
+mod top;
+mod window;
+
+pub(crate) use aggregate::AggregatePlan;
+pub(crate) use compile::{filter_of, result_plan, shape_error, shape_of};
+pub(crate) use making::{Made, make};
+pub(crate) use top::TopPlan;
+
+use aggregate::Groups;
+use top::{Placed, TopRows};
+
+/// Bytes that one live query keeps, at the most.
+const BYTES_MAX: usize = 16 << 20;
+
+/// Rows in one frame at the most.
+const FRAME_ROWS_MAX: usize = 1000;
+
+/// What makes a row of a result the same row as before: its primary key, or what its group is of.
+pub(crate) type Identity = Box<[u8]>;
+
+/// What a subscriber has: rows as bytes.
+pub(crate) type Shown = BTreeMap<Identity, Vec<u8>>;
+
+/// How a result follows from the rows that match.
+#[derive(Debug)]
+pub(crate) enum ResultPlan {
+    Top(TopPlan),
+    Aggregate(AggregatePlan),
+}
+
+impl ResultPlan {
+    const fn output(&self) -> &Output {
+        match self {
+            Self::Top(plan) => &plan.output,
+            Self::Aggregate(plan) => &plan.output,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Contents {
+    Top(TopRows),
+    Groups(Groups),
+}
+
+/// The result of one subscriber's live query.
+#[derive(Debug)]
+pub(crate) struct LiveResult {
+    /// None: to be made anew.
+    contents: Option<Contents>,
+    shown: Shown,
+    /// What was not taken when there was no room.
+    undelivered: Vec<ChangeFrame>,
+}
+
+/// A result, as its subscription and the router share it. Locked after the subscriber's position.
+pub(crate) type SharedResult = Arc<Mutex<LiveResult>>;
+
+/// Where a change stands among those of its subscriber.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// The seq of the frame before.
+    pub(crate) prev_seq: Seq,
+    pub(crate) seq: Seq,
+    pub(crate) commit_time: i64,
+}
+
+/// Rows of a result that are not what they were.
+#[derive(Debug, Default)]
+struct Difference {
+    gone: Vec<Vec<u8>>,
+    changed: Vec<(Vec<u8>, Vec<u8>)>,
+    new: Vec<Vec<u8>>,
+}
+
+fn too_large() -> Error {
+    Error::TooLarge {
+        what: "what a live query has to keep",
+        limit: BYTES_MAX,
+        hint: "ask for fewer columns or rows, or add a narrower WHERE",
+    }
+}
+
+/// Rows of a result as bytes, and back.
+#[derive(Debug)]
+pub(crate) struct Output {
+    converter: RowConverter,
+    schema: SchemaRef,
+}
+
+impl Output {
+    /// Of rows that a projection makes.
+    fn new(projection: &Projection) -> Result<Self> {
+        let schema = Arc::clone(projection.nullable());
+        let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+        Ok(Self { converter: RowConverter::new(fields.collect())?, schema })
+    }
+
+    fn encode(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>> {
+        let columns = rows.columns().iter().zip(self.schema.fields());
+        let columns =
+            columns.map(|(column, field)| cast(column, field.data_type())).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.converter.convert_columns(&columns)?.iter().map(|row| row.as_ref().to_vec()).collect())
+    }
+
+    fn decode(&self, rows: &[Vec<u8>]) -> Result<RecordBatch> {
+        let parser = self.converter.parser();
+        let columns = self.converter.convert_rows(rows.iter().map(|row| parser.parse(row)))?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+
+    /// Rows of a change, `_seq` its seq.
+    fn decode_change(&self, rows: &[Vec<u8>], seq: Option<Seq>) -> Result<RecordBatch> {
+        let batch = self.decode(rows)?;
+        let is_seq = |field: &FieldRef| field.name() == SystemColumn::Seq.name();
+        let columns = self.schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+            if !is_seq(field) {
+                return Ok(Arc::clone(column));
+            }
+            let seqs = vec![seq.map(|seq| seq.get().cast_signed()); rows.len()];
+            cast(&Int64Array::from(seqs), column.data_type())
+        });
+        let columns = columns.collect::<Result<Vec<ArrayRef>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+}
+
+impl LiveResult {
+    /// What it shows is what its subscriber has.
+    pub(crate) fn new(made: Made) -> Self {
+        Self { contents: Some(made.contents), shown: made.shown, undelivered: Vec::new() }
+    }
+
+    /// Of a subscriber that has what was shown at a seq; with the frames that bring it up to now.
+    pub(crate) fn resumed(plan: &ResultPlan, made: Made, moment: Moment) -> Result<Self> {
+        let mut result = Self { contents: None, shown: Shown::new(), undelivered: Vec::new() };
+        result.undelivered = result.replace(plan, made, moment)?;
+        Ok(result)
+    }
+
+    pub(crate) fn shared(self) -> SharedResult {
+        Arc::new(Mutex::new(self))
+    }
+
+    pub(crate) fn locked(this: &SharedResult) -> MutexGuard<'_, Self> {
+        this.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it must be made anew before it can go on.
+    pub(crate) const fn is_unknown(&self) -> bool {
+        self.contents.is_none()
+    }
+
+    /// Whether its subscriber has been given all that it was told to give it.
+    pub(crate) const fn is_delivered(&self) -> bool {
+        self.undelivered.is_empty()
+    }
+
+    /// Keeps frames for which there was no room.
+    pub(crate) fn put_back(&mut self, frames: Vec<ChangeFrame>) {
+        self.undelivered = frames;
+    }
+
+    /// What was put back.
+    pub(crate) fn take_undelivered(&mut self) -> Vec<ChangeFrame> {
+        std::mem::take(&mut self.undelivered)
+    }
+
+    /// Goes on by one commit. None where it cannot: it is to be made anew, and has shown nothing of the commit.
+    pub(crate) fn go_on(
+        &mut self,
+        query: &LiveQuery,
+        plan: &ResultPlan,
+        changes: &ChangeBatches,
+        prev_seq: Seq,
+    ) -> Result<Option<Vec<ChangeFrame>>> {
+        // Whatever stops it half way leaves nothing that is half done.
+        let Some(mut contents) = self.contents.take() else { return Ok(None) };
+        let difference = match (&mut contents, plan) {
+            (Contents::Top(rows), ResultPlan::Top(plan)) => {
+                apply_to_top(rows, plan, query, changes)?;
+                if !rows.settle(plan, 0)? {
+                    return Ok(None);
+                }
+                if rows.take_changed() { self.shown_now(rows.shown(plan)) } else { Difference::default() }
+            }
+            (Contents::Groups(groups), ResultPlan::Aggregate(plan)) => {
+                apply_to_groups(groups, plan, query, changes, 1)?;
+                groups.settle(plan);
+                if !groups.trim(0)? {
+                    return Ok(None);
+                }
+                let now = groups.take_changed(plan, &query.projection)?;
+                self.difference(now)
+            }
+            _ => return Ok(None),
+        };
+        self.contents = Some(contents);
+        let seq = changes.last_seq();
+        let moment = Moment { prev_seq, seq, commit_time: changes.commit_time() };
+        frames(plan.output(), difference, moment).map(Some)
+    }
+
+    /// Takes what was made anew, and tells how it differs from what was shown: if it was asked what that was, from that.
+    pub(crate) fn replace(
+        &mut self,
+        plan: &ResultPlan,
+        made: Made,
+        moment: Moment,
+    ) -> Result<Vec<ChangeFrame>> {
+        self.contents = Some(made.contents);
+        if let Some(then) = made.then {
+            self.shown = then;
+        }
+        let difference = self.shown_now(made.shown);
+        frames(plan.output(), difference, moment)
+    }
+
+    fn shown_now(&mut self, shown: Shown) -> Difference {
+        let gone: Vec<_> = self.shown.keys().filter(|it| !shown.contains_key(*it)).cloned().collect();
+        let gone = gone.into_iter().map(|identity| (identity, None));
+        self.difference(gone.chain(shown.into_iter().map(|(identity, row)| (identity, Some(row)))))
+    }
+
+    /// Takes what is shown of some rows from now on.
+    fn difference(&mut self, now: impl IntoIterator<Item = (Identity, Option<Vec<u8>>)>) -> Difference {
+        let mut found = Difference::default();
+        for (identity, now) in now {
+            match (self.shown.remove(&identity), now) {
+                (None, None) => {}
+                (Some(before), None) => found.gone.push(before),
+                (before, Some(now)) => {
+                    match before {
+                        None => found.new.push(now.clone()),
+                        Some(before) if before != now => found.changed.push((before, now.clone())),
+                        Some(_) => {}
+                    }
+                    self.shown.insert(identity, now);
+                }
+            }
+        }
+        found
+    }
+}
+
+fn apply_to_top(
+    rows: &mut TopRows,
+    plan: &TopPlan,
+    query: &LiveQuery,
+    changes: &ChangeBatches,
+) -> Result<()> {
+    let identities_of = |batch: Option<&RecordBatch>| {
+        batch.map_or_else(|| Ok(Vec::new()), |batch| top::identities(plan, batch))
+    };
+    let (new, old) = (identities_of(changes.new_rows())?, identities_of(changes.old_rows())?);
+    // Of a row that a commit changes more than once the last state counts.
+    let mut last: BTreeMap<&Identity, Option<u32>> = BTreeMap::new();
+    for (in_new, in_old) in changes.places() {
+        if let Some(identity) = nth(&new, *in_new).or_else(|| nth(&old, *in_old)) {
+            last.insert(identity, *in_new);
+        }
+    }
+    for identity in last.keys() {
+        rows.remove(identity);
+    }
+    if let Some(batch) = changes.new_rows() {
+        let matching = query.matching(batch)?;
+        let mut last: Vec<u32> = last.into_values().flatten().collect();
+        last.retain(|row| matching.get(*row as usize) == Some(&true));
+        rows.insert(Placed::of(plan, &query.projection, batch, &last)?);
+    }
+    Ok(())
+}
+
+/// Adds what a commit adds to the rows and takes out what it takes (weight 1), or the other way round (weight -1).
+fn apply_to_groups(
+    groups: &mut Groups,
+    plan: &AggregatePlan,
+    query: &LiveQuery,
+    changes: &ChangeBatches,
+    weight: i64,
+) -> Result<()> {
+    for (batch, weight) in [(changes.old_rows(), -weight), (changes.new_rows(), weight)] {
+        if let Some(batch) = batch {
+            groups.apply(plan, batch, &matching_rows(query, batch)?, weight)?;
+        }
+    }
+    Ok(())
+}
+
+fn nth(identities: &[Identity], at: Option<u32>) -> Option<&Identity> {
+    identities.get(at? as usize)
+}
+
+fn matching_rows(query: &LiveQuery, batch: &RecordBatch) -> Result<Vec<u32>> {
+    let matching = query.matching(batch)?;
+    Ok((0_u32..).zip(matching).filter_map(|(row, matches)| matches.then_some(row)).collect())
+}
+
+/// A change of a result as frames.
+///
+/// All of them but the last say `more`, have the seq of the frame before and `_seq` NULL: who is cut off between them resumes before
+/// the whole of it.
+fn frames(output: &Output, difference: Difference, moment: Moment) -> Result<Vec<ChangeFrame>> {
+    let Difference { gone, changed, new } = difference;
+    let (before, after): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
+    let none: &[Vec<u8>] = &[];
+    let gone = gone.chunks(FRAME_ROWS_MAX).map(|gone| (ChangeKind::Delete, none, gone));
+    let updates = after.chunks(FRAME_ROWS_MAX).zip(before.chunks(FRAME_ROWS_MAX));
+    let updates = updates.map(|(after, before)| (ChangeKind::Update, after, before));
+    let new = new.chunks(FRAME_ROWS_MAX).map(|new| (ChangeKind::Insert, new, none));
+    let parts: Vec<_> = gone.chain(updates).chain(new).collect();
+    let count = parts.len();
+    let frame = |(index, (kind, rows, old_rows))| {
+        let more = index + 1 < count;
+        let row_seq = (!more).then_some(moment.seq);
+        let decode =
+            |rows: &[Vec<u8>]| (!rows.is_empty()).then(|| output.decode_change(rows, row_seq)).transpose();
+        let seq = if more { moment.prev_seq } else { moment.seq };
+        let payload = ChangePayload::new(kind, seq, moment.commit_time, decode(rows)?, decode(old_rows)?);
+        Ok(ChangeFrame { payload: Arc::new(payload), prev_seq: moment.prev_seq, more })
+    };
+    parts.into_iter().enumerate().map(frame).collect()
+}
