@@ -35,6 +35,9 @@ mod malformed;
 /// SIGKILL at random points, again and again: nothing acknowledged is lost, nothing is seen twice.
 mod crash;
 
+/// Writers, subscribers, disconnects, resumes, kills, flushes and ALTERs at once: each sees what it subscribed to.
+mod nemesis;
+
 /// A disk that is full or breaks: reads go on, writes are refused with the reason, space ends it.
 mod disk;
 
