@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, Server, Socket};
+use crate::support::{Api, Server, Socket, in_time};
 
 async fn setup(config: &str) -> (Server, Api) {
     let server = Server::start_with(config).await;
@@ -195,7 +195,9 @@ async fn a_shutdown_is_told_and_the_next_start_goes_on() {
     let mut socket = Socket::connect(&server, &api.token).await;
     let (ack, _) = socket.snapshot("s", ALL, json!({})).await;
     assert!(server.stop().await.success(), "{}", server.log());
-    assert_eq!(socket.expect_error("SHUTTING_DOWN").await["subscription_id"], "s");
+    let told = socket.expect_error("SHUTTING_DOWN").await;
+    assert_eq!(told["subscription_id"], "s");
+    assert!(told["retry_after_ms"].as_u64().is_some_and(|wait| (100..=30_100).contains(&wait)), "{told}");
     assert!(socket.next_or_end().await.is_none());
     server.start_again().await;
     // The token and the seq are still good.
@@ -265,4 +267,38 @@ async fn who_asks_is_told_of_flushes_of_their_own_rows_outside_of_the_chain() {
     let third = told.change("t").await;
     assert_eq!(third["prev_seq"], second["seq"], "a flush is no part of the chain");
     assert_eq!(silent.change("s").await["seq"], third["seq"], "and comes to nobody who did not ask");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_wait_for_their_turn_and_all_of_them_are_served() {
+    let (server, api) = setup("[server]\nsnapshots_max = 1\ncatch_ups_max = 1\n").await;
+    insert(&api, 0..50).await;
+    let mut sockets = Vec::new();
+    for _ in 0..10 {
+        let mut socket = Socket::connect(&server, &api.token).await;
+        for number in 0..5 {
+            socket.subscribe(&format!("s{number}"), ALL, json!({ "batch_size": 1000 })).await;
+        }
+        sockets.push(socket);
+    }
+    insert(&api, 50..51).await;
+    for socket in &mut sockets {
+        // Each has the row in its snapshot or as a change, once.
+        let mut found = [0; 5];
+        while found != [51; 5] {
+            let message = socket.next().await;
+            let number: usize = message["subscription_id"].as_str().unwrap()[1..].parse().unwrap();
+            found[number] += message["rows"].as_array().map_or(0, Vec::len);
+            assert!(found[number] <= 51, "{message}");
+        }
+    }
+    let all_live = async {
+        while api.rows("SELECT 1 FROM system.live WHERE state = 'live'").await.len() < 50 {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("all of them to be live", all_live).await;
+    for row in api.rows("SELECT bytes FROM system.live").await {
+        assert!(row[0].as_str().unwrap().parse::<u64>().unwrap() > 51 * 20, "{row}");
+    }
 }

@@ -20,6 +20,10 @@ pub(crate) struct App {
     pub(crate) logins: Semaphore,
     /// Bounds logins that are checked or wait.
     pub(crate) login_queue: Semaphore,
+    /// Bounds subscriptions that begin or read a batch of their snapshot at a time.
+    pub(crate) snapshots: Semaphore,
+    /// Bounds subscriptions that read on in the log at a time.
+    pub(crate) catch_ups: Semaphore,
     /// Turns true when the server is to stop.
     pub(crate) stop: watch::Receiver<bool>,
     /// WebSocket connections now.
@@ -39,7 +43,10 @@ impl App {
     ) -> Self {
         let logins = Semaphore::new(config.logins_max.max(1));
         let login_queue = Semaphore::new(config.logins_max.max(1).saturating_add(config.logins_waiting_max));
+        let (snapshots, catch_ups) = (config.snapshots_max.max(1), config.catch_ups_max.max(1));
         Self {
+            snapshots: Semaphore::new(snapshots),
+            catch_ups: Semaphore::new(catch_ups),
             engine,
             config,
             tokens,
@@ -50,6 +57,12 @@ impl App {
             connections: AtomicUsize::new(0),
             alive,
         }
+    }
+
+    /// When a client is to come back after the server went: at random, in as much time as all of them take to be served.
+    pub(crate) fn retry_after_ms(&self) -> u64 {
+        let spread = (self.connections.load(Ordering::Relaxed) as u64).clamp(250, 30_000);
+        100 + getrandom::u64().map_or(spread, |number| number % spread)
     }
 
     /// Counts a connection in, unless there are as many as allowed.

@@ -22,6 +22,10 @@ pub struct ServerConfig {
     pub subscriptions_max: usize,
     /// WebSocket connections.
     pub connections_max: usize,
+    /// Subscriptions that begin or read a batch of their snapshot at a time; others wait for their turn.
+    pub snapshots_max: usize,
+    /// Subscriptions that read on in the log at a time; others wait for their turn.
+    pub catch_ups_max: usize,
     /// Live changes that wait for one connection; beyond, its subscriptions read on from the log.
     pub queue_changes_max: usize,
     /// Bytes of live changes that wait for one connection.
@@ -55,6 +59,8 @@ impl Default for ServerConfig {
             body_bytes_max: 16 * MIB,
             subscriptions_max: 100,
             connections_max: 100_000,
+            snapshots_max: 64,
+            catch_ups_max: 8,
             queue_changes_max: 1_024,
             queue_bytes_max: 4 * MIB,
             batch_rows_max: 1_000,

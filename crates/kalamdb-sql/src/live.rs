@@ -59,6 +59,7 @@ pub struct LiveProgress {
     state: AtomicU8,
     seq: AtomicU64,
     changes: AtomicU64,
+    bytes: AtomicU64,
     updated_at: AtomicI64,
 }
 
@@ -80,6 +81,16 @@ impl LiveProgress {
     /// Changed rows it was given.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were sent for it, as they went over the wire.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// So many more were sent.
+    pub fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// When it last changed, microseconds since 1970; 0 if never.

@@ -85,9 +85,21 @@ pub struct ChangeFrame {
     pub more: bool,
 }
 
+/// Changed rows in some frames.
+pub(crate) fn rows_in(frames: &[ChangeFrame]) -> u64 {
+    let of = |frame: &ChangeFrame| {
+        let rows = frame.payload.rows.as_ref().or(frame.payload.old_rows.as_ref());
+        rows.map_or(0, |rows| rows.num_rows() as u64)
+    };
+    frames.iter().map(of).sum()
+}
+
 /// One row's change, as the log tells it.
+#[derive(Clone, Copy)]
 struct RowChange<'f> {
     seq: Seq,
+    /// What it is the same row by; none where each is another one.
+    key: Option<&'f [u8]>,
     old: Option<&'f [u8]>,
     new: Option<&'f [u8]>,
 }
@@ -127,10 +139,16 @@ pub(crate) fn changes_by_partition<'f>(
         let event = event?;
         let Some(archived) = event.partition() else { continue };
         let change = match event {
-            Event::RowInserted(event) => RowChange { seq, old: None, new: Some(&event.row) },
-            Event::RowUpdated(event) => RowChange { seq, old: Some(&event.old), new: Some(&event.new) },
-            Event::RowDeleted(event) => RowChange { seq, old: Some(&event.old), new: None },
-            Event::StreamAppended(event) => RowChange { seq, old: None, new: Some(&event.row) },
+            Event::RowInserted(event) => {
+                RowChange { seq, key: Some(&event.key), old: None, new: Some(&event.row) }
+            }
+            Event::RowUpdated(event) => {
+                RowChange { seq, key: Some(&event.key), old: Some(&event.old), new: Some(&event.new) }
+            }
+            Event::RowDeleted(event) => {
+                RowChange { seq, key: Some(&event.key), old: Some(&event.old), new: None }
+            }
+            Event::StreamAppended(event) => RowChange { seq, key: None, old: None, new: Some(&event.row) },
             // Stream rows go silently.
             _ => continue,
         };
@@ -164,13 +182,30 @@ fn same_partition(left: &ArchivedPartition, right: &ArchivedPartition) -> bool {
 impl<'f> PartitionChanges<'f> {
     /// Rows that came to be with these seqs.
     pub(crate) fn of_rows(commit_time: i64, rows: &'f [(Seq, Vec<u8>)]) -> Self {
-        let change = |(seq, row): &'f (Seq, Vec<u8>)| RowChange { seq: *seq, old: None, new: Some(row) };
+        let change =
+            |(seq, row): &'f (Seq, Vec<u8>)| RowChange { seq: *seq, key: None, old: None, new: Some(row) };
         Self { commit_time, changes: rows.iter().map(change).collect() }
     }
 
     /// Every row before or after a change.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &'f [u8]> + '_ {
         self.changes.iter().flat_map(|change| [change.old, change.new].into_iter().flatten())
+    }
+
+    /// What came of several commits' changes, one after another: of each row its last change, from what it was before the first.
+    pub(crate) fn coalesced(commits: Vec<Self>) -> Self {
+        let commit_time = commits.last().map_or(0, |last| last.commit_time);
+        let mut changes: Vec<Option<RowChange<'f>>> = Vec::new();
+        let mut of_key: HashMap<&'f [u8], usize> = HashMap::new();
+        for change in commits.into_iter().flat_map(|commit| commit.changes) {
+            let known = change.key.and_then(|key| of_key.insert(key, changes.len()));
+            let before = known.and_then(|at| changes.get_mut(at)?.take());
+            let old = before.map_or(change.old, |before| before.old);
+            changes.push(Some(RowChange { old, ..change }));
+        }
+        // Of a row that came and went there is nothing to tell.
+        let is_there = |change: &RowChange<'_>| change.old.is_some() || change.new.is_some();
+        Self { commit_time, changes: changes.into_iter().flatten().filter(is_there).collect() }
     }
 
     /// The changes after a seq: a subscriber may resume in the middle of a commit.

@@ -21,6 +21,8 @@ mod sync {
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 }
 
+#[cfg(test)]
+mod catch_up_tests;
 mod change;
 mod endings;
 mod feed;

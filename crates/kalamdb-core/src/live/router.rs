@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::table::TableInfo;
 
 // By their place beside this file: a test has a second copy of feed and router that meets at other locks.
-use super::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
+use super::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with, rows_in};
 use super::feed::{After, Feed};
 use super::projection::Projections;
 use super::query::{LiveQuery, Route};
@@ -497,11 +497,11 @@ impl Routes {
             }
             return;
         };
-        let kept = result.is_some().then(|| frames.clone());
+        let (rows, kept) = (rows_in(&frames), result.is_some().then(|| frames.clone()));
         let has_room = subscriber.sink.deliver(id, frames);
         if has_room || result.is_some() {
             *position = Position { cursor: frame.last_seq(), prev_seq: last_seq };
-            subscriber.progress.advance(last_seq, 1, frame.header().fields.commit_time);
+            subscriber.progress.advance(last_seq, rows, frame.header().fields.commit_time);
         } else {
             // All before this commit has been given to it: whatever it missed since was none of its own.
             position.cursor = before;

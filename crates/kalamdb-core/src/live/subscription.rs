@@ -16,7 +16,9 @@ use crate::changes::{CHANGES, ChangeRows};
 use crate::clock;
 use crate::engine::{Engine, WeakEngine};
 use crate::error::{Error, Result, from_query};
-use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
+use crate::live::change::{
+    ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with, rows_in,
+};
 use crate::live::endings::{Ending, Endings};
 use crate::live::feed::After;
 use crate::live::query::LiveQuery;
@@ -54,6 +56,8 @@ pub struct SubscribeRequest {
     pub from: Option<Seq>,
     /// What to do when that is not possible.
     pub on_gap: OnGap,
+    /// Whether it may be told less: of rows that changed more than once while it was behind, what came of it.
+    pub coalesce: bool,
     /// Whether to be told when rows move to the cold tier ([`Sink::flushed`]).
     pub notify_flush: bool,
     /// What the client asked for, as JSON, for `system.live_queries`.
@@ -118,6 +122,8 @@ pub struct Subscription {
     unread: VecDeque<Frame>,
     /// What makes rows of the log's events, if it listens to those.
     change_rows: Option<ChangeRows>,
+    /// Whether what it missed of a row comes as one change.
+    coalesce: bool,
 }
 
 /// A query as it was asked.
@@ -158,6 +164,11 @@ impl Subscription {
         self.start_seq
     }
 
+    /// How far it is, as `system.live_queries` tells it.
+    pub const fn progress(&self) -> &Arc<LiveProgress> {
+        &self.subscriber.progress
+    }
+
     /// The rows to begin with; none where it resumes.
     pub const fn take_snapshot(&mut self) -> Option<Snapshot> {
         self.snapshot.take()
@@ -181,6 +192,9 @@ impl Subscription {
                 }
                 schema = self.compile_anew()?.or(schema);
                 continue;
+            }
+            if self.coalesce && !self.unread.is_empty() {
+                self.match_coalesced(&mut frames)?;
             }
             match self.unread.pop_front() {
                 Some(commit) => self.match_commit(&commit, &mut frames)?,
@@ -299,6 +313,31 @@ impl Subscription {
         Ok(())
     }
 
+    /// Everything that is unread, of each row what came of it. Its frames are like those of one commit.
+    fn match_coalesced(&mut self, out: &mut Vec<ChangeFrame>) -> Result<()> {
+        let unread = std::mem::take(&mut self.unread);
+        let Subscriber { query, progress, .. } = &self.subscriber;
+        let mut position = self.subscriber.position();
+        let (mut commits, mut last) = (Vec::new(), position.cursor);
+        for commit in unread.iter().filter(|commit| commit.last_seq() > position.cursor) {
+            if let Some(error) = ends_with(commit, query.partition.table, position.cursor)? {
+                return Err(error);
+            }
+            let found = changes_by_partition(commit, |partition| *partition == query.partition)?;
+            commits.extend(found.into_iter().map(|(_, changes)| changes.after(position.cursor)));
+            last = commit.last_seq();
+        }
+        let changes = PartitionChanges::coalesced(commits);
+        let frames = ChangeBatches::new(&query.info, &changes)?.frames(query, position.prev_seq)?;
+        if let Some(frame) = frames.last() {
+            position.prev_seq = frame.payload.seq;
+            progress.advance(frame.payload.seq, rows_in(&frames), frame.payload.commit_time);
+        }
+        position.cursor = last;
+        out.extend(frames);
+        Ok(())
+    }
+
     fn match_commit(&mut self, commit: &Frame, out: &mut Vec<ChangeFrame>) -> Result<()> {
         let Subscriber { query, progress, .. } = &self.subscriber;
         let mut position = self.subscriber.position();
@@ -336,7 +375,7 @@ impl Subscription {
             };
             if let Some(last) = frames.last() {
                 position.prev_seq = last.payload.seq;
-                progress.advance(last.payload.seq, 1, commit.header().fields.commit_time);
+                progress.advance(last.payload.seq, rows_in(&frames), commit.header().fields.commit_time);
             }
             out.extend(frames);
         }
@@ -381,6 +420,9 @@ pub(crate) async fn subscribe(
         notify_flush: request.notify_flush,
         result: result.map(LiveResult::shared),
     };
+    // A result changes as a whole, and each of the log's events is another one.
+    let coalesce =
+        request.coalesce && subscriber.result.is_none() && subscriber.query.partition.table != CHANGES;
     let live_id = format!("{}-{}", request.connection_id, request.query_id);
     let source = Source { engine: engine.downgrade(), session: session.clone(), sql: request.sql.clone() };
     list(engine, session, request, &live_id, &subscriber, now);
@@ -400,6 +442,7 @@ pub(crate) async fn subscribe(
         reader: None,
         unread: VecDeque::new(),
         change_rows: None,
+        coalesce,
     };
     // IMPORTANT: after it is listed. Who drops the table from here on is refused, or its event comes after the cut.
     if table != CHANGES && engine.catalog().by_id(table).is_none() {

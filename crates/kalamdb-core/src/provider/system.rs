@@ -286,6 +286,7 @@ fn live_queries(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
             _ => Some(end.saturating_sub(it.progress.seq().get())),
         })
         .integer("changes", |it| Some(it.progress.changes()))
+        .integer("bytes", |it| Some(it.progress.bytes()))
         .time("created_at", |it| Some(it.created_at))
         .time("updated_at", |it| Some(it.progress.updated_at()).filter(|at| *at > 0))
         .finish()

@@ -64,6 +64,8 @@ pub(crate) struct SubscriptionOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) on_gap: Option<GapChoice>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) coalesce: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) notify_flush: bool,
 }
 
@@ -158,13 +160,24 @@ pub(crate) enum ServerMessage<'a> {
         /// With `RESYNC_REQUIRED`: the last seq there is.
         #[serde(skip_serializing_if = "Option::is_none")]
         end: Option<u64>,
+        /// With `SHUTTING_DOWN`: how long to wait before connecting again, another one for each connection.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
 }
 
 impl<'a> ServerMessage<'a> {
     /// An error about a subscription, or about none (`""`).
     pub(crate) fn error(subscription_id: &'a str, refusal: &'a Refusal) -> Self {
-        Self::Error { subscription_id, code: refusal.code, message: &refusal.message, floor: None, end: None }
+        let (code, message) = (refusal.code, refusal.message.as_str());
+        Self::Error { subscription_id, code, message, floor: None, end: None, retry_after_ms: None }
+    }
+
+    /// That the server goes.
+    pub(crate) fn shutting_down(subscription_id: &'a str, refusal: &'a Refusal, retry_after_ms: u64) -> Self {
+        let (code, message) = (refusal.code, refusal.message.as_str());
+        let retry_after_ms = Some(retry_after_ms);
+        Self::Error { subscription_id, code, message, floor: None, end: None, retry_after_ms }
     }
 
     /// An error of the engine; `refusal` is what [`Refusal`] makes of it.
@@ -173,7 +186,8 @@ impl<'a> ServerMessage<'a> {
             EngineError::ResyncRequired { floor, end, .. } => (Some(floor.get()), Some(end.get())),
             _ => (None, None),
         };
-        Self::Error { subscription_id, code: refusal.code, message: &refusal.message, floor, end }
+        let (code, message) = (refusal.code, refusal.message.as_str());
+        Self::Error { subscription_id, code, message, floor, end, retry_after_ms: None }
     }
 }
 

@@ -49,7 +49,13 @@ pub(super) async fn serve(app: Arc<App>, mut socket: WebSocket, identity: Option
     let outbox = Outbox::new(app.config.queue_changes_max, app.config.queue_bytes_max);
     let connection = Connection {
         id: connection_id(),
-        writer: Writer { codec, sink, liveness: &liveness, client_timeout: app.config.client_timeout() },
+        writer: Writer {
+            codec,
+            sink,
+            liveness: &liveness,
+            client_timeout: app.config.client_timeout(),
+            sent_bytes: 0,
+        },
         outbox: Arc::new(outbox),
         subscriptions: Subscriptions::default(),
         jobs: JoinSet::new(),
@@ -125,6 +131,7 @@ impl Connection<'_> {
     }
 
     async fn send_changes(&mut self, id: &str, frames: &[ChangeFrame]) -> Step {
+        let before = self.writer.sent_bytes;
         for frame in frames {
             let encoded = change::encode(self.writer.codec.protocol.serialization, id, frame);
             match encoded.and_then(|bytes| self.writer.codec.frame(bytes)) {
@@ -137,6 +144,7 @@ impl Connection<'_> {
                 }
             }
         }
+        self.subscriptions.add_bytes(id, self.writer.sent_bytes - before);
         Ok(())
     }
 
@@ -170,8 +178,10 @@ impl Connection<'_> {
         if ids.is_empty() {
             ids.push("".into());
         }
+        let retry_after_ms = self.app.retry_after_ms();
         for id in ids {
-            self.complain(&id, &refusal).await?;
+            metrics::counter!("kalamdb_ws_errors_total", "code" => refusal.code).increment(1);
+            self.writer.send(&ServerMessage::shutting_down(&id, &refusal, retry_after_ms)).await?;
         }
         self.writer.close(close_code::GOING_AWAY, "SHUTTING_DOWN").await
     }
@@ -247,13 +257,13 @@ impl Connection<'_> {
             last_rows,
             from: options.from.map(Seq::new),
             on_gap: options.on_gap.map(Into::into).unwrap_or_default(),
+            coalesce: options.coalesce,
             notify_flush: options.notify_flush,
             options_json,
         };
         let session = Session::new(self.identity.user.clone(), self.identity.role, None);
         let sink: Arc<dyn Sink> = Arc::clone(&self.outbox) as _;
-        let timeout = self.app.config.statement_timeout();
-        self.jobs.spawn(jobs::subscribe(number, self.app.engine.clone(), session, request, sink, timeout));
+        self.jobs.spawn(jobs::subscribe(number, Arc::clone(&self.app), session, request, sink));
         Ok(())
     }
 
@@ -276,12 +286,11 @@ impl Connection<'_> {
     }
 
     fn pull(&mut self, number: u64, subscription: Box<Subscription>, cursor: Cursor) {
-        let timeout = self.app.config.statement_timeout();
-        self.jobs.spawn(jobs::pull_batch(number, subscription, cursor, timeout));
+        self.jobs.spawn(jobs::pull_batch(number, Arc::clone(&self.app), subscription, cursor));
     }
 
     fn catch_up(&mut self, number: u64, subscription: Box<Subscription>) {
-        self.jobs.spawn_blocking(move || jobs::catch_up(number, subscription));
+        self.jobs.spawn(jobs::catch_up(number, Arc::clone(&self.app), subscription));
     }
 
     // What jobs come back with.
@@ -330,7 +339,7 @@ impl Connection<'_> {
         rows_max: usize,
         mut subscription: Box<Subscription>,
     ) -> Step {
-        self.subscriptions.name(number, subscription.id());
+        self.subscriptions.name(number, &subscription);
         let snapshot = subscription.take_snapshot().filter(|snapshot| snapshot.total_rows > 0);
         let start_seq = subscription.start_seq().get();
         let schema = Arc::clone(subscription.schema());
@@ -371,7 +380,9 @@ impl Connection<'_> {
             rows: rows.named(),
             batch_control: BatchControl::new(batch.number, batch.has_more, batch.last_seq),
         };
+        let before = self.writer.sent_bytes;
         self.writer.send(&message).await?;
+        self.subscriptions.add_bytes(id, self.writer.sent_bytes - before);
         if !batch.has_more {
             drop(cursor);
             self.catch_up(number, subscription);

@@ -2,16 +2,16 @@
 //! on in the log. A job owns the subscription it works on and gives it back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use kalamdb_core::arrow::array::{AsArray, RecordBatch};
 use kalamdb_core::arrow::compute::max;
 use kalamdb_core::arrow::datatypes::Int64Type;
-use kalamdb_core::{
-    CaughtUp, Engine, Error as EngineError, Session, Sink, Snapshot, SubscribeRequest, Subscription,
-};
+use kalamdb_core::{CaughtUp, Error as EngineError, Session, Sink, Snapshot, SubscribeRequest, Subscription};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::app::App;
 use crate::refusal::Refusal;
 
 /// Changes taken from the log at a time.
@@ -93,14 +93,14 @@ pub(super) struct Done {
 
 pub(super) async fn subscribe(
     number: u64,
-    engine: Engine,
+    app: Arc<App>,
     session: Session,
     request: SubscribeRequest,
     sink: Arc<dyn Sink>,
-    timeout: Duration,
 ) -> Done {
-    let subscribing = engine.subscribe(&session, request, sink);
-    let outcome = match tokio::time::timeout(timeout, subscribing).await {
+    let Some(_turn) = turn(&app.snapshots).await else { return Done { number, outcome: shutting_down() } };
+    let subscribing = app.engine.subscribe(&session, request, sink);
+    let outcome = match tokio::time::timeout(app.config.statement_timeout(), subscribing).await {
         Ok(subscribed) => Outcome::Subscribed(subscribed.map(Box::new)),
         Err(_) => Outcome::Refused(Refusal::new("TIMEOUT", "the subscription took too long to begin")),
     };
@@ -109,12 +109,13 @@ pub(super) async fn subscribe(
 
 pub(super) async fn pull_batch(
     number: u64,
+    app: Arc<App>,
     subscription: Box<Subscription>,
     mut cursor: Cursor,
-    timeout: Duration,
 ) -> Done {
+    let Some(_turn) = turn(&app.snapshots).await else { return Done { number, outcome: shutting_down() } };
     let failed = |message: String| Outcome::Refused(Refusal::new("BATCH_FETCH_FAILED", message));
-    let outcome = match tokio::time::timeout(timeout, cursor.pull()).await {
+    let outcome = match tokio::time::timeout(app.config.statement_timeout(), cursor.pull()).await {
         Ok(Ok(batch)) => Outcome::Batch(subscription, cursor, batch),
         Ok(Err(error)) => failed(error.to_string()),
         Err(_) => failed("the batch took too long".to_owned()),
@@ -122,8 +123,28 @@ pub(super) async fn pull_batch(
     Done { number, outcome }
 }
 
-/// Reads files: on a thread that may wait.
-pub(super) fn catch_up(number: u64, mut subscription: Box<Subscription>) -> Done {
-    let caught_up = subscription.catch_up(CATCH_UP_CHANGES);
-    Done { number, outcome: Outcome::CaughtUp(subscription, caught_up) }
+/// Reads files, on a thread that may wait.
+pub(super) async fn catch_up(number: u64, app: Arc<App>, mut subscription: Box<Subscription>) -> Done {
+    let Some(_turn) = turn(&app.catch_ups).await else { return Done { number, outcome: shutting_down() } };
+    let reading = tokio::task::spawn_blocking(move || {
+        let caught_up = subscription.catch_up(CATCH_UP_CHANGES);
+        Outcome::CaughtUp(subscription, caught_up)
+    });
+    match reading.await {
+        Ok(outcome) => Done { number, outcome },
+        Err(error) => match error.try_into_panic() {
+            // The connection ends with it, as it does where any other job of it fails.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Done { number, outcome: shutting_down() },
+        },
+    }
+}
+
+/// One of the places of those who read at a time: many who come at once wait for their turn, and writers do not wait for them.
+async fn turn(places: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    places.acquire().await.ok()
+}
+
+fn shutting_down() -> Outcome {
+    Outcome::Refused(Refusal::new("SHUTTING_DOWN", "the server is shutting down; resume when it is back"))
 }

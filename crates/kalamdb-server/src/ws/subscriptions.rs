@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kalamdb_core::system::LiveProgress;
 use kalamdb_core::{Subscription, SubscriptionId};
 
 use super::jobs::Cursor;
@@ -26,6 +27,7 @@ pub(super) struct Entry {
     pub(super) id: Arc<str>,
     pub(super) rows_max: usize,
     engine_id: Option<SubscriptionId>,
+    progress: Option<Arc<LiveProgress>>,
     pub(super) phase: Phase,
 }
 
@@ -56,7 +58,8 @@ impl Subscriptions {
         self.last_number += 1;
         let id: Arc<str> = id.into();
         self.by_id.insert(Arc::clone(&id), self.last_number);
-        self.entries.insert(self.last_number, Entry { id, rows_max, engine_id: None, phase: Phase::Working });
+        let entry = Entry { id, rows_max, engine_id: None, progress: None, phase: Phase::Working };
+        self.entries.insert(self.last_number, entry);
         Ok(self.last_number)
     }
 
@@ -69,10 +72,19 @@ impl Subscriptions {
     }
 
     /// The engine's name for it is known now.
-    pub(super) fn name(&mut self, number: u64, engine_id: SubscriptionId) {
+    pub(super) fn name(&mut self, number: u64, subscription: &Subscription) {
         if let Some(entry) = self.entries.get_mut(&number) {
-            entry.engine_id = Some(engine_id);
-            self.by_engine_id.insert(engine_id, number);
+            entry.engine_id = Some(subscription.id());
+            entry.progress = Some(Arc::clone(subscription.progress()));
+            self.by_engine_id.insert(subscription.id(), number);
+        }
+    }
+
+    /// So many bytes were sent for it.
+    pub(super) fn add_bytes(&self, id: &str, bytes: u64) {
+        let entry = self.by_id.get(id).and_then(|number| self.entries.get(number));
+        if let Some(progress) = entry.and_then(|entry| entry.progress.as_ref()) {
+            progress.add_bytes(bytes);
         }
     }
 

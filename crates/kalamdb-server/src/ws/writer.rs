@@ -29,6 +29,8 @@ pub(super) struct Writer<'a> {
     pub(super) sink: SplitSink<WebSocket, Message>,
     pub(super) liveness: &'a Liveness,
     pub(super) client_timeout: Duration,
+    /// Bytes of all messages so far.
+    pub(super) sent_bytes: u64,
 }
 
 impl Writer<'_> {
@@ -52,6 +54,7 @@ impl Writer<'_> {
         };
         metrics::counter!("kalamdb_ws_frames_sent_total").increment(1);
         metrics::counter!("kalamdb_ws_bytes_sent_total").increment(bytes as u64);
+        self.sent_bytes += bytes as u64;
         patiently(self.liveness, self.client_timeout, self.sink.feed(frame)).await
     }
 
