@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kalamdb_core::clock::instant;
 use serde_json::Value as Json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -206,8 +207,8 @@ async fn run(time: Duration, seed: u64) {
             (url.clone(), tokens[(number / 3) % WRITERS].clone(), Arc::clone(&is_over));
         listening.push(tokio::spawn(subscriber.live(url, token, is_over)));
     }
-    let ends = Instant::now() + time;
-    while Instant::now() < ends {
+    let ends = instant() + time;
+    while instant() < ends {
         nemesis.act().await;
     }
     is_over.store(true, Ordering::SeqCst);
@@ -221,7 +222,7 @@ async fn run(time: Duration, seed: u64) {
         let token = &tokens[(number / 3) % WRITERS];
         // Whatever it went through, in the end it has what is there.
         let what = format!("{} to have what is there", subscriber.name());
-        in_time(&what, subscriber.finish(&url, token, &events)).await;
+        in_time(&what, Box::pin(subscriber.finish(&url, token, &events))).await;
         checked += subscriber.check(&events);
         frames += subscriber.frames;
         sessions += subscriber.sessions;
@@ -242,5 +243,6 @@ async fn run(time: Duration, seed: u64) {
 async fn what_was_subscribed_to_is_what_is_seen_whatever_happens() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let time = number("KALAMDB_NEMESIS_MINUTES").map_or(Duration::from_secs(45), Duration::from_mins);
-    run(time, number("KALAMDB_SEED").unwrap_or_else(|| u64::from(std::process::id()))).await;
+    let seed = number("KALAMDB_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    Box::pin(run(time, seed)).await;
 }

@@ -1,0 +1,409 @@
+//! Live queries over real sockets, of a server that is another process: how soon a change arrives, at how many, beside how many
+//! others, and what those cost.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a bench that cannot go on is to say so and end"
+)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use kalamdb_benches::report::{ROUNDS, Report, median};
+use kalamdb_benches::{directory, session};
+use kalamdb_core::clock;
+use kalamdb_core::format::Role;
+use kalamdb_core::log::Durability;
+use kalamdb_core::{Engine, EngineOptions};
+use kalamdb_server::{ServerConfig, serve};
+use serde_json::{Value as Json, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// Where the process is the server, its directory.
+const SERVE: &str = "KALAMDB_BENCH_SERVE";
+/// Connections, each of a user of its own.
+const CONNECTIONS: usize = 1_000;
+/// Subscriptions of each, where all subscribe.
+const SUBSCRIPTIONS: usize = 100;
+/// Changes that one catches up with.
+const MISSED: usize = 250_000;
+/// Writes a second, and for how long.
+const WRITES_PER_SECOND: u64 = 1_000;
+const SECONDS: u64 = 5;
+/// Rows that are written one by one for a latency.
+const SAMPLES: usize = 200;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+fn main() {
+    drop(rlimit::increase_nofile_limit(u64::MAX));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    match std::env::var_os(SERVE) {
+        Some(directory) => runtime.block_on(be_server(Path::new(&directory))),
+        None => runtime.block_on(measure()),
+    }
+}
+
+/// The server: fills a new directory, then serves it until it is killed.
+#[expect(clippy::print_stdout, reason = "its address")]
+async fn be_server(directory: &Path) {
+    let mut options = EngineOptions::new(directory);
+    options.durability = Durability::Os;
+    options.root_password = Some("bench".to_owned());
+    let (engine, _) = Engine::open(options).expect("a new database opens");
+    let root = session("root", Role::Dba);
+    let mut statements = vec![
+        "CREATE NAMESPACE bench".to_owned(),
+        "CREATE USER TABLE bench.own (id BIGINT PRIMARY KEY, room BIGINT, body TEXT)".to_owned(),
+        "CREATE TABLE bench.everyone (id BIGINT PRIMARY KEY, body TEXT) WITH (TYPE = 'SHARED', ACCESS_LEVEL = 'public')"
+            .to_owned(),
+    ];
+    statements
+        .extend((0..CONNECTIONS).map(|user| format!("CREATE USER u{user} WITH PASSWORD 'bench' ROLE user")));
+    for sql in statements {
+        let executed = engine.execute(&mut root.clone(), &sql, &[]).await;
+        assert!(executed.error.is_none(), "{sql}: {:?}", executed.error);
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    println!("{}", listener.local_addr().expect("it has an address"));
+    let config = ServerConfig { logins_max: 2, ..ServerConfig::default() };
+    serve(listener, engine, config, std::future::pending()).await.expect("it serves");
+}
+
+/// A server, and who talks to it.
+struct Bench {
+    server: Child,
+    address: String,
+    http: reqwest::Client,
+    tokens: Vec<String>,
+    root: String,
+    next_id: i64,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
+impl Bench {
+    async fn begin(directory: &Path) -> Self {
+        let mut server = Command::new(std::env::current_exe().expect("this program is a file"))
+            .env(SERVE, directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let mut address = String::new();
+        let mut lines = BufReader::new(server.stdout.take().expect("it is piped"));
+        lines.read_line(&mut address).expect("the server tells its address");
+        let address = address.trim().to_owned();
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client is made");
+        let mut bench = Self { server, address, http, tokens: Vec::new(), root: String::new(), next_id: 0 };
+        bench.root = bench.login("root").await;
+        for user in 0..CONNECTIONS {
+            bench.tokens.push(bench.login(&format!("u{user}")).await);
+        }
+        bench
+    }
+
+    async fn login(&self, user: &str) -> String {
+        let request = self.http.post(format!("http://{}/v1/api/auth/login", self.address));
+        let answer = request.json(&json!({ "user": user, "password": "bench" })).send().await;
+        let answer: Json = answer.expect("it answers").json().await.expect("JSON");
+        answer["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    async fn sql(&self, token: &str, sql: &str, params: &[Json]) -> Json {
+        let request = self.http.post(format!("http://{}/v1/api/sql", self.address)).bearer_auth(token);
+        let answer = request.json(&json!({ "sql": sql, "params": params })).send().await;
+        let answer: Json = answer.expect("it answers").json().await.expect("JSON");
+        assert_eq!(answer["status"], "success", "{sql}: {answer}");
+        answer
+    }
+
+    fn next_id(&mut self) -> i64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    async fn connect(&self, token: &str) -> Socket {
+        let url = format!("ws://{}/v1/ws?compress=false", self.address);
+        let mut request = url.into_client_request().expect("a request");
+        let bearer = format!("Bearer {token}").parse().expect("a header");
+        request.headers_mut().insert("Authorization", bearer);
+        let (mut socket, _) = connect_async(request).await.expect("it connects");
+        assert!(next(&mut socket).await.contains("auth_success"));
+        socket
+    }
+
+    /// KiB of memory that the server has.
+    fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.id()));
+        let status = status.expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size is told");
+        line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+    }
+}
+
+async fn next(socket: &mut Socket) -> String {
+    loop {
+        match socket.next().await.expect("the server is there").expect("a message") {
+            Message::Text(text) => return text.to_string(),
+            Message::Ping(_) => socket.flush().await.expect("it takes a pong"),
+            _ => {}
+        }
+    }
+}
+
+/// Subscribes to what comes from now on, and waits until that is so.
+async fn subscribe(socket: &mut Socket, id: &str, sql: &str) {
+    let subscription = json!({ "id": id, "sql": sql });
+    let message = json!({ "type": "subscribe", "subscription": subscription }).to_string();
+    socket.send(Message::text(message)).await.expect("it takes a message");
+    let ack = next(socket).await;
+    assert!(ack.contains("subscription_ack"), "{ack}");
+}
+
+/// The id of the row of a change.
+fn id_of(change: &str) -> i64 {
+    let at = change.find("\"id\":\"").expect("a row with an id");
+    let digits = change[at + 6..].split('"').next().expect("digits");
+    digits.parse().expect("a number")
+}
+
+/// Tells when which row arrived, for each message of some sockets.
+fn listen(sockets: Vec<Socket>) -> (mpsc::UnboundedReceiver<(i64, std::time::Instant)>, JoinSet<()>) {
+    let (sender, arrivals) = mpsc::unbounded_channel();
+    let mut listening = JoinSet::new();
+    for mut socket in sockets {
+        let sender = sender.clone();
+        listening.spawn(async move {
+            loop {
+                let change = next(&mut socket).await;
+                let at = clock::instant();
+                if change.contains("\"change\"") && sender.send((id_of(&change), at)).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    (arrivals, listening)
+}
+
+fn percentile(sorted: &[f64], hundredths: usize) -> f64 {
+    sorted.get(sorted.len() * hundredths / 100).or(sorted.last()).copied().unwrap_or(f64::NAN)
+}
+
+fn say_latency(report: &mut Report, what: &str, mut millis: Vec<f64>, most: [f64; 2]) {
+    millis.sort_by(f64::total_cmp);
+    for (hundredths, most) in [50, 99].into_iter().zip(most) {
+        let found = percentile(&millis, hundredths);
+        let verdict = if found < most { "holds" } else { "DOES NOT HOLD" };
+        let verdict = if most.is_finite() { format!("{verdict}, under {most} ms") } else { String::new() };
+        report.add(&format!("{what}, p{hundredths}"), &[found], |value| format!("{value:.2} ms"), verdict);
+    }
+}
+
+async fn measure() {
+    let directory = directory();
+    let mut bench = Bench::begin(directory.path()).await;
+    let mut report = Report::default();
+    paced(&mut bench, &mut report).await;
+    fan_out(&mut bench, &mut report).await;
+    beside_others(&mut bench, &mut report).await;
+    catching_up(&mut bench, &mut report).await;
+    report.print();
+}
+
+/// One subscriber, a thousand writes a second.
+async fn paced(bench: &mut Bench, report: &mut Report) {
+    let token = bench.tokens.first().cloned().expect("a user");
+    let mut socket = bench.connect(&token).await;
+    subscribe(&mut socket, "s", "SELECT * FROM bench.own").await;
+    let (mut arrivals, _listening) = listen(vec![socket]);
+    let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / WRITES_PER_SECOND));
+    let (mut begun, first) = (Vec::new(), bench.next_id + 1);
+    for _ in 0..WRITES_PER_SECOND * SECONDS {
+        ticks.tick().await;
+        begun.push(clock::instant());
+        let id = bench.next_id();
+        bench
+            .sql(&token, "INSERT INTO bench.own VALUES ($1, -1, 'a row of a hundred bytes')", &[json!(id)])
+            .await;
+    }
+    let mut millis = Vec::new();
+    for _ in 0..begun.len() {
+        let (id, at) = arrivals.recv().await.expect("it listens");
+        let begun = usize::try_from(id - first).ok().and_then(|at| begun.get(at)).expect("one of these rows");
+        millis.push(at.saturating_duration_since(*begun).as_secs_f64() * 1e3);
+    }
+    say_latency(report, "HTTP INSERT to notification, 1,000 a second", millis, [1.0, 5.0]);
+}
+
+/// One row to a thousand connections.
+async fn fan_out(bench: &mut Bench, report: &mut Report) {
+    let before = bench.memory();
+    let mut sockets = Vec::new();
+    for token in &bench.tokens {
+        sockets.push(bench.connect(token).await);
+    }
+    let idle = (bench.memory() - before) / count(CONNECTIONS);
+    let verdict = if idle <= 20.0 { "holds" } else { "DOES NOT HOLD" };
+    report.add(
+        "KiB of an idle connection",
+        &[idle],
+        |it| format!("{it:.1}"),
+        format!("{verdict}, at most 20"),
+    );
+    for socket in &mut sockets {
+        subscribe(socket, "s", "SELECT * FROM bench.everyone").await;
+    }
+    let (mut arrivals, _listening) = listen(sockets);
+    let mut millis = Vec::new();
+    for _ in 0..SAMPLES {
+        let id = bench.next_id();
+        let begun = clock::instant();
+        bench
+            .sql(
+                &bench.root,
+                "INSERT INTO bench.everyone VALUES ($1, 'one row to all of them')",
+                &[json!(id)],
+            )
+            .await;
+        let mut last = begun;
+        for _ in 0..CONNECTIONS {
+            last = last.max(arrivals.recv().await.expect("it listens").1);
+        }
+        millis.push(last.saturating_duration_since(begun).as_secs_f64() * 1e3);
+    }
+    say_latency(report, "one row to 1,000 subscribers, the last one", millis, [f64::INFINITY, 10.0]);
+}
+
+/// One subscription that matches among a hundred, and among a hundred thousand.
+async fn beside_others(bench: &mut Bench, report: &mut Report) {
+    let token = bench.tokens.first().cloned().expect("a user");
+    let filter = |room: usize| format!("SELECT * FROM bench.own WHERE room = {room}");
+    let mut socket = bench.connect(&token).await;
+    for room in 0..SUBSCRIPTIONS {
+        subscribe(&mut socket, &format!("s{room}"), &filter(room)).await;
+    }
+    let (mut arrivals, listening) = listen(vec![socket]);
+    let alone = latencies(bench, &token, &mut arrivals).await;
+    drop((arrivals, listening));
+    let mut sockets = Vec::new();
+    for token in &bench.tokens {
+        sockets.push(bench.connect(token).await);
+    }
+    let connected = bench.memory();
+    let mut subscribing = JoinSet::new();
+    for mut socket in sockets {
+        subscribing.spawn(async move {
+            for room in 0..SUBSCRIPTIONS {
+                subscribe(
+                    &mut socket,
+                    &format!("s{room}"),
+                    &format!("SELECT * FROM bench.own WHERE room = {room}"),
+                )
+                .await;
+            }
+            socket
+        });
+    }
+    let sockets = subscribing.join_all().await;
+    let each = (bench.memory() - connected) / count(CONNECTIONS * SUBSCRIPTIONS);
+    let verdict = if each <= 2.0 { "holds" } else { "DOES NOT HOLD" };
+    report.add(
+        "KiB of a further subscription",
+        &[each],
+        |it| format!("{it:.2}"),
+        format!("{verdict}, at most 2"),
+    );
+    let (mut arrivals, _listening) = listen(sockets);
+    let among = latencies(bench, &token, &mut arrivals).await;
+    report.micros("write to notification, 100 subscriptions", &alone);
+    report.micros("… 100,000 on 1,000 connections", &among);
+    report.ratio("100,000 subscriptions / 100", &among, &alone, 0.0..1.2);
+}
+
+/// Microseconds from a write to the one notification of it, in rounds.
+async fn latencies(
+    bench: &mut Bench,
+    token: &str,
+    arrivals: &mut mpsc::UnboundedReceiver<(i64, std::time::Instant)>,
+) -> Vec<f64> {
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut micros = Vec::new();
+        for sample in 0..SAMPLES {
+            let id = bench.next_id();
+            let begun = clock::instant();
+            let params = [json!(id), json!(sample % SUBSCRIPTIONS)];
+            bench.sql(token, "INSERT INTO bench.own VALUES ($1, $2, 'for one of them')", &params).await;
+            let (_, at) = arrivals.recv().await.expect("it listens");
+            micros.push(at.saturating_duration_since(begun).as_secs_f64() * 1e6);
+        }
+        rounds.push(median(&micros));
+    }
+    rounds
+}
+
+/// One who was away for a quarter of a million changes, each a commit of its own.
+async fn catching_up(bench: &mut Bench, report: &mut Report) {
+    let token = Arc::new(bench.tokens.last().cloned().expect("a user"));
+    let mut socket = bench.connect(&token).await;
+    let ask = |options: Json| {
+        let subscription = json!({ "id": "s", "sql": "SELECT id FROM bench.own", "options": options });
+        Message::text(json!({ "type": "subscribe", "subscription": subscription }).to_string())
+    };
+    socket.send(ask(json!({ "last_rows": 0 }))).await.expect("it takes a message");
+    let ack: Json = serde_json::from_str(&next(&mut socket).await).expect("JSON");
+    let from = ack["snapshot_seq"].clone();
+    drop(socket);
+    let bench = &*bench;
+    let first = bench.next_id + 1;
+    let mut writing = Vec::new();
+    for writer in 0..32 {
+        let token = Arc::clone(&token);
+        writing.push(async move {
+            for at in (writer..MISSED).step_by(32) {
+                let id = json!(first + i64::try_from(at).expect("few enough"));
+                bench.sql(&token, "INSERT INTO bench.own VALUES ($1, 1, 'missed')", &[id]).await;
+            }
+        });
+    }
+    futures_util::future::join_all(writing).await;
+    let mut rates = Vec::new();
+    for _ in 0..3 {
+        let mut socket = bench.connect(&token).await;
+        let begun = clock::instant();
+        socket.send(ask(json!({ "from": from }))).await.expect("it takes a message");
+        let mut left = MISSED;
+        while left > 0 {
+            left -= usize::from(next(&mut socket).await.contains("\"change\""));
+        }
+        rates.push(count(MISSED) / begun.elapsed().as_secs_f64());
+    }
+    let verdict = if median(&rates) >= 200_000.0 { "holds" } else { "DOES NOT HOLD" };
+    report.add(
+        "changes caught up with over one socket",
+        &rates,
+        |it| format!("{it:.0}/s"),
+        format!("{verdict}, at least 200,000/s"),
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count that a figure is divided by")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
