@@ -38,6 +38,8 @@ pub(crate) struct AggregatePlan {
 struct Group {
     rows: i64,
     accumulators: Vec<Accumulator>,
+    /// What it counts as in [`Groups::bytes`].
+    bytes: usize,
 }
 
 /// The groups of one live query.
@@ -46,6 +48,8 @@ pub(crate) struct Groups {
     groups: HashMap<Identity, Group>,
     /// Those that changed since [`Groups::take_changed`].
     changed: HashSet<Identity>,
+    /// Of all groups.
+    bytes: usize,
 }
 
 impl AggregatePlan {
@@ -56,7 +60,7 @@ impl AggregatePlan {
 
     /// One without rows.
     fn group(&self) -> Group {
-        Group { rows: 0, accumulators: self.calls.iter().map(AggregateCall::accumulator).collect() }
+        Group { rows: 0, accumulators: self.calls.iter().map(AggregateCall::accumulator).collect(), bytes: 0 }
     }
 }
 
@@ -117,15 +121,17 @@ impl Groups {
     /// Keeps no more of the groups that changed than is needed, and so many values to spare. False where an aggregate does not know
     /// its value any more.
     pub(super) fn trim(&mut self, spare: usize) -> Result<bool> {
-        let (mut knows_all, mut bytes) = (true, 0);
+        let mut knows_all = true;
         for key in &self.changed {
-            for accumulator in self.groups.get_mut(key).into_iter().flat_map(|group| &mut group.accumulators)
-            {
+            let Some(group) = self.groups.get_mut(key) else { continue };
+            for accumulator in &mut group.accumulators {
                 knows_all &= accumulator.trim(spare);
-                bytes += accumulator.bytes();
             }
+            let bytes = 2 * key.len() + group.accumulators.iter().map(Accumulator::bytes).sum::<usize>();
+            self.bytes = self.bytes - group.bytes + bytes;
+            group.bytes = bytes;
         }
-        if bytes > BYTES_MAX { Err(too_large()) } else { Ok(knows_all) }
+        if self.bytes > BYTES_MAX { Err(too_large()) } else { Ok(knows_all) }
     }
 
     /// Whole rows are in or out: lets groups go that have none.
@@ -133,7 +139,7 @@ impl Groups {
         if !plan.group_by.is_empty() {
             for key in &self.changed {
                 if self.groups.get(key).is_some_and(|group| group.rows == 0) {
-                    self.groups.remove(key);
+                    self.bytes -= self.groups.remove(key).map_or(0, |group| group.bytes);
                 }
             }
         }

@@ -11,7 +11,7 @@ use log_format::{Frame, PartitionHash, Seq};
 
 use super::aggregate::{AggregatePlan, Groups};
 use super::top::{self, Placed, TopPlan, TopRows};
-use super::{Contents, Identity, ResultPlan, Shown, apply_to_groups, matching_rows};
+use super::{BYTES_MAX, Contents, Identity, ResultPlan, Shown, apply_to_groups, matching_rows, too_large};
 use crate::error::{Error, Result, from_query};
 use crate::live::change::{ChangeBatches, changes_by_partition, ends_with};
 use crate::live::query::LiveQuery;
@@ -56,6 +56,9 @@ pub(crate) async fn make(
         ResultPlan::Top(top) => make_top(router, plan, query, top, since).await?,
         ResultPlan::Aggregate(aggregate) => make_groups(router, plan, query, aggregate, since).await?,
     };
+    if made.shown.values().map(Vec::len).sum::<usize>() > BYTES_MAX {
+        return Err(too_large());
+    }
     if from.is_some() && since.is_none() {
         made.then = Some(made.shown.clone());
     }

@@ -78,6 +78,7 @@ pub(crate) struct LiveResult {
     /// None: to be made anew.
     contents: Option<Contents>,
     shown: Shown,
+    shown_bytes: usize,
     /// What was not taken when there was no room.
     undelivered: Vec<ChangeFrame>,
 }
@@ -159,12 +160,14 @@ impl Output {
 impl LiveResult {
     /// What it shows is what its subscriber has.
     pub(crate) fn new(made: Made) -> Self {
-        Self { contents: Some(made.contents), shown: made.shown, undelivered: Vec::new() }
+        let shown_bytes = made.shown.values().map(Vec::len).sum();
+        Self { contents: Some(made.contents), shown: made.shown, shown_bytes, undelivered: Vec::new() }
     }
 
     /// Of a subscriber that has what was shown at a seq; with the frames that bring it up to now.
     pub(crate) fn resumed(plan: &ResultPlan, made: Made, moment: Moment) -> Result<Self> {
-        let mut result = Self { contents: None, shown: Shown::new(), undelivered: Vec::new() };
+        let mut result =
+            Self { contents: None, shown: Shown::new(), shown_bytes: 0, undelivered: Vec::new() };
         result.undelivered = result.replace(plan, made, moment)?;
         Ok(result)
     }
@@ -226,7 +229,8 @@ impl LiveResult {
             }
             _ => return Ok(None),
         };
-        self.contents = Some(contents);
+        // Of one that shows too much this is the last change: when it is made anew, it is refused.
+        self.contents = Some(contents).filter(|_| self.shown_bytes <= BYTES_MAX);
         let seq = changes.last_seq();
         let moment = Moment { prev_seq, seq, commit_time: changes.commit_time() };
         frames(plan.output(), difference, moment).map(Some)
@@ -241,6 +245,7 @@ impl LiveResult {
     ) -> Result<Vec<ChangeFrame>> {
         self.contents = Some(made.contents);
         if let Some(then) = made.then {
+            self.shown_bytes = then.values().map(Vec::len).sum();
             self.shown = then;
         }
         let difference = self.shown_now(made.shown);
@@ -257,7 +262,10 @@ impl LiveResult {
     fn difference(&mut self, now: impl IntoIterator<Item = (Identity, Option<Vec<u8>>)>) -> Difference {
         let mut found = Difference::default();
         for (identity, now) in now {
-            match (self.shown.remove(&identity), now) {
+            let before = self.shown.remove(&identity);
+            self.shown_bytes -= before.as_ref().map_or(0, Vec::len);
+            self.shown_bytes += now.as_ref().map_or(0, Vec::len);
+            match (before, now) {
                 (None, None) => {}
                 (Some(before), None) => found.gone.push(before),
                 (before, Some(now)) => {

@@ -51,6 +51,8 @@ impl TopPlan {
 struct TopRow {
     identity: Identity,
     row: Vec<u8>,
+    /// What it counts as in [`TopRows::bytes`].
+    bytes: usize,
 }
 
 /// The first rows of one live query.
@@ -107,7 +109,7 @@ impl TopRows {
     /// Takes a row out, wherever it stands.
     pub(super) fn remove(&mut self, identity: &Identity) {
         if let Some(gone) = self.places.remove(identity).and_then(|place| self.window.remove(&place)) {
-            self.bytes -= gone.row.len();
+            self.bytes -= gone.bytes;
             self.has_changed = true;
         }
     }
@@ -115,8 +117,8 @@ impl TopRows {
     /// Puts rows in that were not there.
     pub(super) fn insert(&mut self, placed: Placed) {
         for ((identity, place), row) in placed.identities.into_iter().zip(placed.places).zip(placed.rows) {
-            let bytes = row.len();
-            if self.window.insert(place.clone(), TopRow { identity: identity.clone(), row }) {
+            let bytes = row.len() + 2 * (place.len() + identity.len());
+            if self.window.insert(place.clone(), TopRow { identity: identity.clone(), row, bytes }) {
                 self.bytes += bytes;
                 self.places.insert(identity, place);
                 self.has_changed = true;
@@ -160,7 +162,7 @@ impl TopRows {
 
     fn cut_to(&mut self, len_max: usize) {
         for gone in self.window.cut_to(len_max) {
-            self.bytes -= gone.row.len();
+            self.bytes -= gone.bytes;
             self.places.remove(&gone.identity);
         }
     }
