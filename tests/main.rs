@@ -29,6 +29,9 @@ mod isolation;
 /// What no client should send: a typed error, and the server goes on.
 mod malformed;
 
+/// Clients that misbehave by seed: everybody else goes on, each mistake is answered, memory stays bounded.
+mod fuzzing;
+
 /// SIGKILL at random points, again and again: nothing acknowledged is lost, nothing is seen twice.
 mod crash;
 

@@ -10,6 +10,11 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{Api, Server, Socket, in_time};
 
+/// A frame whose mask changes nothing.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    crate::support::frame(first, payload, 0)
+}
+
 /// A server with the table `app.notes` and someone to use it.
 async fn setup() -> (Server, Api) {
     let server = Server::start().await;
@@ -285,21 +290,6 @@ async fn malformed_frames_are_answered_and_the_connection_goes_on() {
         assert_eq!(message["code"], "MESSAGE_TOO_LARGE", "{message}");
     }
     check_goes_on(&mut socket, "still fine").await;
-}
-
-/// A frame of a client, masked with zeros: the first byte as it is, then the length.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match u8::try_from(payload.len()) {
-        Ok(length @ 0..=125) => bytes.push(0x80 | length),
-        _ => {
-            bytes.push(0x80 | 127);
-            bytes.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
-    bytes.extend([0; 4]);
-    bytes.extend(payload);
-    bytes
 }
 
 /// An error message with this code, then a close frame that says the same, then the end.
