@@ -26,6 +26,9 @@ mod types;
 /// Two users, one SQL text: nobody sees anybody else's rows, whatever they try.
 mod isolation;
 
+/// A user who wants to see what others have: thousands of statements, in two worlds whose answers must be the same.
+mod attack;
+
 /// What no client should send: a typed error, and the server goes on.
 mod malformed;
 
