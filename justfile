@@ -32,6 +32,10 @@ fuzz target seconds="600":
 floor:
     cargo bench --workspace --bench floor
 
+# An echo server with KalamDB's WebSocket, for conformance suites (docs/websocket-conformance.md).
+echo address="127.0.0.1:9001" *ARGS:
+    cargo run --example websocket_echo -- {{address}} {{ARGS}}
+
 # Golden vectors, written anew. Only for a new format version: a released vector never changes.
 vectors:
     KALAMDB_WRITE_VECTORS=1 cargo test -p log-format

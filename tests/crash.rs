@@ -12,28 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
 
-use crate::support::{Api, Server, Socket, in_time};
+use crate::support::{Api, Random, Server, Socket, in_time};
 
 /// Who writes; each has a subscriber that lives through all rounds.
 const WRITERS: u64 = 4;
 const MODES: [&str; 3] = ["always", "interval:20", "os"];
-
-/// Splitmix64: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 type Rows = BTreeMap<i64, String>;
 

@@ -29,8 +29,14 @@ mod types;
 /// Two users, one SQL text: nobody sees anybody else's rows, whatever they try.
 mod isolation;
 
+/// A user who wants to see what others have: thousands of statements, in two worlds whose answers must be the same.
+mod attack;
+
 /// What no client should send: a typed error, and the server goes on.
 mod malformed;
+
+/// Clients that misbehave by seed: everybody else goes on, each mistake is answered, memory stays bounded.
+mod fuzzing;
 
 /// SIGKILL at random points, again and again: nothing acknowledged is lost, nothing is seen twice.
 mod crash;

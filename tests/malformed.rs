@@ -10,6 +10,11 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{Api, Server, Socket, in_time};
 
+/// A frame whose mask changes nothing.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    crate::support::frame(first, payload, 0)
+}
+
 /// A server with the table `app.notes` and someone to use it.
 async fn setup() -> (Server, Api) {
     let server = Server::start().await;
@@ -285,6 +290,59 @@ async fn malformed_frames_are_answered_and_the_connection_goes_on() {
         assert_eq!(message["code"], "MESSAGE_TOO_LARGE", "{message}");
     }
     check_goes_on(&mut socket, "still fine").await;
+}
+
+/// An error message with this code, then a close frame that says the same, then the end.
+async fn check_end(socket: &mut Socket, shown: &str, code: &str, close: u16) {
+    let mut told = false;
+    loop {
+        match socket.next_frame().await {
+            Some(Ok(Message::Text(text))) => {
+                let message: Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(message["code"], code, "{shown}: {message}");
+                told = true;
+            }
+            Some(Ok(Message::Close(Some(frame)))) => {
+                assert!(told, "{shown}: no error came before the close");
+                assert_eq!((u16::from(frame.code), frame.reason.as_str()), (close, code), "{shown}");
+                return;
+            }
+            Some(Ok(Message::Ping(_))) => {}
+            other => panic!("{shown}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_cannot_be_read_end_the_connection_with_a_code() {
+    let (server, api) = setup().await;
+    let cases = [
+        ("a reserved opcode", frame(0x83, b""), "PROTOCOL", 1002),
+        ("a reserved bit", frame(0xc1, b"{}"), "PROTOCOL", 1002),
+        ("a fragmented ping", frame(0x09, b"x"), "PROTOCOL", 1002),
+        ("a ping of 126 bytes", frame(0x89, &[b'x'; 126]), "PROTOCOL", 1002),
+        ("a continuation of nothing", frame(0x80, b"x"), "PROTOCOL", 1002),
+        ("no mask", vec![0x81, 2, b'{', b'}'], "PROTOCOL", 1002),
+        ("text that is not UTF-8", frame(0x81, b"\xff\xfe"), "UNSUPPORTED_DATA", 1007),
+        (
+            "text cut within a character",
+            [frame(0x01, b"\xce"), frame(0x80, b"a")].concat(),
+            "UNSUPPORTED_DATA",
+            1007,
+        ),
+        ("a length of five MiB", frame(0x81, &vec![b' '; 5 << 20])[..14].to_vec(), "MESSAGE_TOO_LARGE", 1009),
+    ];
+    for (shown, bytes, code, close) in cases {
+        for token in [api.token.as_str(), ""] {
+            let mut socket = Socket::open(&server, "compress=false", token).await.unwrap();
+            if !token.is_empty() {
+                assert_eq!(socket.next().await["type"], "auth_success");
+            }
+            socket.try_send_bytes(&bytes).await.unwrap();
+            check_end(&mut socket, shown, code, close).await;
+        }
+    }
+    check_alive(&api).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,22 @@
 //! What the tests share.
 
-#![allow(dead_code, reason = "it is compiled into several test binaries, and not each uses all of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "it is compiled into several test binaries, and not each uses all of it"
+)]
 
 mod api;
+mod frames;
+mod random;
 mod server;
 mod socket;
 
 use std::time::Duration;
 
 pub(crate) use api::{Answer, Api};
+pub(crate) use frames::{Raw, Seen, frame};
+pub(crate) use random::Random;
 pub(crate) use server::{ROOT_PASSWORD, Server};
 pub(crate) use socket::Socket;
 

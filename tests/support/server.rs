@@ -94,6 +94,20 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    /// `HOST:PORT`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A size from `/proc/PID/status`, such as `VmRSS`, in MiB.
+    pub(crate) fn memory_mib(&self, field: &str) -> u64 {
+        let pid = self.child.as_ref().and_then(Child::id).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        let kib: u64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap();
+        kib >> 10
+    }
+
     /// `ws://…/v1/ws`, with this query.
     pub(crate) fn socket_url(&self, query: &str) -> String {
         format!("ws://{}/v1/ws?{query}", self.address)

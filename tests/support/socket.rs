@@ -2,10 +2,11 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::{Server, in_time};
@@ -31,7 +32,7 @@ impl Socket {
         }
         match in_time("connecting", connect_async(request)).await {
             Ok((inner, _)) => Ok(Self { inner }),
-            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+            Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
         }
     }
@@ -61,6 +62,16 @@ impl Socket {
     /// Sends what the server may not even read to its end before it closes the connection.
     pub(crate) async fn try_send_frame(&mut self, frame: Message) {
         let _ = in_time("sending", self.inner.send(frame)).await;
+    }
+
+    /// Writes bytes that may be no frame at all. What was sent before has been flushed, so nothing gets in between.
+    pub(crate) async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        in_time("sending", self.inner.get_mut().write_all(bytes)).await
+    }
+
+    /// The next frame as it is; an error where the connection ends without a close.
+    pub(crate) async fn next_frame(&mut self) -> Option<Result<Message, tungstenite::Error>> {
+        in_time("a frame", self.inner.next()).await
     }
 
     /// The next message; the connection must not end.

@@ -1,6 +1,6 @@
 //! KalamDB over HTTP and WebSocket.
 //!
-//! [`serve`] is all there is to call. This crate owns the wire: routes, messages, how values look in JSON and
+//! [`serve`] is all there is to call ([`echo`] is for conformance suites). This crate owns the wire: routes, messages, how values look in JSON and
 //! `MessagePack`, who may connect, and every limit on what a client can make the server do. It is the only crate that knows
 //! any of that, and it knows nothing of storage: rows come as Arrow batches from [`kalamdb_core`] and leave as bytes.
 //!
@@ -33,6 +33,7 @@ use crate::auth::Tokens;
 
 pub use crate::config::ServerConfig;
 pub use crate::error::{Error, Result};
+pub use crate::ws::echo;
 
 /// Serves until `shutdown` completes; then takes no more connections, tells subscribers, and lets what is under way
 /// finish within the grace of `config`. The engine stays open: closing it is up to the caller.

@@ -54,8 +54,17 @@ impl Codec {
         }
     }
 
+    /// What a client says; nothing where it is a control frame.
+    pub(crate) fn decode(&self, message: Message) -> Option<Result<ClientMessage, Refusal>> {
+        match message {
+            Message::Text(text) => Some(self.decode_text(text.as_str())),
+            Message::Binary(bytes) => Some(self.decode_binary(&bytes)),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => None,
+        }
+    }
+
     /// A client's text frame.
-    pub(crate) fn decode_text(&self, text: &str) -> Result<ClientMessage, Refusal> {
+    fn decode_text(&self, text: &str) -> Result<ClientMessage, Refusal> {
         if text.len() > self.message_bytes_max {
             return Err(Refusal::too_large(self.message_bytes_max));
         }
@@ -63,7 +72,7 @@ impl Codec {
     }
 
     /// A client's binary frame: compressed, or `MessagePack`, or both.
-    pub(crate) fn decode_binary(&self, bytes: &Bytes) -> Result<ClientMessage, Refusal> {
+    fn decode_binary(&self, bytes: &Bytes) -> Result<ClientMessage, Refusal> {
         if bytes.len() > self.message_bytes_max {
             return Err(Refusal::too_large(self.message_bytes_max));
         }

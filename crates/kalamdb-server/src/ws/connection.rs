@@ -13,14 +13,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::Wishes;
-use super::handshake;
 use super::jobs::{self, Batch, Cursor, Done, Outcome};
 use super::liveness::Liveness;
 use super::outbox::{Item, Outbox};
 use super::reader::{self, COMMANDS_MAX, Command};
 use super::subscriptions::{Phase, Subscriptions};
 use super::writer::{Ended, Step, Writer};
+use super::{Wishes, close, handshake};
 use crate::app::App;
 use crate::auth::{self, Identity};
 use crate::refusal::Refusal;
@@ -31,12 +30,6 @@ use crate::wire::schema::WireSchema;
 
 /// How long the other side may take to confirm a close.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
-
-mod close_code {
-    pub(super) const GOING_AWAY: u16 = 1001;
-    pub(super) const POLICY: u16 = 1008;
-    pub(super) const TOO_BIG: u16 = 1009;
-}
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(app: Arc<App>, mut socket: WebSocket, identity: Option<Identity>, wishes: Wishes) {
@@ -63,8 +56,14 @@ pub(super) async fn serve(app: Arc<App>, mut socket: WebSocket, identity: Option
         identity,
         app,
     };
-    let mut reading = Box::pin(reader::read(stream, codec, &liveness, sender));
-    let mut working = Box::pin(connection.run(commands));
+    let understand = |message| codec.decode(message);
+    let reading = reader::read(stream, codec.message_bytes_max, understand, &liveness, sender);
+    both(reading, connection.run(commands)).await;
+}
+
+/// Reads and works until either is over.
+pub(super) async fn both(reading: impl Future<Output = ()>, working: impl Future<Output = Ended>) {
+    let (mut reading, mut working) = (Box::pin(reading), Box::pin(working));
     // When the reader is done first, what it commanded is still to be carried out; an end without a command is noticed
     // through the closed channel.
     let (reader_done, ended) = tokio::select! {
@@ -97,7 +96,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Ended {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command<ClientMessage>>) -> Ended {
         let mut stop = self.app.stop.clone();
         let mut beat = tokio::time::interval(self.app.config.heartbeat());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -154,7 +153,7 @@ impl Connection<'_> {
         let now = auth::now_s();
         if now >= self.identity.expires_at {
             self.complain("", &auth::expired()).await?;
-            return self.writer.close(close_code::POLICY, "TOKEN_EXPIRED").await;
+            return self.writer.close(close::POLICY, "TOKEN_EXPIRED").await;
         }
         if self.writer.liveness.silent_for() > self.app.config.client_timeout() {
             tracing::debug!(connection = self.id, "a client has gone silent");
@@ -163,7 +162,7 @@ impl Connection<'_> {
         match self.app.engine.user(&self.identity.user) {
             Ok(None) => {
                 self.complain("", &Refusal::new("UNAUTHORIZED", "the user does not exist any more")).await?;
-                return self.writer.close(close_code::POLICY, "UNAUTHORIZED").await;
+                return self.writer.close(close::POLICY, "UNAUTHORIZED").await;
             }
             Ok(Some(user)) => self.identity.role = user.role,
             Err(error) => tracing::warn!(%error, "an account cannot be looked up"),
@@ -183,22 +182,17 @@ impl Connection<'_> {
             metrics::counter!("kalamdb_ws_errors_total", "code" => refusal.code).increment(1);
             self.writer.send(&ServerMessage::shutting_down(&id, &refusal, retry_after_ms)).await?;
         }
-        self.writer.close(close_code::GOING_AWAY, "SHUTTING_DOWN").await
+        self.writer.close(close::GOING_AWAY, "SHUTTING_DOWN").await
     }
 
     // What the client says.
 
-    async fn carry_out(&mut self, command: Command) -> Step {
+    async fn carry_out(&mut self, command: Command<ClientMessage>) -> Step {
         match command {
             Command::Complain(refusal) => self.complain("", &refusal).await,
             Command::End(refusal) => {
                 self.complain("", &refusal).await?;
-                let code = if refusal.code == "MESSAGE_TOO_LARGE" {
-                    close_code::TOO_BIG
-                } else {
-                    close_code::POLICY
-                };
-                self.writer.close(code, refusal.code).await
+                self.writer.close(close::code_of(&refusal), refusal.code).await
             }
             Command::Obey(ClientMessage::Ping) => Ok(()),
             Command::Obey(ClientMessage::Authenticate { token, .. }) => self.renew(&token).await,
@@ -421,7 +415,7 @@ impl Connection<'_> {
     async fn abandon(&mut self, error: &tokio::task::JoinError) -> Step {
         tracing::error!(%error, connection = self.id, "a subscription's job failed: the connection ends");
         self.complain("", &Refusal::new("INTERNAL_ERROR", "a subscription failed; connect again")).await?;
-        self.writer.close(close_code::GOING_AWAY, "INTERNAL_ERROR").await
+        self.writer.close(close::GOING_AWAY, "INTERNAL_ERROR").await
     }
 
     // What the engine brings.

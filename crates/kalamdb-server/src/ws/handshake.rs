@@ -1,9 +1,9 @@
 //! The beginning of a connection: who is it?
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use kalamdb_core::role_name;
 
-use super::Wishes;
+use super::{Wishes, close};
 use crate::app::App;
 use crate::auth::Identity;
 use crate::refusal::Refusal;
@@ -22,9 +22,12 @@ pub(super) async fn authenticate(
         None => {
             let waiting = wait(app, socket);
             match tokio::time::timeout(app.config.auth_deadline(), waiting).await {
-                Ok(Ok(found)) => found?,
-                Ok(Err(refusal)) => return refuse(app, socket, &refusal.message).await,
-                Err(_) => return refuse(app, socket, "the authenticate message did not come in time").await,
+                Ok(Ok(found)) => found,
+                Ok(Err(failure)) => return refuse(app, socket, failure).await,
+                Err(_) => {
+                    let late = Refusal::new("AUTH_REQUIRED", "the authenticate message did not come in time");
+                    return refuse(app, socket, Failure::NotAuthenticated(late)).await;
+                }
             }
         }
     };
@@ -45,11 +48,38 @@ async fn send(app: &App, socket: &mut WebSocket, message: &ServerMessage<'_>) ->
     socket.send(plain(app).encode(message).ok()?).await.ok()
 }
 
-async fn refuse<T>(app: &App, socket: &mut WebSocket, message: &str) -> Option<T> {
+/// Why nobody has authenticated.
+enum Failure {
+    /// Nobody is there any more.
+    Gone,
+    /// They are not who they say, or say nothing.
+    NotAuthenticated(Refusal),
+    /// The rest of the stream cannot be read.
+    Unreadable(Refusal),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::NotAuthenticated(refusal)
+    }
+}
+
+async fn refuse<T>(app: &App, socket: &mut WebSocket, failure: Failure) -> Option<T> {
     metrics::counter!("kalamdb_ws_auth_failures_total").increment(1);
-    send(app, socket, &ServerMessage::AuthError { message }).await?;
+    let refusal = match failure {
+        Failure::Gone => return None,
+        Failure::NotAuthenticated(refusal) => {
+            send(app, socket, &ServerMessage::AuthError { message: &refusal.message }).await?;
+            refusal
+        }
+        Failure::Unreadable(refusal) => {
+            send(app, socket, &ServerMessage::error("", &refusal)).await?;
+            refusal
+        }
+    };
     let farewell = async {
-        socket.send(Message::Close(None)).await.ok()?;
+        let frame = CloseFrame { code: close::code_of(&refusal), reason: refusal.code.into() };
+        socket.send(Message::Close(Some(frame))).await.ok()?;
         while socket.recv().await?.is_ok() {}
         Some(())
     };
@@ -57,31 +87,27 @@ async fn refuse<T>(app: &App, socket: &mut WebSocket, message: &str) -> Option<T
     None
 }
 
-type Found = Option<(Identity, Option<Protocol>)>;
-
-/// Reads until the client has authenticated (or gone: none); whatever else it says is answered.
-async fn wait(app: &App, socket: &mut WebSocket) -> Result<Found, Refusal> {
+/// Reads until the client has authenticated; whatever else it says is answered.
+async fn wait(app: &App, socket: &mut WebSocket) -> Result<(Identity, Option<Protocol>), Failure> {
     let codec = plain(app);
-    while let Some(Ok(message)) = socket.recv().await {
-        let message = match message {
-            Message::Text(text) => codec.decode_text(text.as_str()),
-            Message::Binary(bytes) => codec.decode_binary(&bytes),
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => continue,
-        };
-        let refusal = match message {
-            Ok(ClientMessage::Authenticate { method, token, protocol }) => {
+    while let Some(message) = socket.recv().await {
+        let message = message.map_err(|error| {
+            close::unreadable(error, codec.message_bytes_max).map_or(Failure::Gone, Failure::Unreadable)
+        })?;
+        let refusal = match codec.decode(message) {
+            Some(Ok(ClientMessage::Authenticate { method, token, protocol })) => {
                 if method != "jwt" {
-                    return Err(Refusal::new("UNSUPPORTED", "the method is jwt"));
+                    return Err(Refusal::new("UNSUPPORTED", "the method is jwt").into());
                 }
-                return Ok(Some((app.tokens.identity(&app.engine, &token)?, protocol)));
+                return Ok((app.tokens.identity(&app.engine, &token)?, protocol));
             }
-            Ok(ClientMessage::Ping) => continue,
-            Ok(_) => Refusal::new("AUTH_REQUIRED", "send an authenticate message first"),
-            Err(refusal) => refusal,
+            None | Some(Ok(ClientMessage::Ping)) => continue,
+            Some(Ok(_)) => Refusal::new("AUTH_REQUIRED", "send an authenticate message first"),
+            Some(Err(refusal)) => refusal,
         };
         if send(app, socket, &ServerMessage::error("", &refusal)).await.is_none() {
             break;
         }
     }
-    Ok(None)
+    Err(Failure::Gone)
 }

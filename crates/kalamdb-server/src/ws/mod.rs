@@ -7,11 +7,15 @@
 //! - `jobs`: what takes time and must not hold up the connection.
 //! - `writer`: frames onto the network, patiently.
 //! - `outbox`: where the engine leaves live changes; bounded.
+//! - `close`: why a connection ends, as a close code.
+//! - `echo`: the same connection without a database, for conformance suites.
 //!
 //! A slow client costs a cursor, not memory: what waits for it is bounded, and when that is full its subscriptions read on
 //! from the log once it has taken what there was.
 
+mod close;
 mod connection;
+mod echo;
 mod handshake;
 mod jobs;
 mod liveness;
@@ -29,9 +33,12 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::Response;
 
 use crate::app::App;
+use crate::config::ServerConfig;
 use crate::http::{bearer, refuse};
 use crate::refusal::Refusal;
 use crate::wire::messages::{Compression, Protocol, Serialization};
+
+pub use echo::echo;
 
 /// Frames beyond the message limit are still read up to this factor, so that they can be answered on a connection that
 /// goes on; beyond, the connection ends.
@@ -71,16 +78,20 @@ fn prepare(
     let admitted =
         app.admit().ok_or_else(|| Refusal::new("RATE_LIMIT_EXCEEDED", "there are too many connections"))?;
     let app = Arc::clone(app);
-    let limit = app.config.message_bytes_max.saturating_mul(READ_FACTOR);
-    Ok(upgrade
+    Ok(limited(upgrade, &app.config).on_upgrade(move |socket| async move {
+        connection::serve(app, socket, identity, wishes).await;
+        drop(admitted);
+    }))
+}
+
+/// With the limits of every WebSocket of this server.
+fn limited(upgrade: WebSocketUpgrade, config: &ServerConfig) -> WebSocketUpgrade {
+    let limit = config.message_bytes_max.saturating_mul(READ_FACTOR);
+    upgrade
         .max_message_size(limit)
         .max_frame_size(limit)
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES)
-        .on_upgrade(move |socket| async move {
-            connection::serve(app, socket, identity, wishes).await;
-            drop(admitted);
-        }))
 }
 
 /// What the URL says about how to write.
