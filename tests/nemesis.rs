@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use self::oracle::{Events, QUERIES, TABLES, TAGS};
 use self::subscriber::Subscriber;
-use crate::support::{Api, Server, in_time};
+use crate::support::{Api, Random, Server, in_time};
 
 /// What the queries mean, said once more.
 mod oracle;
@@ -26,31 +26,9 @@ mod subscriber;
 const WRITERS: usize = 4;
 const SUBSCRIBERS: usize = 24;
 
-/// Splitmix64: small, seeded, the same everywhere.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_of<'a, T>(&mut self, these: &'a [T]) -> &'a T {
-        &these[usize::try_from(self.below(these.len() as u64)).unwrap()]
-    }
-
-    /// Up to so many milliseconds: how often something happens, not what is waited for.
-    async fn pause(&mut self, milliseconds: u64) {
-        tokio::time::sleep(Duration::from_millis(self.below(milliseconds))).await;
-    }
+/// Up to so many milliseconds: how often something happens, not what is waited for.
+async fn pause(random: &mut Random, milliseconds: u64) {
+    tokio::time::sleep(Duration::from_millis(random.below(milliseconds))).await;
 }
 
 fn user(number: usize) -> String {
@@ -59,12 +37,12 @@ fn user(number: usize) -> String {
 
 /// Rows that their writer owns and is named in.
 fn statement(random: &mut Random, owner: &str) -> String {
-    let table = *random.one_of(&TABLES);
+    let table = random.pick(&TABLES);
     let row = |random: &mut Random| {
         let n = if random.below(8) == 0 { "NULL".to_owned() } else { random.below(50).to_string() };
-        format!("({}, {n}, '{}', '{owner}')", random.below(40), random.one_of(&TAGS))
+        format!("({}, {n}, '{}', '{owner}')", random.below(40), random.pick(&TAGS))
     };
-    let (id, tag) = (random.below(40), *random.one_of(&TAGS));
+    let (id, tag) = (random.below(40), random.pick(&TAGS));
     match random.below(10) {
         0..=3 => format!(
             "INSERT INTO nem.{table} (id, n, tag, owner) VALUES {} ON CONFLICT (id) DO UPDATE SET n = EXCLUDED.n, tag = EXCLUDED.tag, owner = EXCLUDED.owner",
@@ -101,7 +79,7 @@ async fn write(api: Api, owner: String, mut random: Random, is_over: Arc<AtomicB
         let sql = statement(&mut random, &owner);
         match api.sql_of_unknown_fate(&sql, &[]).await {
             // The server is away.
-            None => random.pause(50).await,
+            None => pause(&mut random, 50).await,
             Some(answer) if answer.body["status"] == "success" => {
                 totals.written.fetch_add(1, Ordering::SeqCst);
             }
@@ -111,7 +89,7 @@ async fn write(api: Api, owner: String, mut random: Random, is_over: Arc<AtomicB
                 totals.refused.fetch_add(1, Ordering::SeqCst);
             }
         }
-        random.pause(12).await;
+        pause(&mut random, 12).await;
     }
 }
 
@@ -142,23 +120,23 @@ impl Nemesis {
         match self.random.below(12) {
             0 => {
                 self.server.kill().await;
-                self.random.pause(100).await;
+                pause(&mut self.random, 100).await;
                 self.server.start_again().await;
                 self.kills += 1;
             }
             1 if self.alterations < 30 => {
-                let (table, number) = (*self.random.one_of(&TABLES), self.alterations);
+                let (table, number) = (self.random.pick(&TABLES), self.alterations);
                 self.root.sql(&format!("ALTER TABLE nem.{table} ADD COLUMN x{number} INT DEFAULT 5")).await;
                 self.alterations += 1;
             }
             2..=4 => {
-                let table = *self.random.one_of(&TABLES);
+                let table = self.random.pick(&TABLES);
                 self.root.sql(&format!("STORAGE FLUSH TABLE nem.{table}")).await;
                 self.flushes += 1;
             }
             _ => {}
         }
-        self.random.pause(400).await;
+        pause(&mut self.random, 400).await;
     }
 
     /// Every row event of the log, as its files tell it.

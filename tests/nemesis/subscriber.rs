@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::Random;
 use super::oracle::{Events, Query, Rows, add};
-use crate::support::Socket;
+use super::pause;
+use crate::support::{Random, Socket};
 
 pub(super) struct Subscriber {
     user: String,
@@ -63,7 +63,7 @@ impl Subscriber {
             }
             let frames = 1 + self.random.below(300);
             self.session(&url, &token, frames, None).await;
-            self.random.pause(80).await;
+            pause(&mut self.random, 80).await;
         }
         self
     }
@@ -106,7 +106,7 @@ impl Subscriber {
         let until = self.frames.saturating_add(frames);
         while self.frames < until && self.whole.as_ref().is_none_or(|(_, rows)| Some(rows) != wanted) {
             if self.random.below(60) == 0 && wanted.is_none() {
-                self.random.pause(600).await;
+                pause(&mut self.random, 600).await;
             }
             let patience = Duration::from_millis(if wanted.is_some() { 5000 } else { 500 });
             // Where nothing comes for a while it leaves, as if it had had enough.
