@@ -23,6 +23,17 @@ pub struct Flushed {
     pub file: Option<ColdFile>,
     /// Rows of older files that they stand in the place of.
     pub superseded: Vec<SupersededRows>,
+    /// The live ones of the rows that went, where all hot rows of these keys were of this schema version; else none.
+    pub live: Option<LiveRows>,
+}
+
+/// Rows that are not deleted.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveRows {
+    /// How many.
+    pub rows: u64,
+    /// Their bytes as events hold them, without keys.
+    pub bytes: u64,
 }
 
 /// A cold file, as the manifest of its partition lists it.
@@ -86,6 +97,21 @@ pub struct Compacted {
     pub removed: Vec<u64>,
     /// The file that came; none where no row of them had to be kept.
     pub file: Option<ColdFile>,
+}
+
+impl LiveRows {
+    /// Counts another row, which has these bytes.
+    pub const fn add(&mut self, row: &[u8]) {
+        self.rows += 1;
+        self.bytes += row.len() as u64;
+    }
+}
+
+impl ArchivedLiveRows {
+    /// These as a value of their own.
+    pub const fn to_rows(&self) -> LiveRows {
+        LiveRows { rows: self.rows.to_native(), bytes: self.bytes.to_native() }
+    }
 }
 
 impl ColumnBounds {

@@ -22,7 +22,7 @@ pub use crate::catalog::{
 };
 pub use crate::cold::{
     ArchivedColdFile, ArchivedCompacted, ArchivedFlushed, ColdFile, ColumnBounds, Compacted, Flushed,
-    SupersededRows,
+    LiveRows, SupersededRows,
 };
 pub use crate::error::{Error, Result};
 pub use crate::event::{

@@ -111,13 +111,13 @@ impl<'s> Batch<'s> {
             Event::RowInserted(event) => {
                 self.comes_from(&event.partition, &event.key)?;
                 self.put_row(&event.partition.to_partition(), &event.key, seq, commit_time, &event.row);
-                self.count(&event.key, Delta::of_row(1, &event.row))
+                self.count(&event.key, seq, Delta::of_row(1, &event.row))
             }
             Event::RowUpdated(event) => {
                 let from = self.comes_from(&event.partition, &event.key)?;
                 self.put_row(&event.partition.to_partition(), &event.key, seq, commit_time, &event.new);
                 let gone = Delta::of_row(-1, &event.old).in_tier(from);
-                self.count(&event.key, Delta::of_row(1, &event.new).plus(gone))
+                self.count(&event.key, seq, Delta::of_row(1, &event.new).plus(gone))
             }
             Event::RowDeleted(event) => {
                 let from = self.comes_from(&event.partition, &event.key)?;
@@ -127,7 +127,7 @@ impl<'s> Batch<'s> {
                     Some(_) => self.users().put(&partition, &event.key, &tombstone),
                     None => self.shared().put(&partition, &event.key, &tombstone),
                 }
-                self.count(&event.key, Delta::of_row(-1, &event.old).in_tier(from))
+                self.count(&event.key, seq, Delta::of_row(-1, &event.old).in_tier(from))
             }
             Event::StreamAppended(event) => {
                 let row = StoredRow { seq, updated: commit_time, deleted: false, row: &event.row };
@@ -146,10 +146,10 @@ impl<'s> Batch<'s> {
             }
             Event::Flushed(event) => self.apply_flushed(seq, commit_time, event),
             Event::Compacted(event) => self.apply_compacted(seq, event),
-            Event::TableDropped(event) => self.clear_table(event.table.to_id()),
+            Event::TableDropped(event) => self.clear_table(event.table.to_id(), seq),
             Event::TableTruncated(event) => {
                 let table = event.table.to_id();
-                self.clear_table(table)?;
+                self.clear_table(table, seq)?;
                 put_truncated_at(self.shared, &mut self.writes, table, seq)
             }
             _ => Ok(()),
@@ -169,17 +169,17 @@ impl<'s> Batch<'s> {
     }
 
     /// Counts the row that was put last, whose row key is this.
-    fn count(&mut self, key: &[u8], delta: Delta) -> Result<()> {
+    fn count(&mut self, key: &[u8], seq: Seq, delta: Delta) -> Result<()> {
         let Self { shared, counters, key: full, .. } = self;
-        counters.add(shared, partition_part(full, key), delta)
+        counters.write_row(shared, partition_part(full, key), seq, delta)
     }
 
     /// No row of a table is left, whatever its kind.
-    fn clear_table(&mut self, table: TableId) -> Result<()> {
+    fn clear_table(&mut self, table: TableId, seq: Seq) -> Result<()> {
         self.users().drop_table(table);
         self.shared().drop_table(table);
         self.streams().drop_table(table);
-        self.counters.clear(table);
+        self.counters.clear(table, seq);
         let prefix = table_prefix(table);
         self.writes.delete_range_cf(&self.shared.manifests_family()?, prefix.to_vec(), prefix_end(&prefix));
         delete_table_counts(self.shared, &mut self.writes, table)

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use log_format::{Seq, TableId};
+use log_format::{LiveRows, Seq, TableId};
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
 
 use crate::cold::{cold_partitions, each_live_cold_row};
@@ -65,9 +65,10 @@ impl Delta {
         Self { rows, bytes: rows * signed(row.len()), ..Self::default() }
     }
 
-    /// Of a row that stays and is moved to the cold tier.
-    pub(crate) fn to_cold(row: &[u8]) -> Self {
-        Self { cold_rows: 1, cold_bytes: signed(row.len()), ..Self::default() }
+    /// Of rows that stay and are moved to the cold tier.
+    pub(crate) fn to_cold(rows: LiveRows) -> Self {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        Self { cold_rows: signed(rows.rows), cold_bytes: signed(rows.bytes), ..Self::default() }
     }
 
     /// The same of rows in this tier.
@@ -161,6 +162,8 @@ struct Slot {
     evicted_until: Option<[u8; 16]>,
     /// The least key that the batch appends to this stream.
     least_appended: Option<[u8; 16]>,
+    /// No event after this one wrote a row of the partition. Flushes do not count, nor what streams do.
+    written_at: Seq,
 }
 
 /// A stream row that is in the batch and not yet in the database.
@@ -172,9 +175,13 @@ struct Appended {
 }
 
 /// The counts of what was written lately, and what the batch that is being made changes. Belongs to the one who applies.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     slots: HashMap<Arc<[u8]>, Slot>,
+    /// The last event that wrote a row.
+    written_at: Seq,
+    /// No event after this one wrote rows of partitions without a slot, or took all of a table.
+    others_written_at: Seq,
     // Of the batch that is being made:
     touched: Vec<Arc<[u8]>>,
     /// Tables that lost all their rows: what the database says of their partitions no longer holds.
@@ -183,6 +190,18 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Where this event was the last that was applied.
+    pub(crate) fn new(applied: Seq) -> Self {
+        Self {
+            slots: HashMap::new(),
+            written_at: applied,
+            others_written_at: applied,
+            touched: Vec::new(),
+            cleared: Vec::new(),
+            appended: Vec::new(),
+        }
+    }
+
     /// The slot of a partition or table that the batch changes.
     fn touch(&mut self, shared: &Shared, prefix: &[u8]) -> Result<(Arc<[u8]>, &mut Slot)> {
         if !self.slots.contains_key(prefix) {
@@ -195,6 +214,7 @@ impl Counters {
                 is_unwritten: false,
                 evicted_until: None,
                 least_appended: None,
+                written_at: self.others_written_at,
             };
             self.slots.insert(Arc::from(prefix), slot);
         }
@@ -210,13 +230,32 @@ impl Counters {
         Ok((key, slot))
     }
 
-    /// Rows of a partition came, changed or went.
-    pub(crate) fn add(&mut self, shared: &Shared, partition: &[u8], delta: Delta) -> Result<()> {
+    /// An event wrote a row of a partition, which came, changed or went.
+    pub(crate) fn write_row(
+        &mut self,
+        shared: &Shared,
+        partition: &[u8],
+        seq: Seq,
+        delta: Delta,
+    ) -> Result<()> {
+        self.written_at = seq;
         // The usual case costs one look: the partition was written to in this batch already.
         if let Some(slot) = self.slots.get_mut(partition).filter(|slot| slot.is_touched) {
-            slot.now = slot.now.with(delta);
+            (slot.now, slot.written_at) = (slot.now.with(delta), seq);
             return Ok(());
         }
+        let (_, slot) = self.touch(shared, partition)?;
+        (slot.now, slot.written_at) = (slot.now.with(delta), seq);
+        Ok(())
+    }
+
+    /// Whether rows of a partition may have been written after this event. Told only of what was applied before the batch.
+    pub(crate) fn may_be_written_since(&self, partition: &[u8], seq: Seq) -> bool {
+        self.slots.get(partition).map_or(self.others_written_at, |slot| slot.written_at) > seq
+    }
+
+    /// Rows of a partition or table came, went or were moved.
+    pub(crate) fn add(&mut self, shared: &Shared, partition: &[u8], delta: Delta) -> Result<()> {
         let (_, slot) = self.touch(shared, partition)?;
         slot.now = slot.now.with(delta);
         Ok(())
@@ -258,8 +297,9 @@ impl Counters {
         self.add(shared, partition, Delta { rows: -gone.rows, bytes: -gone.bytes, ..Delta::default() })
     }
 
-    /// All rows of a table go.
-    pub(crate) fn clear(&mut self, table: TableId) {
+    /// An event takes all rows of a table.
+    pub(crate) fn clear(&mut self, table: TableId, seq: Seq) {
+        (self.written_at, self.others_written_at) = (seq, seq);
         let prefix = table_prefix(table);
         self.slots.retain(|key, _| !key.starts_with(&prefix));
         self.touched.retain(|key| !key.starts_with(&prefix));
@@ -299,6 +339,7 @@ impl Counters {
         if self.slots.len() > SLOTS_MAX {
             self.write(shared, writes)?;
             self.slots.clear();
+            self.others_written_at = self.written_at;
         }
         Ok(())
     }
@@ -395,7 +436,7 @@ pub(crate) fn count_anew_if_needed(shared: &Shared, applied: Seq) -> Result<()> 
     for partition in cold_partitions(shared)? {
         let mut cold = Delta::default();
         each_live_cold_row(shared, &partition, |row| {
-            cold = cold.plus(Delta::of_row(1, row.row)).plus(Delta::to_cold(row.row));
+            cold = cold.plus(Delta::of_row(1, row.row).in_tier(Tier::Cold));
         })?;
         let of_table = tables.entry(partition_of_key(&partition)?.0).or_default();
         *of_table = of_table.with(cold);

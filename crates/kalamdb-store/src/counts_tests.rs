@@ -267,3 +267,31 @@ proptest! {
         prop_assert_eq!(rebuilt.table_counts(TABLE).unwrap(), store.table_counts(TABLE).unwrap());
     }
 }
+
+#[test]
+fn who_was_written_is_told_exactly_until_too_many_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut counters = Counters::new(Seq::new(5));
+    let asked = |counters: &Counters, partition: &[u8]| {
+        (0..100).find(|seq| !counters.may_be_written_since(partition, Seq::new(*seq))).unwrap()
+    };
+    let wrote = |counters: &mut Counters, partition: &[u8], seq| {
+        counters.write_row(store.shared(), partition, Seq::new(seq), Delta::of_row(1, b"row")).unwrap();
+        counters.finish(store.shared(), &mut WriteBatch::default()).unwrap();
+    };
+    assert_eq!(asked(&counters, b"a"), 5, "what was before is not known");
+    wrote(&mut counters, b"00000001a", 9);
+    counters.add(store.shared(), b"00000001b", Delta::of_row(1, b"row")).unwrap();
+    assert_eq!(asked(&counters, b"00000001a"), 9);
+    assert_eq!(asked(&counters, b"00000001b"), 5, "moving rows does not write them");
+    counters.clear(TABLE, Seq::new(11));
+    assert_eq!(asked(&counters, b"00000001a"), 9);
+    assert_eq!(asked(&counters, &table_prefix(TABLE)), 11);
+    for partition in 0..=SLOTS_MAX {
+        let partition = [b"00000002", partition.to_be_bytes().as_slice()].concat();
+        counters.write_row(store.shared(), &partition, Seq::new(20), Delta::of_row(1, b"row")).unwrap();
+    }
+    wrote(&mut counters, b"00000002", 21);
+    assert_eq!(asked(&counters, b"00000001a"), 21, "all were forgotten");
+}

@@ -152,7 +152,7 @@ impl Store {
         find_cold_tables(&shared)?;
         let seq = read_applied_seq(|key| shared.database.get(key))?;
         count_anew_if_needed(&shared, seq)?;
-        let applied = Mutex::new(Applied { seq, counters: Counters::default() });
+        let applied = Mutex::new(Applied { seq, counters: Counters::new(seq) });
         Ok(Self { shared, applied, path: path.to_owned() })
     }
 

@@ -17,7 +17,8 @@ use crate::catalog::{
     ArchivedUser,
 };
 use crate::cold::{
-    ArchivedColdFile, ArchivedColumnBounds, ArchivedCompacted, ArchivedFlushed, ArchivedSupersededRows,
+    ArchivedColdFile, ArchivedColumnBounds, ArchivedCompacted, ArchivedFlushed, ArchivedLiveRows,
+    ArchivedSupersededRows,
 };
 use crate::event::{
     ArchivedChangeEvent, ArchivedEpochStarted, ArchivedRowDeleted, ArchivedRowInserted, ArchivedRowUpdated,
@@ -54,7 +55,8 @@ fn records_are_laid_out_as_told() {
     check!(STREAM_EVICTED, ArchivedStreamEvicted: partition, before_time, before_seq);
     check!(TABLE_DROPPED, ArchivedTableDropped: table, namespace, name);
     check!(TABLE_TRUNCATED, ArchivedTableTruncated: table, namespace, name);
-    check!(FLUSHED, ArchivedFlushed: partition, from_key, until_key, schema_version, until_seq, file, superseded);
+    check!(FLUSHED, ArchivedFlushed: partition, from_key, until_key, schema_version, until_seq, file, superseded, live);
+    check!(LIVE_ROWS, ArchivedLiveRows: rows, bytes);
     check!(COMPACTED, ArchivedCompacted: partition, removed, file);
     check!(
         COLD_FILE, ArchivedColdFile: id, path, rows, bytes, crc32c, schema_version, first_seq, last_seq, first_key,

@@ -200,7 +200,7 @@ pub(super) static TABLE_TRUNCATED: Record = Record {
 
 pub(super) static FLUSHED: Record = Record {
     name: "Flushed",
-    size: 168,
+    size: 192,
     align: 8,
     fields: &[
         field(0, "partition", Shape::Record(&PARTITION), "whose rows"),
@@ -220,6 +220,22 @@ pub(super) static FLUSHED: Record = Record {
             Shape::List(&Shape::Record(&SUPERSEDED_ROWS)),
             "rows of older files in whose place they stand",
         ),
+        field(
+            168,
+            "live",
+            Shape::Maybe(&Shape::Record(&LIVE_ROWS)),
+            "the live ones of the rows that went; none where hot rows of these keys had other schema versions",
+        ),
+    ],
+};
+
+pub(super) static LIVE_ROWS: Record = Record {
+    name: "LiveRows",
+    size: 16,
+    align: 8,
+    fields: &[
+        field(0, "rows", Shape::U64, "how many are not deleted"),
+        field(8, "bytes", Shape::U64, "of them as events hold them, without keys"),
     ],
 };
 
@@ -504,7 +520,7 @@ pub(super) static EVENTS: [(&str, Shape, &str); 25] = [
     ("Compacted", Shape::Record(&COMPACTED), "cold files of a partition became one"),
 ];
 
-static RECORDS: [&Record; 24] = [
+static RECORDS: [&Record; 25] = [
     &PARTITION,
     &EPOCH_STARTED,
     &ROW_INSERTED,
@@ -515,6 +531,7 @@ static RECORDS: [&Record; 24] = [
     &TABLE_DROPPED,
     &TABLE_TRUNCATED,
     &FLUSHED,
+    &LIVE_ROWS,
     &COMPACTED,
     &COLD_FILE,
     &COLUMN_BOUNDS,

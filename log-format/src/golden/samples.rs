@@ -2,10 +2,10 @@
 
 use crate::{
     Access, ChangeEvent, ColdFile, Column, ColumnBounds, ColumnDefault, ColumnId, Compacted, DataType,
-    EpochStarted, FlushPolicy, Flushed, Job, JobId, JobStatus, KeyBuilder, Namespace, NamespaceId, Partition,
-    Role, RowBuilder, RowDeleted, RowInserted, RowUpdated, SchemaVersion, StorageLocation, StreamAppended,
-    StreamEvicted, StreamOptions, StreamScope, SupersededRows, Table, TableDropped, TableId, TableKind,
-    TableSchema, TableTruncated, User, UserId, Value,
+    EpochStarted, FlushPolicy, Flushed, Job, JobId, JobStatus, KeyBuilder, LiveRows, Namespace, NamespaceId,
+    Partition, Role, RowBuilder, RowDeleted, RowInserted, RowUpdated, SchemaVersion, StorageLocation,
+    StreamAppended, StreamEvicted, StreamOptions, StreamScope, SupersededRows, Table, TableDropped, TableId,
+    TableKind, TableSchema, TableTruncated, User, UserId, Value,
 };
 
 const CREATED: i64 = 1_790_000_000_000_000;
@@ -286,6 +286,7 @@ fn flushed() -> Flushed {
             }],
         }),
         superseded: vec![SupersededRows { file: 11, positions: vec![0, 5] }],
+        live: Some(LiveRows { rows: 1, bytes: 77 }),
     }
 }
 

@@ -192,7 +192,7 @@ impl<'r> VersionFlush<'r> {
         })
     }
 
-    /// All steps. While one is written and committed by a thread beside, the next one's rows are gathered.
+    /// All steps. While one's file is ended, written and committed by a thread beside, the next one's rows are gathered.
     fn run(&self, moved: &mut Moved) -> Result<()> {
         std::thread::scope(|scope| {
             let (mut number, mut from_key) = (0, Vec::new());
@@ -220,7 +220,7 @@ impl<'r> VersionFlush<'r> {
         })
     }
 
-    /// The next step's file, in memory.
+    /// The next step's rows, on their way into its file.
     fn prepare(&self, number: u64, from_key: Vec<u8>) -> Result<Option<PreparedFlush>> {
         if self.runner.bell.is_stopped() {
             return Err(Error::ShuttingDown);
@@ -237,7 +237,7 @@ impl<'r> VersionFlush<'r> {
         Ok(self.cut.prepare_flush(step)?)
     }
 
-    /// Writes a step's file and commits it. `own` is this flush's commit before. None where the rows have changed: what is
+    /// Ends a step's file, writes it and commits it. `own` is this flush's commit before. None where the rows have changed: what is
     /// there now is for another flush.
     fn commit(&self, prepared: PreparedFlush, own: Option<Seq>) -> Result<Option<Moved>> {
         let runner = self.runner;

@@ -6,7 +6,8 @@
 //! IMPORTANT: the hot rows are looked for in the database, not in the batch: a commit that flushes is the first of its batch.
 
 use log_format::{
-    ArchivedChangeEvent as Event, ArchivedCompacted, ArchivedFlushed, ColdFile, Frame, Record, RowReader, Seq,
+    ArchivedChangeEvent as Event, ArchivedCompacted, ArchivedFlushed, ColdFile, Frame, LiveRows, Record,
+    RowReader, Seq,
 };
 
 use super::manifest::{
@@ -91,7 +92,15 @@ impl Batch<'_> {
         };
         let (until_seq, version) = (Seq::new(event.until_seq.to_native()), event.schema_version.to_version());
         let family = self.shared.family(keyspace)?;
-        let (mut moved, mut all_go, mut any) = (Delta::default(), true, false);
+        // IMPORTANT: the sequencer commits no flush of a partition that was flushed otherwise, or truncated, since its cut. So where
+        // no row was written either, what is there is what the flush has seen.
+        if let Some(live) = event.live.as_ref()
+            && !self.counters.may_be_written_since(prefix, until_seq)
+        {
+            self.writes.delete_range_cf(&family, &from, &until);
+            return Ok(Delta::to_cold(live.to_rows()));
+        }
+        let (mut moved, mut all_go, mut any) = (LiveRows::default(), true, false);
         let each = |visit: &mut dyn FnMut(&[u8], Option<StoredRow<'_>>)| -> Result<()> {
             let mut range = super::manifest::below(prefix);
             range.set_iterate_lower_bound(from.clone());
@@ -111,7 +120,7 @@ impl Batch<'_> {
             Some(row) => {
                 any = true;
                 if !row.deleted {
-                    moved = moved.plus(Delta::to_cold(row.row));
+                    moved.add(row.row);
                 }
             }
             None => all_go = false,
@@ -126,7 +135,7 @@ impl Batch<'_> {
                 self.writes.delete_cf(&family, key);
             }
         }
-        Ok(moved)
+        Ok(Delta::to_cold(moved))
     }
 
     /// Where the row that a commit changes came from: whether the hot tier had it. Asked before the change is put.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use log_format::{ColdFile, Flushed, Partition, RowReader, SchemaVersion, SupersededRows};
+use log_format::{ColdFile, Flushed, LiveRows, Partition, RowReader, SchemaVersion, SupersededRows};
 
 use super::files::ColdFiles;
 use super::merge::rows_of_keys;
@@ -52,15 +52,21 @@ impl Cut {
         failure.check().map(|()| found)
     }
 
-    /// Makes a file of the next hot rows of a partition, in memory. None where there are no more such rows.
+    /// Gathers the next hot rows of a partition for a file. None where there are no more such rows.
     ///
     /// # Errors
-    /// Where a tier cannot be read, or the file not be written.
+    /// Where a tier cannot be read, or the file not be made.
     pub fn prepare_flush(&self, step: FlushStep<'_>) -> Result<Option<PreparedFlush>> {
         let FlushStep { origin, directory, number, from_key, tombstones_from, rows_max, bytes_max } = step;
         let id = self.seq().get() + number;
         let (partition, version) = (origin.partition.clone(), origin.version);
-        let mut taken = Taken { keys: KeyList::default(), bytes: 0, writer: ColdWriter::new(origin)? };
+        let mut taken = Taken {
+            keys: KeyList::default(),
+            bytes: 0,
+            live: LiveRows::default(),
+            has_others: false,
+            writer: ColdWriter::new(origin)?,
+        };
         let range = KeyRange { from: (!from_key.is_empty()).then(|| from_key.clone()), until: None };
         let mut failure = FirstError::none();
         let scanned = self.scan_hot(keyspace_of(&partition), &partition, &range, |key, row| {
@@ -81,11 +87,18 @@ impl Cut {
             }
         };
         let superseded = self.superseded_by(&partition, &taken.keys)?;
-        let (file, bytes) = finish_file(id, directory, taken.writer)?.unzip();
-        let until_seq = self.seq().get();
-        let event =
-            Flushed { partition, from_key, until_key, schema_version: version, until_seq, file, superseded };
-        Ok(Some(PreparedFlush { event, bytes }))
+        let live = (!taken.has_others).then_some(taken.live);
+        let event = Flushed {
+            partition,
+            from_key,
+            until_key,
+            schema_version: version,
+            until_seq: self.seq().get(),
+            file: None,
+            superseded,
+            live,
+        };
+        Ok(Some(PreparedFlush { id, directory: directory.clone(), writer: taken.writer, event }))
     }
 
     /// The rows of older files that rows of these keys stand in the place of.
@@ -107,11 +120,14 @@ impl Cut {
     }
 }
 
-/// A file of a flush that is in memory alone, and the event that makes it count.
-#[derive(Clone, Debug)]
+/// The rows of a flush's file, which may still be on their way into it, and the event that makes it count.
+#[derive(Debug)]
 pub struct PreparedFlush {
+    id: u64,
+    directory: TablePath,
+    writer: ColdWriter,
+    /// Without the file.
     event: Flushed,
-    bytes: Option<Bytes>,
 }
 
 impl PreparedFlush {
@@ -120,15 +136,17 @@ impl PreparedFlush {
         &self.event.until_key
     }
 
-    /// Puts the file to where it belongs, durable when this returns.
+    /// Ends the file and puts it to where it belongs, durable when this returns.
     ///
     /// # Errors
     /// Where it cannot be written.
     pub fn put(self, files: &ColdFiles) -> Result<Flushed> {
-        if let (Some(file), Some(bytes)) = (&self.event.file, self.bytes) {
+        let Self { id, directory, writer, mut event } = self;
+        if let Some((file, bytes)) = finish_file(id, &directory, writer)? {
             files.put(&file.path, bytes)?;
+            event.file = Some(file);
         }
-        Ok(self.event)
+        Ok(event)
     }
 }
 
@@ -153,6 +171,10 @@ struct Taken {
     /// The keys of all rows that go, those that are not kept among them.
     keys: KeyList,
     bytes: usize,
+    /// Those of them that are not deleted.
+    live: LiveRows,
+    /// Whether rows of other schema versions stand between them.
+    has_others: bool,
     writer: ColdWriter,
 }
 
@@ -198,7 +220,11 @@ impl Taken {
         tombstones_from: i64,
     ) -> Result<()> {
         if version_of(row)? != version {
+            self.has_others = true;
             return Ok(());
+        }
+        if !row.deleted {
+            self.live.add(row.row);
         }
         if !row.deleted || row.updated >= tombstones_from {
             self.writer.push(key, &row)?;

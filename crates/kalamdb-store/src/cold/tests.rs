@@ -175,6 +175,23 @@ fn change(random: &mut Random, partition: &Partition, rows: &mut BTreeMap<Vec<u8
     }
 }
 
+/// A commit of some random changes, which both stores apply.
+fn write_some(
+    random: &mut Random,
+    partition: &Partition,
+    rows: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+    next_seq: &mut u64,
+    stores: [&Store; 2],
+) -> Frame {
+    let events: Vec<_> = (0..=random.below(4)).map(|_| change(random, partition, rows)).collect();
+    let frame = commit(*next_seq, &events);
+    *next_seq += events.len() as u64;
+    for store in stores {
+        store.apply(std::slice::from_ref(&frame)).unwrap();
+    }
+    frame
+}
+
 fn flushed_equals_never_flushed(seed: u64, partition: &Partition) {
     let (flushing, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (mut store, other) = (open(flushing.path()), open(plain.path()));
@@ -200,15 +217,26 @@ fn flushed_equals_never_flushed(seed: u64, partition: &Partition) {
                 drop(store);
                 store = open(flushing.path());
             }
-            _ => {
-                let events: Vec<_> =
-                    (0..=random.below(4)).map(|_| change(&mut random, partition, &mut rows)).collect();
-                let frame = commit(next_seq, &events);
-                next_seq += events.len() as u64;
+            3 => {
+                // Somebody writes, or all is opened anew, between the cut and the commit.
+                let rows_max = 1 + usize::try_from(random.below(40)).unwrap();
+                let Some(flushed) = write_flush(&store, step(partition, Vec::new(), rows_max)) else {
+                    continue;
+                };
+                if random.below(2) == 0 {
+                    log.push(write_some(&mut random, partition, &mut rows, &mut next_seq, [&store, &other]));
+                }
+                if random.below(2) == 0 {
+                    store.flush(true).unwrap();
+                    drop(store);
+                    store = open(flushing.path());
+                }
+                let frame = commit(next_seq, &[ChangeEvent::Flushed(Box::new(flushed))]);
+                next_seq += 1;
                 store.apply(std::slice::from_ref(&frame)).unwrap();
-                other.apply(std::slice::from_ref(&frame)).unwrap();
                 log.push(frame);
             }
+            _ => log.push(write_some(&mut random, partition, &mut rows, &mut next_seq, [&store, &other])),
         }
         let bound = |random: &mut Random| {
             Some(random.below(60).to_be_bytes().to_vec()).filter(|_| random.below(2) == 0)
@@ -233,8 +261,25 @@ fn flushed_equals_never_flushed(seed: u64, partition: &Partition) {
     rebuilt_is_the_same(&store, flushing.path(), &log, partition);
 }
 
-/// The log alone, applied in batches of any size, gives the same store.
+/// The same commit where a flush does not tell what it moved, so that who applies it has to look.
+fn untold(frame: &Frame) -> Frame {
+    match frame.event(0).unwrap().to_event().unwrap() {
+        ChangeEvent::Flushed(flushed) if frame.count() == 1 => {
+            let flushed = log_format::Flushed { live: None, ..*flushed };
+            commit(frame.last_seq().get(), &[ChangeEvent::Flushed(Box::new(flushed))])
+        }
+        _ => frame.clone(),
+    }
+}
+
+/// The log alone, applied in batches of any size, gives the same store, whether a flush tells what it moved or not.
 fn rebuilt_is_the_same(store: &Store, directory: &Path, log: &[Frame], partition: &Partition) {
+    rebuilt_from_is_the_same(store, directory, log, partition);
+    let untold: Vec<_> = log.iter().map(untold).collect();
+    rebuilt_from_is_the_same(store, directory, &untold, partition);
+}
+
+fn rebuilt_from_is_the_same(store: &Store, directory: &Path, log: &[Frame], partition: &Partition) {
     let other = tempfile::tempdir().unwrap();
     let cold_directory = Some(directory.join("cold"));
     let options = crate::StoreOptions { cold_directory, ..crate::testing::options() };
@@ -278,6 +323,70 @@ fn rows_come_back_to_the_bit_and_hot_ones_are_gone() {
     let pages = store.cut().unwrap().open_file(&file.file).unwrap().pages("column 0").unwrap();
     assert_eq!(pages.bounds.get(..3), Some(&[0, 1024, 2048][..]));
     assert_eq!(pages.bounds.last(), Some(&17_000));
+}
+
+/// A store with two live rows and a tombstone, and a flush of them that is not committed.
+fn about_to_flush(directory: &Path) -> (Store, log_format::Flushed) {
+    let (store, ann) = (open(directory), user("ann"));
+    let events = [b"a", b"b", b"c"].map(|key| insert(&ann, key, &row(1, 1)));
+    store.apply(&[commit(1, &events), commit(4, &[delete(&ann, b"c", &row(1, 1))])]).unwrap();
+    let flushed = write_flush(&store, step(&ann, Vec::new(), 100)).unwrap();
+    let bytes = 2 * row(1, 1).len() as u64;
+    assert_eq!(flushed.live, Some(log_format::LiveRows { rows: 2, bytes }), "tombstones do not count");
+    (store, flushed)
+}
+
+#[test]
+fn a_row_that_is_written_after_the_cut_of_a_flush_stays_hot() {
+    let (ann, bob) = (user("ann"), user("bob"));
+    for is_opened_anew in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, flushed) = about_to_flush(directory.path());
+        store.apply(&[commit(5, &[update(&ann, b"b", &row(1, 1), &row(1, 2))])]).unwrap();
+        store.apply(&[commit(6, &[insert(&bob, b"b", &row(1, 1))])]).unwrap();
+        if is_opened_anew {
+            store.flush(true).unwrap();
+            drop(store);
+            store = open(directory.path());
+        }
+        store.apply(&[commit(7, &[ChangeEvent::Flushed(Box::new(flushed))])]).unwrap();
+        assert_eq!(store.head(Keyspace::User, &ann, b"a").unwrap(), None);
+        assert_eq!(store.head(Keyspace::User, &ann, b"b").unwrap(), Some((seq(5), false)));
+        let (counts, row) = (store.counts(&ann).unwrap(), row(1, 1).len() as u64);
+        assert_eq!((counts.rows, counts.cold_rows, counts.cold_bytes), (2, 1, row));
+        assert_eq!(store.head(Keyspace::User, &bob, b"b").unwrap(), Some((seq(6), false)));
+    }
+}
+
+#[test]
+fn rows_that_nobody_wrote_since_are_not_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, mut flushed) = about_to_flush(directory.path());
+    let (ann, bob) = (user("ann"), user("bob"));
+    store.apply(&[commit(5, &[insert(&bob, b"b", &row(1, 1))])]).unwrap();
+    // What only the event can have told.
+    flushed.live = Some(log_format::LiveRows { rows: 2, bytes: 12_345 });
+    store.apply(&[commit(6, &[ChangeEvent::Flushed(Box::new(flushed))])]).unwrap();
+    assert_eq!(store.counts(&ann).unwrap().cold_bytes, 12_345);
+    assert_eq!(store.head(Keyspace::User, &ann, b"c").unwrap(), None);
+}
+
+#[test]
+fn rows_of_another_version_between_those_that_go_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, ann) = (open(directory.path()), user("ann"));
+    let mut newer = RowBuilder::new(SchemaVersion::new(2));
+    newer.push_cell(&CellRef::BigInt(1));
+    let newer = newer.finish().unwrap();
+    let events = [insert(&ann, b"a", &row(1, 1)), insert(&ann, b"b", &newer), insert(&ann, b"c", &row(1, 1))];
+    store.apply(&[commit(1, &events)]).unwrap();
+    let flushed = write_flush(&store, step(&ann, Vec::new(), 100)).unwrap();
+    assert_eq!((flushed.live, flushed.file.as_ref().unwrap().rows), (None, 2));
+    store.apply(&[commit(4, &[ChangeEvent::Flushed(Box::new(flushed))])]).unwrap();
+    assert_eq!(store.head(Keyspace::User, &ann, b"b").unwrap(), Some((seq(2), false)));
+    assert_eq!(store.head(Keyspace::User, &ann, b"c").unwrap(), None);
+    let counts = store.counts(&ann).unwrap();
+    assert_eq!((counts.rows, counts.cold_rows), (3, 2));
 }
 
 #[test]

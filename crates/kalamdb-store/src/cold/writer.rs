@@ -97,8 +97,8 @@ impl std::fmt::Debug for ColdWriter {
 
 /// What packs batches into the file.
 enum Encoder {
-    /// Who writes does it.
-    Here(Box<Writer>),
+    /// Who writes does it, at the end: there is one batch at the most.
+    Here(Box<Writer>, Option<RecordBatch>),
     /// A thread does it, one batch behind the other.
     Beside(SyncSender<RecordBatch>, JoinHandle<Result<Box<Writer>>>),
     /// Nobody: it has failed.
@@ -108,38 +108,39 @@ enum Encoder {
 type Writer = ArrowWriter<Vec<u8>>;
 
 impl Encoder {
-    /// Lets a thread go on with it.
-    fn beside(&mut self) -> Result<Self> {
+    fn write(&mut self, batch: RecordBatch) -> Result<()> {
         match std::mem::replace(self, Self::Gone) {
-            Self::Here(mut writer) => {
-                let (sender, batches) = sync_channel::<RecordBatch>(BATCHES_WAITING);
+            Self::Here(writer, None) => *self = Self::Here(writer, Some(batch)),
+            // There is more than one: who gathers rows need not wait for them to be packed.
+            Self::Here(mut writer, Some(first)) => {
+                let (sender, batches) = sync_channel(BATCHES_WAITING);
                 let work = move || {
-                    for batch in batches {
+                    for batch in std::iter::once(first).chain(batches) {
                         writer.write(&batch)?;
                     }
                     Ok(writer)
                 };
                 let spawned = std::thread::Builder::new().name("cold-encoder".to_owned()).spawn(work);
                 let thread = spawned.map_err(Error::Thread)?;
-                Ok(Self::Beside(sender, thread))
+                *self = Self::Beside(sender, thread);
+                return self.write(batch);
             }
-            other => Ok(other),
-        }
-    }
-
-    fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        match self {
-            Self::Here(writer) => Ok(writer.write(&batch)?),
-            Self::Beside(sender, _) if sender.send(batch).is_ok() => Ok(()),
+            Self::Beside(sender, thread) if sender.send(batch).is_ok() => {
+                *self = Self::Beside(sender, thread)
+            }
             // It takes no more since it has failed: it says how.
-            _ => std::mem::replace(self, Self::Gone).back().map(drop),
+            gone => return gone.back().map(drop),
         }
+        Ok(())
     }
 
     /// The writer, once it has all batches.
     fn back(self) -> Result<Box<Writer>> {
         match self {
-            Self::Here(writer) => Ok(writer),
+            Self::Here(mut writer, batch) => {
+                batch.map_or(Ok(()), |batch| writer.write(&batch))?;
+                Ok(writer)
+            }
             Self::Beside(sender, thread) => {
                 drop(sender);
                 thread.join().unwrap_or_else(|panic| resume_unwind(panic))
@@ -159,7 +160,7 @@ impl ColdWriter {
         let out = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
         Ok(Self {
             schema,
-            out: Encoder::Here(Box::new(out)),
+            out: Encoder::Here(Box::new(out), None),
             key: BinaryBuilder::new(),
             seq: Int64Builder::new(),
             updated: TimestampMicrosecondBuilder::new().with_timezone("+00:00"),
@@ -224,10 +225,6 @@ impl ColdWriter {
         ];
         arrays.extend(self.cells.iter_mut().map(CellBuilder::finish));
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
-        if self.rows > BATCH_ROWS as u64 {
-            // There is more than one: who gathers rows need not wait for them to be packed.
-            self.out = self.out.beside()?;
-        }
         self.out.write(batch)
     }
 
