@@ -249,22 +249,25 @@ impl World {
 
     /// A file below a user's name has that user's rows.
     fn check_files(&self) {
-        let mut files = Vec::new();
+        let (mut files, mut with_tag) = (Vec::new(), 0);
         parquet_files(&self.server.data_dir().join("cold"), &mut files);
-        assert!(files.len() >= 4, "{files:?}");
         for file in files {
-            let text = text_of(&file);
+            // One that a compaction has replaced may go at any time.
+            let Ok(opened) = File::open(&file) else { continue };
+            let text = text_of(opened);
             let path = file.to_string_lossy();
             let of = |owner: &&Owner| path.contains(&format!("/{}/", owner.name));
             let (own, foreign): (Vec<&Owner>, Vec<&Owner>) = self.owners.iter().partition(of);
             assert!(own.len() == 1 || path.contains("/mallory/"), "{path}: whose is it?");
-            assert!(own.iter().all(|owner| text.contains(&owner.tag)), "{path} has no row of its owner");
+            with_tag += own.iter().filter(|owner| text.contains(&owner.tag)).count();
             for owner in foreign {
                 let found = text.contains(&owner.tag) || text.contains(&owner.digits.to_string());
                 assert!(!found, "{path} has rows of {}", owner.name);
             }
             assert!(own.is_empty() || !text.contains("of mallory"), "{path} has rows of mallory");
         }
+        // Two owners with two tables each. A file of tombstones alone has no tag.
+        assert!(with_tag >= 4, "only {with_tag} files had rows of their owners");
     }
 }
 
@@ -280,10 +283,9 @@ fn parquet_files(under: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Every value of a file.
-fn text_of(file: &Path) -> String {
+fn text_of(file: File) -> String {
     let mut text = String::new();
-    for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap().build().unwrap()
-    {
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
         let batch = batch.unwrap();
         for column in batch.columns() {
             for row in 0..batch.num_rows() {

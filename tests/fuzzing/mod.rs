@@ -24,7 +24,7 @@ use crate::support::{Api, Random, Server, Socket};
 /// Clients at a time.
 const CLIENTS: u64 = 4;
 /// Connections of a client in a round, one after the other.
-const SESSIONS: u64 = 12;
+const SESSIONS: u64 = 8;
 /// In every row of the healthy user; in nothing the fuzzer may see.
 const SECRET: &str = "only for the healthy";
 /// What the process may ever take: a few times what it takes when all goes well.
