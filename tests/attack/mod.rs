@@ -207,6 +207,7 @@ impl World {
             return ack["code"].clone();
         }
         self.seqs.push(ack["snapshot_seq"].clone());
+        let barrier_id = json!(barrier.to_string());
         let mut seen = vec![json!(["ack", ack["total_rows"]])];
         loop {
             let message = socket.next().await;
@@ -218,7 +219,7 @@ impl World {
                 rows.push(row.to_string());
             }
             rows.sort();
-            let is_barrier = message["type"] == "change" && message["rows"][0]["id"] == barrier.to_string();
+            let is_barrier = message["type"] == "change" && message["rows"][0]["id"] == barrier_id;
             seen.push(json!([message["type"], message["change_type"], message["code"], rows]));
             if is_barrier || message["type"] == "error" {
                 return json!(seen);
@@ -337,7 +338,7 @@ pub(crate) async fn run(rounds: u64, seed: u64) {
     let mut worlds = [one, other];
     let mut random = Random(seed);
     for number in 1..=rounds {
-        round(&mut worlds, &mut random, number).await;
+        Box::pin(round(&mut worlds, &mut random, number)).await;
     }
     for world in &mut worlds {
         world.flush().await;
@@ -353,5 +354,5 @@ pub(crate) async fn run(rounds: u64, seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_others_shows_whatever_a_user_tries() {
-    run(2, u64::from(std::process::id())).await;
+    Box::pin(run(2, u64::from(std::process::id()))).await;
 }

@@ -150,8 +150,8 @@ pub(crate) async fn run(rounds: u64, seed: u64) {
         check_afterlife(&root).await;
         done.store(true, Ordering::SeqCst);
         changing.await.unwrap();
-        let (again, seen) = living.await.unwrap();
-        (healthy, changes) = (again, changes + seen);
+        let (survivor, more) = living.await.unwrap();
+        (healthy, changes) = (survivor, changes + more);
         let (now, most) = (server.memory_mib("VmRSS"), server.memory_mib("VmHWM"));
         assert!(most < MEMORY_MIB_MAX, "the server took {most} MiB in round {round}");
         if round % 10 == 0 || round == rounds {
