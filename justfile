@@ -23,6 +23,14 @@ test *ARGS:
 crash rounds="500":
     cargo test --test crash -- --rounds {{rounds}}
 
+# Clients that misbehave on the WebSocket, for longer than the suite has them.
+fuzz-clients rounds="50":
+    cargo test --test fuzzing -- --rounds {{rounds}}
+
+# A user who wants to see what others have, for longer than the suite lets them.
+attack rounds="50":
+    cargo test --test attack -- --rounds {{rounds}}
+
 # A fuzz target (segment, frame, footer, event, row, key, directory) for so many seconds, from the golden vectors on.
 fuzz target seconds="600":
     log-format/fuzz/seed.sh

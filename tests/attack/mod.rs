@@ -207,6 +207,7 @@ impl World {
             return ack["code"].clone();
         }
         self.seqs.push(ack["snapshot_seq"].clone());
+        let barrier_id = json!(barrier.to_string());
         let mut seen = vec![json!(["ack", ack["total_rows"]])];
         loop {
             let message = socket.next().await;
@@ -218,7 +219,7 @@ impl World {
                 rows.push(row.to_string());
             }
             rows.sort();
-            let is_barrier = message["type"] == "change" && message["rows"][0]["id"] == barrier.to_string();
+            let is_barrier = message["type"] == "change" && message["rows"][0]["id"] == barrier_id;
             seen.push(json!([message["type"], message["change_type"], message["code"], rows]));
             if is_barrier || message["type"] == "error" {
                 return json!(seen);
@@ -249,22 +250,25 @@ impl World {
 
     /// A file below a user's name has that user's rows.
     fn check_files(&self) {
-        let mut files = Vec::new();
+        let (mut files, mut with_tag) = (Vec::new(), 0);
         parquet_files(&self.server.data_dir().join("cold"), &mut files);
-        assert!(files.len() >= 4, "{files:?}");
         for file in files {
-            let text = text_of(&file);
+            // One that a compaction has replaced may go at any time.
+            let Ok(opened) = File::open(&file) else { continue };
+            let text = text_of(opened);
             let path = file.to_string_lossy();
             let of = |owner: &&Owner| path.contains(&format!("/{}/", owner.name));
             let (own, foreign): (Vec<&Owner>, Vec<&Owner>) = self.owners.iter().partition(of);
             assert!(own.len() == 1 || path.contains("/mallory/"), "{path}: whose is it?");
-            assert!(own.iter().all(|owner| text.contains(&owner.tag)), "{path} has no row of its owner");
+            with_tag += own.iter().filter(|owner| text.contains(&owner.tag)).count();
             for owner in foreign {
                 let found = text.contains(&owner.tag) || text.contains(&owner.digits.to_string());
                 assert!(!found, "{path} has rows of {}", owner.name);
             }
             assert!(own.is_empty() || !text.contains("of mallory"), "{path} has rows of mallory");
         }
+        // Two owners with two tables each. A file of tombstones alone has no tag.
+        assert!(with_tag >= 4, "only {with_tag} files had rows of their owners");
     }
 }
 
@@ -280,10 +284,9 @@ fn parquet_files(under: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Every value of a file.
-fn text_of(file: &Path) -> String {
+fn text_of(file: File) -> String {
     let mut text = String::new();
-    for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap().build().unwrap()
-    {
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
         let batch = batch.unwrap();
         for column in batch.columns() {
             for row in 0..batch.num_rows() {
@@ -335,7 +338,7 @@ pub(crate) async fn run(rounds: u64, seed: u64) {
     let mut worlds = [one, other];
     let mut random = Random(seed);
     for number in 1..=rounds {
-        round(&mut worlds, &mut random, number).await;
+        Box::pin(round(&mut worlds, &mut random, number)).await;
     }
     for world in &mut worlds {
         world.flush().await;
@@ -351,5 +354,5 @@ pub(crate) async fn run(rounds: u64, seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_others_shows_whatever_a_user_tries() {
-    run(2, u64::from(std::process::id())).await;
+    Box::pin(run(2, u64::from(std::process::id()))).await;
 }

@@ -24,7 +24,7 @@ use crate::support::{Api, Random, Server, Socket};
 /// Clients at a time.
 const CLIENTS: u64 = 4;
 /// Connections of a client in a round, one after the other.
-const SESSIONS: u64 = 12;
+const SESSIONS: u64 = 8;
 /// In every row of the healthy user; in nothing the fuzzer may see.
 const SECRET: &str = "only for the healthy";
 /// What the process may ever take: a few times what it takes when all goes well.
@@ -150,8 +150,8 @@ pub(crate) async fn run(rounds: u64, seed: u64) {
         check_afterlife(&root).await;
         done.store(true, Ordering::SeqCst);
         changing.await.unwrap();
-        let (again, seen) = living.await.unwrap();
-        (healthy, changes) = (again, changes + seen);
+        let (survivor, more) = living.await.unwrap();
+        (healthy, changes) = (survivor, changes + more);
         let (now, most) = (server.memory_mib("VmRSS"), server.memory_mib("VmHWM"));
         assert!(most < MEMORY_MIB_MAX, "the server took {most} MiB in round {round}");
         if round % 10 == 0 || round == rounds {

@@ -72,7 +72,7 @@ pub(super) fn statement(random: &mut Random) -> String {
     for _ in 0..=random.below(3) {
         let at = random.at(words.len());
         match random.below(7) {
-            0 => words[at] = random.pick(&WORDS).to_owned(),
+            0 => random.pick(&WORDS).clone_into(&mut words[at]),
             1 => words.insert(at, random.pick(&WORDS).to_owned()),
             2 if words.len() > 1 => drop(words.remove(at)),
             3 => {

@@ -537,6 +537,7 @@ fn query_state(query_bytes_max: usize) -> Result<SessionState> {
         .build();
     arithmetic::register(&mut state)
         .and_then(|()| crate::json::register(&mut state))
+        .and_then(|()| crate::sizes::register(&mut state))
         .map_err(crate::error::from_query)?;
     Ok(state)
 }

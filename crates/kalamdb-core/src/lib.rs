@@ -65,6 +65,9 @@ mod session;
 mod settings;
 #[cfg(test)]
 mod simulation;
+mod sizes;
+#[cfg(test)]
+mod sizes_tests;
 mod sql;
 mod streams;
 #[cfg(test)]

@@ -79,7 +79,7 @@ async fn returning_that_fails_leaves_nothing() {
         ("id IN (SELECT 1)", ErrorCode::Unsupported),
         ("$1", ErrorCode::InvalidParameter),
         ("id / (n - 7)", ErrorCode::SqlExecutionError),
-        ("repeat(body, 2000000000)", ErrorCode::SqlExecutionError),
+        ("repeat(body, 2000000000)", ErrorCode::MemoryLimit),
     ] {
         let insert = format!("INSERT INTO chat.notes (id, body) VALUES (1, 'abc') RETURNING {returning}");
         let (found, text) = refused(&engine, &ann, &insert).await;

@@ -117,11 +117,11 @@ pub struct Subscription {
     start_seq: Seq,
     snapshot: Option<Snapshot>,
     /// Where it reads the log's files, once it is further back than the feed reaches.
-    reader: Option<LogReader>,
+    reader: Option<Box<LogReader>>,
     /// Commits read and not yet matched.
     unread: VecDeque<Frame>,
     /// What makes rows of the log's events, if it listens to those.
-    change_rows: Option<ChangeRows>,
+    change_rows: Option<Box<ChangeRows>>,
     /// Whether what it missed of a row comes as one change.
     coalesce: bool,
 }
@@ -297,7 +297,7 @@ impl Subscription {
                     // What ends it is one of the catalog's events.
                     reader.only([PartitionHash::of(partition), PartitionHash::CATALOG]);
                 }
-                self.reader.insert(reader)
+                self.reader.insert(Box::new(reader))
             }
         };
         for _ in 0..LOG_COMMITS {
@@ -349,7 +349,7 @@ impl Subscription {
         }
         let of_log = match query.partition.table {
             CHANGES => {
-                let rows = self.change_rows.get_or_insert_with(|| self.router.change_rows());
+                let rows = self.change_rows.get_or_insert_with(|| Box::new(self.router.change_rows()));
                 rows.of_commit(commit, position.cursor)?
             }
             _ => None,
