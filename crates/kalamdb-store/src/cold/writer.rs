@@ -126,7 +126,7 @@ impl Encoder {
                 return self.write(batch);
             }
             Self::Beside(sender, thread) if sender.send(batch).is_ok() => {
-                *self = Self::Beside(sender, thread)
+                *self = Self::Beside(sender, thread);
             }
             // It takes no more since it has failed: it says how.
             gone => return gone.back().map(drop),
