@@ -41,6 +41,6 @@ pub use crate::ids::{
     UserId,
 };
 pub use crate::key::{KeyBuilder, KeyReader, escape_bytes, unescape_bytes};
-pub use crate::row::{CellRef, CellWalk, ROW_BYTES_MAX, RowBuilder, RowReader};
+pub use crate::row::{CellRef, CellWalk, ROW_BYTES_MAX, RowBuilder, RowReader, TypedCells};
 pub use crate::segment::{FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader, segment_file_name};
 pub use crate::value::{DataType, Value};

@@ -267,6 +267,11 @@ impl<'a> RowReader<'a> {
         CellWalk { bytes: self.bytes, at: HEADER_BYTES, next: 0, count: self.count }
     }
 
+    /// Its cells, for who knows the type of each.
+    pub fn typed(&self) -> TypedCells<'a> {
+        TypedCells { rest: self.bytes.get(HEADER_BYTES..).unwrap_or_default() }
+    }
+
     /// All cells as values.
     ///
     /// # Errors
@@ -302,6 +307,117 @@ impl<'a> CellWalk<'a> {
         }
         self.next += 1;
         read_cell(self.bytes, &mut self.at, number).map(Some)
+    }
+}
+
+/// A row's cells, read one after the other as the types that they should have; see [`RowReader::typed`]. What is not of that type,
+/// or not legal, is none; a cell without a value is none within.
+///
+/// A [`CellRef`] for each cell would be written to memory and read back, which costs more than all else of it.
+#[derive(Clone, Debug)]
+pub struct TypedCells<'a> {
+    rest: &'a [u8],
+}
+
+macro_rules! typed {
+    ($($doc:literal $name:ident: $type:ty, $($tag:ident)|+, $from:expr;)*) => {$(
+        #[doc = $doc]
+        #[inline]
+        pub fn $name(&mut self) -> Option<Option<$type>> {
+            match self.kind()? {
+                tag::NULL => Some(None),
+                $(tag::$tag)|+ => Some(Some($from(self.fixed()?))),
+                _ => None,
+            }
+        }
+    )*};
+}
+
+impl<'a> TypedCells<'a> {
+    #[inline]
+    fn kind(&mut self) -> Option<u8> {
+        let (kind, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*kind)
+    }
+
+    #[inline]
+    fn fixed<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        let (taken, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    #[inline]
+    fn run(&mut self) -> Option<&'a [u8]> {
+        let length = u32::from_le_bytes(*self.fixed()?) as usize;
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    typed! {
+        "The next cell, a 16-bit integer."
+        small_int: i16, SMALLINT, |v: &[u8; 2]| i16::from_le_bytes(*v);
+        "The next cell, a 32-bit integer."
+        int: i32, INT, |v: &[u8; 4]| i32::from_le_bytes(*v);
+        "The next cell, a 64-bit integer."
+        big_int: i64, BIGINT, |v: &[u8; 8]| i64::from_le_bytes(*v);
+        "The next cell, a 32-bit float."
+        float: f32, FLOAT, |v: &[u8; 4]| f32::from_le_bytes(*v);
+        "The next cell, a 64-bit float."
+        double: f64, DOUBLE, |v: &[u8; 8]| f64::from_le_bytes(*v);
+        "The next cell, an unscaled decimal."
+        decimal: i128, DECIMAL, |v: &[u8; 16]| i128::from_le_bytes(*v);
+        "The next cell, microseconds with or without a zone."
+        timestamp: i64, TIMESTAMP | DATETIME, |v: &[u8; 8]| i64::from_le_bytes(*v);
+        "The next cell, days."
+        date: i32, DATE, |v: &[u8; 4]| i32::from_le_bytes(*v);
+        "The next cell, microseconds since midnight."
+        time: i64, TIME, |v: &[u8; 8]| i64::from_le_bytes(*v);
+        "The next cell, 128 bits."
+        uuid: &'a [u8; 16], UUID, |v: &'a [u8; 16]| v;
+    }
+
+    /// The next cell, a boolean.
+    #[inline]
+    pub fn boolean(&mut self) -> Option<Option<bool>> {
+        match self.kind()? {
+            tag::NULL => Some(None),
+            tag::FALSE => Some(Some(false)),
+            tag::TRUE => Some(Some(true)),
+            _ => None,
+        }
+    }
+
+    /// The next cell, text or JSON.
+    #[inline]
+    pub fn text(&mut self) -> Option<Option<&'a str>> {
+        match self.kind()? {
+            tag::NULL => Some(None),
+            tag::TEXT | tag::JSON => std::str::from_utf8(self.run()?).ok().map(Some),
+            _ => None,
+        }
+    }
+
+    /// The next cell, raw bytes.
+    #[inline]
+    pub fn bytes(&mut self) -> Option<Option<&'a [u8]>> {
+        match self.kind()? {
+            tag::NULL => Some(None),
+            tag::BYTES => self.run().map(Some),
+            _ => None,
+        }
+    }
+
+    /// The next cell, an embedding: 32-bit little-endian floats.
+    #[inline]
+    pub fn embedding(&mut self) -> Option<Option<&'a [u8]>> {
+        match self.kind()? {
+            tag::NULL => Some(None),
+            tag::EMBEDDING => self.run().map(Some),
+            _ => None,
+        }
     }
 }
 

@@ -66,6 +66,29 @@ proptest! {
     }
 
     #[test]
+    fn cells_of_known_types_are_those_that_were_written(
+        values in prop::collection::vec(any_value(), 0..6), other in any_value(), cut: prop::sample::Index
+    ) {
+        let bytes = encode(1, &values);
+        let mut cells = RowReader::new(&bytes).unwrap().typed();
+        for value in &values {
+            let mut of_other = cells.clone();
+            let is_same = std::mem::discriminant(value) == std::mem::discriminant(&other);
+            if !is_same && !of_one_kind(value, &other) && *value != Value::Null && other != Value::Null {
+                prop_assert!(typed(&mut of_other, &other).is_none(), "{:?} is no {:?}", value, other);
+            }
+            let found = typed(&mut cells, value);
+            prop_assert_eq!(format!("{found:?}"), format!("{:?}", Some(value)));
+        }
+        prop_assert!(typed(&mut cells, &other).is_none(), "there is no more");
+        let end = 6 + cut.index(bytes.len() - 5);
+        if end < bytes.len() {
+            let mut cells = RowReader::new(&bytes[..end]).unwrap().typed();
+            prop_assert!(!values.iter().all(|value| typed(&mut cells, value).is_some()));
+        }
+    }
+
+    #[test]
     fn a_row_that_ends_early_is_refused(values in prop::collection::vec(any_value(), 1..6), cut: prop::sample::Index) {
         let bytes = encode(1, &values);
         let cut = cut.index(bytes.len());
@@ -98,4 +121,35 @@ fn a_row_over_its_limits_is_refused() {
     };
     assert_eq!(RowReader::new(&of(u16::MAX - 1).unwrap()).unwrap().count(), 65_534);
     assert!(matches!(of(u16::MAX), Err(Error::TooLarge { .. })));
+}
+
+/// The next cell, read as what this value is.
+fn typed(cells: &mut TypedCells<'_>, of: &Value) -> Option<Value> {
+    Some(match of {
+        Value::Boolean(_) => cells.boolean()?.map_or(Value::Null, Value::Boolean),
+        Value::SmallInt(_) => cells.small_int()?.map_or(Value::Null, Value::SmallInt),
+        Value::Null | Value::Int(_) => cells.int()?.map_or(Value::Null, Value::Int),
+        Value::BigInt(_) => cells.big_int()?.map_or(Value::Null, Value::BigInt),
+        Value::Float(_) => cells.float()?.map_or(Value::Null, Value::Float),
+        Value::Double(_) => cells.double()?.map_or(Value::Null, Value::Double),
+        Value::Decimal(_) => cells.decimal()?.map_or(Value::Null, Value::Decimal),
+        Value::Text(_) => cells.text()?.map_or(Value::Null, |text| Value::Text(text.to_owned())),
+        Value::Json(_) => cells.text()?.map_or(Value::Null, |text| Value::Json(text.to_owned())),
+        Value::Timestamp(_) => cells.timestamp()?.map_or(Value::Null, Value::Timestamp),
+        Value::DateTime(_) => cells.timestamp()?.map_or(Value::Null, Value::DateTime),
+        Value::Date(_) => cells.date()?.map_or(Value::Null, Value::Date),
+        Value::Time(_) => cells.time()?.map_or(Value::Null, Value::Time),
+        Value::Bytes(_) => cells.bytes()?.map_or(Value::Null, |bytes| Value::Bytes(bytes.to_vec())),
+        Value::Uuid(_) => cells.uuid()?.map_or(Value::Null, |uuid| Value::Uuid(*uuid)),
+        Value::Embedding(_) => {
+            cells.embedding()?.map_or(Value::Null, |bytes| CellRef::Embedding(bytes).to_value())
+        }
+    })
+}
+
+/// Whether cells of both are read in the same way.
+fn of_one_kind(left: &Value, right: &Value) -> bool {
+    let is_text = |value: &Value| matches!(value, Value::Text(_) | Value::Json(_));
+    let is_time = |value: &Value| matches!(value, Value::Timestamp(_) | Value::DateTime(_));
+    (is_text(left) && is_text(right)) || (is_time(left) && is_time(right))
 }

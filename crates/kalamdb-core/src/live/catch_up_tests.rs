@@ -1,6 +1,7 @@
 //! Subscribers that are behind and may be told less.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log_format::Role;
@@ -130,5 +131,33 @@ async fn coalesced_or_not_the_rows_are_the_same() {
     let frames: Vec<usize> = watchers.iter().map(|watcher| watcher.3).collect();
     assert!(frames[1] < frames[0], "{frames:?}");
     drop((watchers, other));
+    engine.close();
+}
+
+#[tokio::test]
+async fn one_whose_expression_fails_is_set_aside_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
+    ok(&engine, &root(), "CREATE USER TABLE app.t (id BIGINT PRIMARY KEY, n INT)", &[]).await;
+    let mut begun = Vec::new();
+    for sql in ["SELECT id FROM app.t WHERE 6 / n > 2", "SELECT id FROM app.t"] {
+        let sink = Kept::with_room(usize::MAX);
+        let request = SubscribeRequest { sql: sql.to_owned(), ..SubscribeRequest::default() };
+        let mut subscription = engine.subscribe(&ann, request, Arc::clone(&sink) as _).await.unwrap();
+        assert!(subscription.catch_up(1).unwrap().live);
+        begun.push((subscription, sink));
+    }
+    ok(&engine, &ann, "INSERT INTO app.t VALUES (1, 0)", &[]).await;
+    let handed_out = async {
+        while !engine.router().is_at(engine.router().feed().published()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), handed_out).await.unwrap();
+    assert!(begun[0].1.take_lagging() && begun[0].0.catch_up(1).is_err());
+    assert!(!begun[1].1.take_lagging() && begun[1].1.take().len() == 1);
+    drop(begun);
     engine.close();
 }

@@ -11,7 +11,7 @@ use arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type,
     Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
-use log_format::{CellRef, ColumnId, DataType};
+use log_format::{CellRef, ColumnId, DataType, TypedCells};
 
 use crate::error::{Error, Result};
 
@@ -156,57 +156,40 @@ impl CellBuilder {
         }
     }
 
-    /// Adds a cell.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] where it is of another type than the column: it would be lost.
-    pub(super) fn append(&mut self, cell: &CellRef<'_>) -> Result<()> {
-        match (&mut *self, cell) {
-            (_, CellRef::Null) => self.append_null(),
-            (Self::Boolean(out), CellRef::Boolean(v)) => out.append_value(*v),
-            (Self::SmallInt(out), CellRef::SmallInt(v)) => out.append_value(*v),
-            (Self::Int(out), CellRef::Int(v)) => out.append_value(*v),
-            (Self::BigInt(out), CellRef::BigInt(v)) => out.append_value(*v),
-            (Self::Float(out), CellRef::Float(v)) => out.append_value(*v),
-            (Self::Double(out), CellRef::Double(v)) => out.append_value(*v),
-            (Self::Decimal(out), CellRef::Decimal(v)) => out.append_value(*v),
-            (Self::Text(out), CellRef::Text(v) | CellRef::Json(v)) => out.append_value(v),
-            (Self::Timestamp(out), CellRef::Timestamp(v) | CellRef::DateTime(v)) => out.append_value(*v),
-            (Self::Date(out), CellRef::Date(v)) => out.append_value(*v),
-            (Self::Time(out), CellRef::Time(v)) => out.append_value(*v),
-            (Self::Bytes(out), CellRef::Bytes(v)) => out.append_value(v),
-            (Self::Uuid(out), CellRef::Uuid(v)) => out.append_value(v)?,
-            (Self::Embedding(out, dimension), CellRef::Embedding(bytes)) if bytes.len() == *dimension * 4 => {
-                for chunk in bytes.as_chunks::<4>().0 {
-                    out.values().append_value(f32::from_le_bytes(*chunk));
-                }
-                out.append(true);
-            }
-            _ => return Err(Error::Damaged { what: "cell of a row" }),
-        }
-        Ok(())
-    }
-
-    fn append_null(&mut self) {
+    /// Adds a row's next cell; none where it is of another type than the column, or not legal: it would be lost.
+    #[inline]
+    pub(super) fn append(&mut self, cells: &mut TypedCells<'_>) -> Option<()> {
         match self {
-            Self::Boolean(out) => out.append_null(),
-            Self::SmallInt(out) => out.append_null(),
-            Self::Int(out) => out.append_null(),
-            Self::BigInt(out) => out.append_null(),
-            Self::Float(out) => out.append_null(),
-            Self::Double(out) => out.append_null(),
-            Self::Decimal(out) => out.append_null(),
-            Self::Text(out) => out.append_null(),
-            Self::Timestamp(out) => out.append_null(),
-            Self::Date(out) => out.append_null(),
-            Self::Time(out) => out.append_null(),
-            Self::Bytes(out) => out.append_null(),
-            Self::Uuid(out) => out.append_null(),
+            Self::Boolean(out) => out.append_option(cells.boolean()?),
+            Self::SmallInt(out) => out.append_option(cells.small_int()?),
+            Self::Int(out) => out.append_option(cells.int()?),
+            Self::BigInt(out) => out.append_option(cells.big_int()?),
+            Self::Float(out) => out.append_option(cells.float()?),
+            Self::Double(out) => out.append_option(cells.double()?),
+            Self::Decimal(out) => out.append_option(cells.decimal()?),
+            Self::Text(out) => out.append_option(cells.text()?),
+            Self::Timestamp(out) => out.append_option(cells.timestamp()?),
+            Self::Date(out) => out.append_option(cells.date()?),
+            Self::Time(out) => out.append_option(cells.time()?),
+            Self::Bytes(out) => out.append_option(cells.bytes()?),
+            Self::Uuid(out) => match cells.uuid()? {
+                Some(uuid) => out.append_value(uuid).ok()?,
+                None => out.append_null(),
+            },
             Self::Embedding(out, dimension) => {
-                out.values().append_slice(&vec![0.0; *dimension]);
-                out.append(false);
+                let floats = cells.embedding()?;
+                match floats {
+                    Some(bytes) if bytes.len() == *dimension * 4 => {
+                        let floats = bytes.as_chunks::<4>().0.iter();
+                        floats.for_each(|float| out.values().append_value(f32::from_le_bytes(*float)));
+                    }
+                    Some(_) => return None,
+                    None => out.values().append_slice(&vec![0.0; *dimension]),
+                }
+                out.append(floats.is_some());
             }
         }
+        Some(())
     }
 
     pub(super) fn finish(&mut self) -> ArrayRef {

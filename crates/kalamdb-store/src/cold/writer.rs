@@ -186,8 +186,9 @@ impl ColdWriter {
         if cells.version() != self.origin.version || cells.count() != self.cells.len() || !is_next {
             return Err(DAMAGED);
         }
-        for (cell, out) in cells.cells().zip(&mut self.cells) {
-            out.append(&cell.map_err(|_| DAMAGED)?)?;
+        let mut cells = cells.typed();
+        for out in &mut self.cells {
+            out.append(&mut cells).ok_or(DAMAGED)?;
         }
         self.key.append_value(key);
         self.seq.append_value(row.seq.get().cast_signed());
