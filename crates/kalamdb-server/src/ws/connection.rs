@@ -42,13 +42,7 @@ pub(super) async fn serve(app: Arc<App>, mut socket: WebSocket, identity: Option
     let outbox = Outbox::new(app.config.queue_changes_max, app.config.queue_bytes_max);
     let connection = Connection {
         id: connection_id(),
-        writer: Writer {
-            codec,
-            sink,
-            liveness: &liveness,
-            client_timeout: app.config.client_timeout(),
-            sent_bytes: 0,
-        },
+        writer: Writer::new(codec, sink, &liveness, app.config.client_timeout()),
         outbox: Arc::new(outbox),
         subscriptions: Subscriptions::default(),
         jobs: JoinSet::new(),

@@ -47,7 +47,7 @@ async fn serve(config: &ServerConfig, socket: WebSocket) {
     let (sink, stream) = socket.split();
     let liveness = Liveness::new();
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-    let writer = Writer { codec, sink, liveness: &liveness, client_timeout: config.client_timeout() };
+    let writer = Writer::new(codec, sink, &liveness, config.client_timeout());
     let reading = reader::read(stream, limit, |message| same(message, limit), &liveness, sender);
     connection::both(reading, answer(writer, commands)).await;
 }

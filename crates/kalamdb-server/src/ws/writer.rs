@@ -33,7 +33,16 @@ pub(super) struct Writer<'a> {
     pub(super) sent_bytes: u64,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    pub(super) const fn new(
+        codec: Codec,
+        sink: SplitSink<WebSocket, Message>,
+        liveness: &'a Liveness,
+        client_timeout: Duration,
+    ) -> Self {
+        Self { codec, sink, liveness, client_timeout, sent_bytes: 0 }
+    }
+
     /// Sends a message at once.
     pub(super) async fn send<T: Serialize>(&mut self, message: &T) -> Step {
         match self.codec.encode(message) {

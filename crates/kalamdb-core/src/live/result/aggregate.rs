@@ -45,7 +45,7 @@ struct Group {
 /// The groups of one live query.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    groups: HashMap<Identity, Group>,
+    by_key: HashMap<Identity, Group>,
     /// Those that changed since [`Groups::take_changed`].
     changed: HashSet<Identity>,
     /// Of all groups.
@@ -69,7 +69,7 @@ impl Groups {
     pub(super) fn new(plan: &AggregatePlan) -> Self {
         let mut groups = Self::default();
         if plan.group_by.is_empty() {
-            groups.groups.insert(Identity::default(), plan.group());
+            groups.by_key.insert(Identity::default(), plan.group());
         }
         groups
     }
@@ -101,14 +101,14 @@ impl Groups {
             plan.calls.iter().map(|call| call.arguments(batch)).collect::<Result<_>>()?;
         for row in 0..count {
             let key = keys.as_ref().map_or_else(Identity::default, |keys| keys.row(row).as_ref().into());
-            let group = self.groups.entry(key.clone()).or_insert_with(|| plan.group());
+            let group = self.by_key.entry(key.clone()).or_insert_with(|| plan.group());
             group.rows += weight;
             for (arguments, accumulator) in arguments.iter().zip(&mut group.accumulators) {
                 arguments.apply(accumulator, row, weight);
             }
             self.changed.insert(key);
         }
-        if self.groups.len() > GROUPS_MAX {
+        if self.by_key.len() > GROUPS_MAX {
             return Err(Error::TooLarge {
                 what: "the groups of a live query",
                 limit: GROUPS_MAX,
@@ -123,7 +123,7 @@ impl Groups {
     pub(super) fn trim(&mut self, spare: usize) -> Result<bool> {
         let mut knows_all = true;
         for key in &self.changed {
-            let Some(group) = self.groups.get_mut(key) else { continue };
+            let Some(group) = self.by_key.get_mut(key) else { continue };
             for accumulator in &mut group.accumulators {
                 knows_all &= accumulator.trim(spare);
             }
@@ -138,8 +138,8 @@ impl Groups {
     pub(super) fn settle(&mut self, plan: &AggregatePlan) {
         if !plan.group_by.is_empty() {
             for key in &self.changed {
-                if self.groups.get(key).is_some_and(|group| group.rows == 0) {
-                    self.bytes -= self.groups.remove(key).map_or(0, |group| group.bytes);
+                if self.by_key.get(key).is_some_and(|group| group.rows == 0) {
+                    self.bytes -= self.by_key.remove(key).map_or(0, |group| group.bytes);
                 }
             }
         }
@@ -154,7 +154,7 @@ impl Groups {
         let changed: Vec<Identity> = std::mem::take(&mut self.changed).into_iter().collect();
         let mut found: Vec<(Identity, Option<Vec<u8>>)> = Vec::with_capacity(changed.len());
         let (there, gone): (Vec<Identity>, Vec<Identity>) =
-            changed.into_iter().partition(|key| self.groups.contains_key(key));
+            changed.into_iter().partition(|key| self.by_key.contains_key(key));
         found.extend(gone.into_iter().map(|key| (key, None)));
         let shown = self.rows_of(plan, projection, &there)?;
         found.extend(there.into_iter().zip(shown));
@@ -164,7 +164,7 @@ impl Groups {
     /// All that is shown.
     pub(super) fn shown(&mut self, plan: &AggregatePlan, projection: &Projection) -> Result<Shown> {
         self.changed.clear();
-        let keys: Vec<Identity> = self.groups.keys().cloned().collect();
+        let keys: Vec<Identity> = self.by_key.keys().cloned().collect();
         let rows = self.rows_of(plan, projection, &keys)?;
         Ok(keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect())
     }
@@ -186,7 +186,7 @@ impl Groups {
         }
         let mut values: Vec<Vec<ScalarValue>> = plan.calls.iter().map(|_| Vec::new()).collect();
         for key in keys {
-            let Some(group) = self.groups.get_mut(key) else { continue };
+            let Some(group) = self.by_key.get_mut(key) else { continue };
             for ((call, accumulator), values) in
                 plan.calls.iter().zip(&mut group.accumulators).zip(&mut values)
             {
