@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kalamdb_benches::change_log::{append, check, checksum, read_records, write_plainly};
 use kalamdb_benches::report::{ROUNDS, Report, median, verdict};
-use kalamdb_benches::{Database, Listened, ROW_BYTES, directory, replay};
+use kalamdb_benches::{Database, Listened, ROW_BYTES, Subject, directory, memory_kib, replay};
 use kalamdb_core::clock;
 use kalamdb_core::log::Durability;
 use rocksdb::{BlockBasedOptions, DB, DBCompressionType, Options, WriteOptions};
@@ -42,6 +42,9 @@ fn main() {
     }
     if is_wanted("notify") {
         point_subscriptions(&mut report);
+    }
+    if is_wanted("owners") {
+        owners(&mut report);
     }
     if is_wanted("recover") {
         recovery(&mut report);
@@ -90,27 +93,43 @@ fn group_commit(report: &mut Report) {
 
 /// What a write costs those who do not listen to it.
 fn point_subscriptions(report: &mut Report) {
-    let (few, many) = (Listened::by(100), Listened::by(10_000));
+    let (few, many) = (Listened::by(100, Subject::Points), Listened::by(10_000, Subject::Points));
+    notifications(report, (&few, &many), ["100", "10,000"], "point subscriptions");
+}
+
+/// The same of users, each with a subscription to their own rows, and what memory they take.
+fn owners(report: &mut Report) {
+    let few = Listened::by(100, Subject::Owners);
+    let before = memory_kib(std::process::id());
+    let many = Listened::by(100_000, Subject::Owners);
+    let each = (memory_kib(std::process::id()) - before) / 100_000.0;
+    report.add("notify: KiB of a user with a subscription", &[each], |it| format!("{it:.2}"), String::new());
+    notifications(report, (&few, &many), ["100", "100,000"], "users with a subscription");
+}
+
+fn notifications(report: &mut Report, (few, many): (&Listened, &Listened), counts: [&str; 2], what: &str) {
     let [mut few_micros, mut many_micros, mut few_p50, mut many_p50] = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
         let micros = |listened: &Listened| {
             let commits = u32::try_from(NOTIFY_COMMITS).expect("a round is short");
             listened.notify_many(NOTIFY_COMMITS).as_secs_f64() * 1e6 / f64::from(commits)
         };
-        few_micros.push(micros(&few));
-        many_micros.push(micros(&many));
+        few_micros.push(micros(few));
+        many_micros.push(micros(many));
         let p50 = |listened: &Listened| {
             let samples = (0..NOTIFY_SAMPLES).map(|_| listened.notify().as_secs_f64() * 1e6);
             median(&samples.collect::<Vec<_>>())
         };
-        few_p50.push(p50(&few));
-        many_p50.push(p50(&many));
+        few_p50.push(p50(few));
+        many_p50.push(p50(many));
     }
-    report.micros("notify: 100 point subscriptions, 32 writers, per row", &few_micros);
-    report.micros("notify: 10,000 point subscriptions, 32 writers, per row", &many_micros);
-    report.ratio("notify: 10,000 / 100 subscriptions, per row", &many_micros, &few_micros, 0.8..1.2);
-    report.micros("notify: 100 point subscriptions, one at a time, p50", &few_p50);
-    report.micros("notify: 10,000 point subscriptions, one at a time, p50", &many_p50);
+    let [few, many] = counts;
+    report.micros(&format!("notify: {few} {what}, 32 writers, per row"), &few_micros);
+    report.micros(&format!("notify: {many} {what}, 32 writers, per row"), &many_micros);
+    report.ratio(&format!("notify: {many} / {few} {what}, per row"), &many_micros, &few_micros, 0.0..1.2);
+    report.micros(&format!("notify: {few} {what}, one at a time, p50"), &few_p50);
+    report.micros(&format!("notify: {many} {what}, one at a time, p50"), &many_p50);
+    report.ratio(&format!("notify: {many} / {few} {what}, p50"), &many_p50, &few_p50, 0.0..1.2);
 }
 
 /// The log's files, beside plain ones: within one segment, where neither waits for the disk, and until the disk has it all.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use kalamdb_benches::report::{ROUNDS, Report, median};
-use kalamdb_benches::{directory, session};
+use kalamdb_benches::{directory, memory_kib, session};
 use kalamdb_core::clock;
 use kalamdb_core::format::Role;
 use kalamdb_core::log::Durability;
@@ -23,7 +23,7 @@ use kalamdb_core::{Engine, EngineOptions};
 use kalamdb_server::{ServerConfig, serve};
 use serde_json::{Value as Json, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -35,6 +35,8 @@ const SERVE: &str = "KALAMDB_BENCH_SERVE";
 const CONNECTIONS: usize = 1_000;
 /// Subscriptions of each, where all subscribe.
 const SUBSCRIPTIONS: usize = 100;
+/// Connections that come back at once.
+const RECONNECTING: usize = 10_000;
 /// Changes that one catches up with.
 const MISSED: usize = 250_000;
 /// Writes a second, and for how long.
@@ -138,22 +140,23 @@ impl Bench {
     }
 
     async fn connect(&self, token: &str) -> Socket {
-        let url = format!("ws://{}/v1/ws?compress=false", self.address);
-        let mut request = url.into_client_request().expect("a request");
-        let bearer = format!("Bearer {token}").parse().expect("a header");
-        request.headers_mut().insert("Authorization", bearer);
-        let (mut socket, _) = connect_async(request).await.expect("it connects");
-        assert!(next(&mut socket).await.contains("auth_success"));
-        socket
+        connect(&self.address, token).await
     }
 
     /// KiB of memory that the server has.
     fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.id()));
-        let status = status.expect("it lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size is told");
-        line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+        memory_kib(self.server.id())
     }
+}
+
+async fn connect(address: &str, token: &str) -> Socket {
+    let url = format!("ws://{address}/v1/ws?compress=false");
+    let mut request = url.into_client_request().expect("a request");
+    let bearer = format!("Bearer {token}").parse().expect("a header");
+    request.headers_mut().insert("Authorization", bearer);
+    let (mut socket, _) = connect_async(request).await.expect("it connects");
+    assert!(next(&mut socket).await.contains("auth_success"));
+    socket
 }
 
 async fn next(socket: &mut Socket) -> String {
@@ -222,6 +225,7 @@ async fn measure() {
     paced(&mut bench, &mut report).await;
     fan_out(&mut bench, &mut report).await;
     beside_others(&mut bench, &mut report).await;
+    reconnecting(&mut bench, &mut report).await;
     catching_up(&mut bench, &mut report).await;
     report.print();
 }
@@ -358,18 +362,85 @@ async fn latencies(
     rounds
 }
 
+/// Ten thousand connections that break and come back at once, each to go on where it was, beside one who writes.
+async fn reconnecting(bench: &mut Bench, report: &mut Report) {
+    let token = bench.tokens.first().cloned().expect("a user");
+    let from = snapshot_seq(bench, &token).await;
+    let first = bench.next_id + 1;
+    let mut connections = come(bench, &from).await;
+    let mut before = Vec::new();
+    for id in first..first + 1000 {
+        before.push(write(bench, &token, id).await);
+    }
+    connections.shutdown().await;
+    let begun = clock::instant();
+    let (mut ids, mut during) = (first + 1000.., Vec::new());
+    let mut coming = Box::pin(come(bench, &from));
+    connections = loop {
+        let id = ids.next().expect("there are enough");
+        tokio::select! {
+            connections = &mut coming => break connections,
+            millis = write(bench, &token, id) => during.push(millis),
+        }
+    };
+    let took = begun.elapsed().as_secs_f64();
+    drop((coming, connections));
+    bench.next_id = ids.start;
+    let seconds = |it: f64| format!("{it:.2} s");
+    report.add("10,000 connections come back, all go on after", &[took], seconds, String::new());
+    let rate = count(during.len()) / took;
+    report.add("… writes meanwhile, one by one", &[rate], |it| format!("{it:.0}/s"), String::new());
+    say_latency(report, "… an HTTP INSERT before", before, [f64::INFINITY; 2]);
+    say_latency(report, "… an HTTP INSERT meanwhile", during, [f64::INFINITY; 2]);
+}
+
+/// Milliseconds of one INSERT.
+async fn write(bench: &Bench, token: &str, id: i64) -> f64 {
+    let begun = clock::instant();
+    bench.sql(token, "INSERT INTO bench.own VALUES ($1, -1, 'beside the others')", &[json!(id)]).await;
+    begun.elapsed().as_secs_f64() * 1e3
+}
+
+/// Ten thousand connections, all at once, each with a subscription that goes on after a seq. Each lives for as long as its task.
+async fn come(bench: &Bench, from: &Json) -> JoinSet<()> {
+    let (mut connections, come) = (JoinSet::new(), Arc::new(Semaphore::new(0)));
+    for number in 0..RECONNECTING {
+        let (address, token) = (bench.address.clone(), bench.tokens[number % CONNECTIONS].clone());
+        let (from, come) = (from.clone(), Arc::clone(&come));
+        connections.spawn(async move {
+            let mut socket = connect(&address, &token).await;
+            ask(&mut socket, "SELECT * FROM bench.own", &json!({ "from": from })).await;
+            assert!(next(&mut socket).await.contains("subscription_ack"));
+            come.add_permits(1);
+            loop {
+                next(&mut socket).await;
+            }
+        });
+    }
+    let all = u32::try_from(RECONNECTING).expect("few enough");
+    come.acquire_many(all).await.expect("it stays open").forget();
+    connections
+}
+
+/// Asks for a subscription, with options.
+async fn ask(socket: &mut Socket, sql: &str, options: &Json) {
+    let subscription = json!({ "id": "s", "sql": sql, "options": options });
+    let message = json!({ "type": "subscribe", "subscription": subscription }).to_string();
+    socket.send(Message::text(message)).await.expect("it takes a message");
+}
+
+/// The seq that a subscription begins with now.
+async fn snapshot_seq(bench: &Bench, token: &str) -> Json {
+    let mut socket = bench.connect(token).await;
+    ask(&mut socket, "SELECT id FROM bench.own", &json!({ "last_rows": 0 })).await;
+    let ack: Json = serde_json::from_str(&next(&mut socket).await).expect("JSON");
+    ack["snapshot_seq"].clone()
+}
+
 /// One who was away for a quarter of a million changes, each a commit of its own.
 async fn catching_up(bench: &mut Bench, report: &mut Report) {
     let token = Arc::new(bench.tokens.last().cloned().expect("a user"));
-    let mut socket = bench.connect(&token).await;
-    let ask = |options: Json| {
-        let subscription = json!({ "id": "s", "sql": "SELECT id FROM bench.own", "options": options });
-        Message::text(json!({ "type": "subscribe", "subscription": subscription }).to_string())
-    };
-    socket.send(ask(json!({ "last_rows": 0 }))).await.expect("it takes a message");
-    let ack: Json = serde_json::from_str(&next(&mut socket).await).expect("JSON");
-    let from = ack["snapshot_seq"].clone();
-    drop(socket);
+    let from = snapshot_seq(bench, &token).await;
     let bench = &*bench;
     let first = bench.next_id + 1;
     let mut writing = Vec::new();
@@ -387,7 +458,7 @@ async fn catching_up(bench: &mut Bench, report: &mut Report) {
     for _ in 0..3 {
         let mut socket = bench.connect(&token).await;
         let begun = clock::instant();
-        socket.send(ask(json!({ "from": from }))).await.expect("it takes a message");
+        ask(&mut socket, "SELECT id FROM bench.own", &json!({ "from": from })).await;
         let mut left = MISSED;
         while left > 0 {
             left -= usize::from(next(&mut socket).await.contains("\"change\""));

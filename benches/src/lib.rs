@@ -216,6 +216,13 @@ pub fn replay(bytes: u64) -> Replayed {
     opened.replayed
 }
 
+/// KiB of memory that a process has.
+pub fn memory_kib(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size is told");
+    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+}
+
 /// Somebody.
 pub fn session(user: &str, role: Role) -> Session {
     Session::new(UserId::new(user), role, None)
@@ -234,60 +241,93 @@ impl Sink for Arrivals {
     fn ended(&self, _: SubscriptionId, _: Error) {}
 }
 
-/// A database and subscriptions to [`POINTS`], each `WHERE id = constant` of its own.
+/// What subscriptions are to.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject {
+    /// To [`POINTS`], each `WHERE id = constant` of its own.
+    Points,
+    /// To [`MESSAGES`], each of a user of its own.
+    Owners,
+}
+
+impl Subject {
+    fn listener(self, number: usize) -> (Session, String) {
+        match self {
+            Self::Points => {
+                (session("root", Role::Dba), format!("SELECT * FROM {POINTS} WHERE id = {number}"))
+            }
+            Self::Owners => {
+                (session(&format!("user{number}"), Role::User), format!("SELECT * FROM {MESSAGES}"))
+            }
+        }
+    }
+}
+
+/// A row that exactly one subscription matches.
+#[derive(Clone)]
+struct Matching {
+    writer: Session,
+    table: &'static str,
+    row: Vec<Value>,
+}
+
+/// A database and those who listen to it.
 #[derive(Debug)]
 pub struct Listened {
+    subject: Subject,
     subscriptions: Vec<Subscription>,
     arrivals: Receiver<Instant>,
-    writer: Session,
     database: Database,
 }
 
 impl Listened {
     /// Opens a database and subscribes that many times.
-    pub fn by(subscriptions: usize) -> Self {
+    pub fn by(subscriptions: usize, subject: Subject) -> Self {
         let database = Database::open(Durability::Os);
         let (sender, arrivals) = channel();
         let sink: Arc<dyn Sink> = Arc::new(Arrivals(sender));
-        let writer = session("root", Role::Dba);
         let subscribed = (0..subscriptions).map(|id| {
+            let (who, sql) = subject.listener(id);
             let request = SubscribeRequest {
-                connection_id: "bench".to_owned(),
-                query_id: id.to_string(),
-                sql: format!("SELECT * FROM {POINTS} WHERE id = {id}"),
+                connection_id: "bench".into(),
+                query_id: id.to_string().into(),
+                sql,
                 from: Some(database.engine().published()),
                 ..SubscribeRequest::default()
             };
-            let begun = database.engine().subscribe(&writer, request, Arc::clone(&sink));
-            let mut subscription =
-                database.runtime().block_on(begun).expect("a point subscription is accepted");
+            let begun = database.engine().subscribe(&who, request, Arc::clone(&sink));
+            let mut subscription = database.runtime().block_on(begun).expect("a subscription is accepted");
             assert!(subscription.catch_up(1).expect("it catches up").live, "nothing is written meanwhile");
             subscription
         });
         let subscriptions = subscribed.collect();
-        Self { subscriptions, arrivals, writer, database }
+        Self { subject, subscriptions, arrivals, database }
     }
 
-    /// A row that exactly one of the subscriptions matches.
-    fn matching_row(&self) -> Vec<Value> {
+    fn matching(&self) -> Matching {
         let number = self.database.next_id();
         let listeners = i64::try_from(self.subscriptions.len()).expect("few enough");
         // A prime step, so that neighbouring samples do not share a neighbourhood in memory.
-        row(number, (number * 7919).rem_euclid(listeners))
+        let listener = (number * 7919).rem_euclid(listeners);
+        let (writer, _) = self.subject.listener(usize::try_from(listener).expect("it is none below zero"));
+        let table = match self.subject {
+            Subject::Points => POINTS,
+            Subject::Owners => MESSAGES,
+        };
+        Matching { writer, table, row: row(number, listener) }
     }
 
     /// Commits that many rows, 32 at a time, which one subscription each matches: how long until all of them have theirs.
     pub fn notify_many(&self, commits: usize) -> Duration {
-        let rows: Vec<_> = (0..commits).map(|_| self.matching_row()).collect();
+        let rows: Vec<_> = (0..commits).map(|_| self.matching()).collect();
         let begun = clock::instant();
         let tasks: Vec<_> = rows
             .chunks(commits.div_ceil(32))
             .map(|chunk| {
-                let (engine, writer, chunk) =
-                    (self.database.engine.clone(), self.writer.clone(), chunk.to_vec());
+                let (engine, chunk) = (self.database.engine.clone(), chunk.to_vec());
                 self.database.runtime.spawn(async move {
-                    for row in chunk {
-                        engine.insert_rows(&writer, POINTS, &[row]).await.expect("a new row is inserted");
+                    for Matching { writer, table, row } in chunk {
+                        engine.insert_rows(&writer, table, &[row]).await.expect("a new row is inserted");
                     }
                 })
             })
@@ -306,9 +346,9 @@ impl Listened {
 
     /// Commits a row that exactly one of the subscriptions matches: how long from the call until that one has it.
     pub fn notify(&self) -> Duration {
-        let rows = vec![self.matching_row()];
+        let Matching { writer, table, row } = self.matching();
         let begun = clock::instant();
-        self.database.insert(&self.writer, POINTS, &rows);
+        self.database.insert(&writer, table, &[row]);
         let arrived = self.arrivals.recv().expect("the subscription gets the row");
         arrived.saturating_duration_since(begun)
     }

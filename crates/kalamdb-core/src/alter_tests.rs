@@ -243,8 +243,8 @@ async fn subscribe(
     sink: &Arc<Kept>,
 ) -> Subscription {
     let request = SubscribeRequest {
-        connection_id: "c".to_owned(),
-        query_id: sql.to_owned(),
+        connection_id: "c".into(),
+        query_id: sql.into(),
         sql: sql.to_owned(),
         from,
         ..SubscribeRequest::default()
@@ -272,7 +272,7 @@ fn ids(frames: &[ChangeFrame], last: &mut Seq) -> Vec<i64> {
 fn given(subscription: &mut Subscription, sink: &Kept) -> (Vec<String>, Vec<ChangeFrame>) {
     let (mut announced, mut frames) = (Vec::new(), sink.take());
     loop {
-        let CaughtUp { schema, frames: found, live } = subscription.catch_up(2).unwrap();
+        let CaughtUp { schema, frames: found, live, .. } = subscription.catch_up(2).unwrap();
         if let Some(schema) = schema {
             let columns: Vec<&str> =
                 schema.schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -478,12 +478,12 @@ async fn a_subscription_ends_where_its_query_makes_sense_no_more() {
     drop(listening);
     let mut unseen = subscribe(&engine, &root(), "SELECT id FROM s WHERE a = 1", None, &sink).await;
     // As one that begins while the ALTER is on its way, which the check has not seen.
-    engine.live_queries().delete_live_query("c-SELECT id FROM s WHERE a = 1");
+    engine.live_queries().delete_live_query("c-SELECT id FROM s WHERE a = 1", unseen.progress()).unwrap();
     ok(&engine, &root(), "ALTER TABLE s DROP COLUMN a", &[]).await;
     assert_eq!(unseen.catch_up(10).unwrap_err().code(), ErrorCode::InvalidSql);
     drop(unseen);
     let mut gone = subscribe(&engine, &root(), "SELECT id FROM s", None, &sink).await;
-    engine.live_queries().delete_live_query("c-SELECT id FROM s");
+    engine.live_queries().delete_live_query("c-SELECT id FROM s", gone.progress()).unwrap();
     ok(&engine, &root(), "DROP TABLE s; CREATE SHARED TABLE s (id BIGINT PRIMARY KEY)", &[]).await;
     assert!(matches!(gone.catch_up(10), Err(Error::TableDropped)));
     drop(gone);

@@ -16,6 +16,8 @@ pub enum ErrorCode {
     InvalidSql,
     /// A parameter that is missing, too many, or does not fit.
     InvalidParameter,
+    /// One of several statements cannot be parsed.
+    BatchParseError,
     /// Parameters with several statements.
     ParamsWithBatch,
     /// Legal SQL that this version does not do.
@@ -61,6 +63,7 @@ impl ErrorCode {
             Self::EmptySql => "EMPTY_SQL",
             Self::InvalidSql => "INVALID_SQL",
             Self::InvalidParameter => "INVALID_PARAMETER",
+            Self::BatchParseError => "BATCH_PARSE_ERROR",
             Self::ParamsWithBatch => "PARAMS_WITH_BATCH",
             Self::Unsupported => "UNSUPPORTED",
             Self::TableNotFound => "TABLE_NOT_FOUND",
@@ -110,6 +113,12 @@ pub enum Error {
     /// The text is not SQL.
     #[error("{message}")]
     Syntax {
+        /// What was expected, and where.
+        message: String,
+    },
+    /// One of several statements is not SQL: none of them was run.
+    #[error("{message}; no statement of the request was run")]
+    BatchSyntax {
         /// What was expected, and where.
         message: String,
     },
@@ -378,7 +387,7 @@ impl Error {
     pub fn position(&self) -> Option<Position> {
         match self {
             Self::At { position, .. } => Some(*position),
-            Self::Syntax { message } => position_in(message),
+            Self::Syntax { message } | Self::BatchSyntax { message } => position_in(message),
             Self::Query(error) => {
                 let start = error.diagnostic()?.span?.start;
                 (start.line > 0).then_some(Position { line: start.line, column: start.column })
@@ -393,6 +402,7 @@ impl Error {
             Self::At { source, .. } => source.code(),
             Self::EmptySql => ErrorCode::EmptySql,
             Self::Syntax { .. } | Self::Definition { .. } => ErrorCode::InvalidSql,
+            Self::BatchSyntax { .. } => ErrorCode::BatchParseError,
             Self::Unsupported { .. } => ErrorCode::Unsupported,
             Self::Parameter { .. } => ErrorCode::InvalidParameter,
             Self::ParamsWithBatch => ErrorCode::ParamsWithBatch,

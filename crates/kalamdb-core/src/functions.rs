@@ -7,13 +7,18 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray};
 use datafusion::arrow::datatypes::DataType as ArrowType;
 use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result as QueryResult;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
 };
+use datafusion::prelude::lit;
 use log_format::{Role, Value};
 
 use crate::clock;
+use crate::error::{Result, from_query};
 use crate::session::Session;
 
 /// 2024-01-01T00:00:00Z in milliseconds: where snowflake ids begin to count, so that 41 bits last until 2093.
@@ -148,6 +153,28 @@ impl ScalarUDFImpl for NiladicFunction {
             }
         })
     }
+}
+
+/// The plan with who asks in the place of the functions that tell it, so that nobody else's plan is like it.
+pub(crate) fn with_session(plan: LogicalPlan, session: &Session) -> Result<LogicalPlan> {
+    let told = |part: Expr| match &part {
+        Expr::ScalarFunction(call) if call.func.name() == Niladic::CurrentUser.name() => {
+            Transformed::yes(lit(session.user().as_str()))
+        }
+        Expr::ScalarFunction(call) if call.func.name() == Niladic::CurrentRole.name() => {
+            Transformed::yes(lit(role_name(session.role())))
+        }
+        _ => Transformed::no(part),
+    };
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expression| {
+            let name = names.save(&expression);
+            let expression = expression.transform_up(|part| Ok(told(part)))?;
+            Ok(expression.update_data(|expression| name.restore(expression)))
+        })
+    });
+    Ok(rewritten.map_err(from_query)?.data)
 }
 
 /// The functions of one session.

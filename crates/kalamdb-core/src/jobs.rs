@@ -43,7 +43,7 @@ const FORGOTTEN_MAX: usize = 500;
 /// Partitions that one job names; where there are more it goes over the whole table.
 pub(crate) const OWNERS_MAX: usize = 1000;
 /// The node that jobs run on: there is one.
-const NODE: &str = "local";
+pub(crate) const NODE: &str = "local";
 
 /// How long jobs that ended are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Who is asking.
 
+use std::sync::Arc;
+
 use log_format::{NamespaceId, Partition, Role, StreamScope, TableKind, UserId};
 
 use crate::error::{Error, Result};
@@ -14,19 +16,25 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 /// name somebody else's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    user: UserId,
+    // Shared: each live query keeps the session that asked for it.
+    user: Arc<UserId>,
     role: Role,
-    namespace: NamespaceId,
+    namespace: Arc<NamespaceId>,
 }
 
 impl Session {
     /// A session of this user, in this namespace or the default one.
     pub fn new(user: UserId, role: Role, namespace: Option<&str>) -> Self {
-        Self { user, role, namespace: NamespaceId::new(namespace.unwrap_or(DEFAULT_NAMESPACE)) }
+        let namespace = NamespaceId::new(namespace.unwrap_or(DEFAULT_NAMESPACE));
+        Self { user: Arc::new(user), role, namespace: Arc::new(namespace) }
     }
 
     /// The user.
-    pub const fn user(&self) -> &UserId {
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    pub(crate) const fn shared_user(&self) -> &Arc<UserId> {
         &self.user
     }
 
@@ -36,21 +44,21 @@ impl Session {
     }
 
     /// Where names without a namespace belong.
-    pub const fn namespace(&self) -> &NamespaceId {
+    pub fn namespace(&self) -> &NamespaceId {
         &self.namespace
     }
 
     pub(crate) fn use_namespace(&mut self, namespace: NamespaceId) {
-        self.namespace = namespace;
+        self.namespace = Arc::new(namespace);
     }
 
     /// The rows of a table that this session sees.
     pub(crate) fn partition(&self, table: &TableInfo) -> Partition {
         let id = table.id();
         match table.kind() {
-            TableKind::User => Partition::of_user(id, self.user.clone()),
+            TableKind::User => Partition::of_user(id, self.user().clone()),
             TableKind::Stream(options) if options.scope == StreamScope::User => {
-                Partition::of_user(id, self.user.clone())
+                Partition::of_user(id, self.user().clone())
             }
             TableKind::Shared(_) | TableKind::Stream(_) => Partition::shared(id),
         }

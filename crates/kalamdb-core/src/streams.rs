@@ -134,27 +134,27 @@ impl StreamKeeper {
         let mut failure = Ok(());
         held.retain(|partition, rows| {
             let Some(info) = self.catalog.by_id(partition.table) else { return false };
-            let gone = self.rows_to_go(&info, partition, rows, now);
+            let is_unheard = self.is_unheard(&info, partition);
+            let gone = if is_unheard { rows.len() } else { rows_to_go(&info, rows, now) };
             if gone > 0 && failure.is_ok() {
                 failure = self.evict_oldest(&info, partition, rows, gone);
+                if failure.is_ok() {
+                    let name = if is_unheard {
+                        "kalamdb_stream_discarded_total"
+                    } else {
+                        "kalamdb_stream_evicted_total"
+                    };
+                    metrics::counter!(name).increment(gone as u64);
+                }
             }
             !rows.is_empty()
         });
         failure
     }
 
-    /// How many of the oldest rows have to go.
-    fn rows_to_go(&self, info: &TableInfo, partition: &Partition, rows: &Rows, now: i64) -> usize {
-        let Some(options) = info.stream() else { return 0 };
-        if options.ephemeral && !self.router.listens(partition) {
-            return rows.len();
-        }
-        let expired = options.ttl_ms.map_or(0, |ttl| {
-            let oldest = now.saturating_sub(i64::try_from(ttl).unwrap_or(i64::MAX).saturating_mul(1000));
-            rows.partition_point(|(time, _)| *time < oldest)
-        });
-        let buffer = options.max_buffer.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(usize::MAX);
-        expired.max(rows.len().saturating_sub(buffer))
+    /// Whether its rows are for those who listen, and nobody does.
+    fn is_unheard(&self, info: &TableInfo, partition: &Partition) -> bool {
+        info.stream().is_some_and(|options| options.ephemeral) && !self.router.listens(partition)
     }
 
     fn evict_oldest(
@@ -179,9 +179,19 @@ impl StreamKeeper {
             cold_as_of: Seq::ZERO,
         })?;
         rows.drain(..gone);
-        metrics::counter!("kalamdb_stream_evicted_total").increment(gone as u64);
         Ok(())
     }
+}
+
+/// How many of the oldest rows have to go.
+fn rows_to_go(info: &TableInfo, rows: &Rows, now: i64) -> usize {
+    let Some(options) = info.stream() else { return 0 };
+    let expired = options.ttl_ms.map_or(0, |ttl| {
+        let oldest = now.saturating_sub(i64::try_from(ttl).unwrap_or(i64::MAX).saturating_mul(1000));
+        rows.partition_point(|(time, _)| *time < oldest)
+    });
+    let buffer = options.max_buffer.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(usize::MAX);
+    expired.max(rows.len().saturating_sub(buffer))
 }
 
 /// Whose rows a key of a stream table belongs to; the key begins with the user.

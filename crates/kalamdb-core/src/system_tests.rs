@@ -160,8 +160,8 @@ async fn who_watches_a_table_keeps_it_from_being_truncated_and_nobody_resumes_ac
     let ann = session("ann", Role::User);
     ok(&engine, &ann, "INSERT INTO chat.notes VALUES (1, 'a')", &[]).await;
     let request = SubscribeRequest {
-        connection_id: "c9".to_owned(),
-        query_id: "mine".to_owned(),
+        connection_id: "c9".into(),
+        query_id: "mine".into(),
         sql: "SELECT id FROM chat.notes".to_owned(),
         ..SubscribeRequest::default()
     };

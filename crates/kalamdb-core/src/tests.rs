@@ -233,8 +233,8 @@ async fn a_table_that_is_listened_to_is_not_dropped() {
     let engine = open(directory.path());
     ok(&engine, &root(), MESSAGES, &[]).await;
     let request = SubscribeRequest {
-        connection_id: "c9".to_owned(),
-        query_id: "mine".to_owned(),
+        connection_id: "c9".into(),
+        query_id: "mine".into(),
         sql: "SUBSCRIBE TO SELECT * FROM chat.messages".to_owned(),
         ..SubscribeRequest::default()
     };

@@ -126,8 +126,8 @@ async fn subscribers_get_a_transaction_as_one_change_set() {
     ok(&engine, &ann, "INSERT INTO app.notes VALUES (1, 'one', 0)", &[]).await;
     let sink = Kept::with_room(100);
     let request = SubscribeRequest {
-        connection_id: "c".to_owned(),
-        query_id: "q".to_owned(),
+        connection_id: "c".into(),
+        query_id: "q".into(),
         sql: "SELECT id, n FROM app.notes".to_owned(),
         ..SubscribeRequest::default()
     };

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -58,6 +59,33 @@ pub(crate) struct Identity {
     pub(crate) role: Role,
     /// Seconds since 1970.
     pub(crate) expires_at: i64,
+    /// When the account was created, microseconds since 1970.
+    account: i64,
+}
+
+impl Identity {
+    /// Whether it still stands: refused where the token has expired, or the account is gone or another one by now.
+    pub(crate) fn check(&mut self, engine: &Engine) -> Result<(), Refusal> {
+        if now_s() >= self.expires_at {
+            return Err(expired());
+        }
+        self.role = account_of(engine, &self.user, self.account)?.role;
+        Ok(())
+    }
+
+    /// How long its token is good for.
+    pub(crate) fn lifetime(&self) -> Duration {
+        let left = self.expires_at.saturating_mul(1_000_000).saturating_sub(clock::now_micros());
+        Duration::from_micros(left.max(0).cast_unsigned())
+    }
+}
+
+/// The account of this name that was created then.
+fn account_of(engine: &Engine, user: &UserId, created_at: i64) -> Result<User, Refusal> {
+    let found = engine.user(user).map_err(|error| Refusal::of_statement(&error))?;
+    found
+        .filter(|user| user.created_at == created_at)
+        .ok_or_else(|| Refusal::new("UNAUTHORIZED", "the user does not exist any more"))
 }
 
 /// Makes tokens and checks them.
@@ -121,17 +149,14 @@ impl Tokens {
         if claims.kind != kind {
             return Err(invalid());
         }
-        let user = engine.user(&UserId::new(claims.sub)).map_err(|error| Refusal::of_statement(&error))?;
-        match user {
-            Some(user) if user.created_at == claims.account => Ok((user, claims.exp)),
-            _ => Err(Refusal::new("UNAUTHORIZED", "the user does not exist any more")),
-        }
+        let user = account_of(engine, &UserId::new(claims.sub), claims.account)?;
+        Ok((user, claims.exp))
     }
 
     /// Who an access token stands for.
     pub(crate) fn identity(&self, engine: &Engine, token: &str) -> Result<Identity, Refusal> {
         let (user, expires_at) = self.account(engine, token, TokenKind::Access)?;
-        Ok(Identity { user: user.id, role: user.role, expires_at })
+        Ok(Identity { user: user.id, role: user.role, expires_at, account: user.created_at })
     }
 }
 

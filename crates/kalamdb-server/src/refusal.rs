@@ -26,6 +26,11 @@ impl Refusal {
         Self::new("MESSAGE_TOO_LARGE", format!("a message may have {limit} bytes at the most"))
     }
 
+    /// The server goes.
+    pub(crate) fn shutting_down() -> Self {
+        Self::new("SHUTTING_DOWN", "the server is shutting down; resume when it is back")
+    }
+
     /// What the engine says about a statement.
     pub(crate) fn of_statement(error: &EngineError) -> Self {
         Self { position: error.position(), ..Self::new(error.code().as_str(), error.to_string()) }
@@ -35,7 +40,7 @@ impl Refusal {
     pub(crate) fn of_subscription(error: &EngineError) -> Self {
         let code = match error.code() {
             ErrorCode::TableNotFound | ErrorCode::NamespaceNotFound | ErrorCode::NotFound => "NOT_FOUND",
-            ErrorCode::EmptySql | ErrorCode::InvalidSql => "INVALID_SQL",
+            ErrorCode::EmptySql | ErrorCode::InvalidSql | ErrorCode::BatchParseError => "INVALID_SQL",
             ErrorCode::SqlExecutionError | ErrorCode::InternalError => "SUBSCRIPTION_FAILED",
             other => other.as_str(),
         };

@@ -1,19 +1,21 @@
 //! Subscribers that are behind and may be told less.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log_format::Role;
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::Int64Type;
+use log_format::{Role, Seq};
 
 use crate::live::ChangeKind;
 use crate::testing::{Kept, cells, materialise, root, session, take_over};
 use crate::tests::{ok, open};
 use crate::{ChangeFrame, Engine, Session, SubscribeRequest, Subscription};
 
-async fn behind(engine: &Engine, who: &Session, coalesce: bool) -> Subscription {
+async fn behind(engine: &Engine, who: &Session, from: Option<Seq>, coalesce: bool) -> Subscription {
     let sql = "SELECT id FROM app.t WHERE n < 5".to_owned();
-    let request = SubscribeRequest { sql, coalesce, ..SubscribeRequest::default() };
+    let request = SubscribeRequest { sql, from, coalesce, ..SubscribeRequest::default() };
     engine.subscribe(who, request, Kept::with_room(0) as _).await.unwrap()
 }
 
@@ -52,7 +54,7 @@ async fn one_who_coalesces_gets_of_each_row_what_came_of_it() {
     ok(&engine, &root(), "CREATE USER TABLE app.t (id BIGINT PRIMARY KEY, n INT)", &[]).await;
     ok(&engine, &ann, "INSERT INTO app.t VALUES (1, 1), (2, 2), (3, 3)", &[]).await;
     let other = live(&engine, &ann).await;
-    let mut subscription = behind(&engine, &ann, true).await;
+    let mut subscription = behind(&engine, &ann, None, true).await;
     let mut rows = BTreeMap::new();
     let mut last = materialise(&mut subscription, &mut rows).await;
     for sql in [
@@ -92,12 +94,9 @@ async fn coalesced_or_not_the_rows_are_the_same() {
     ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
     ok(&engine, &root(), "CREATE USER TABLE app.t (id BIGINT PRIMARY KEY, n INT)", &[]).await;
     let other = live(&engine, &ann).await;
-    let mut watchers = Vec::new();
-    for coalesce in [false, true] {
-        let subscription = behind(&engine, &ann, coalesce).await;
-        let last = subscription.start_seq();
-        watchers.push((subscription, last, BTreeMap::new(), 0));
-    }
+    let mut told_all = Told::begin(behind(&engine, &ann, None, false).await);
+    let mut told_less = Told::begin(behind(&engine, &ann, None, true).await);
+    let mut cut_off = 0;
     let mut state = 7_u64;
     let mut below = |limit: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -114,24 +113,58 @@ async fn coalesced_or_not_the_rows_are_the_same() {
         if below(9) > 0 && step != 399 {
             continue;
         }
-        let select = "SELECT id, _seq FROM app.t WHERE n < 5 ORDER BY id";
-        let number = |text: &str| text.parse::<i64>().unwrap();
-        let table = cells(&ok(&engine, &ann, select, &[]).await);
-        let expected: BTreeMap<i64, i64> =
-            table.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
-        for (subscription, last, rows, frames) in &mut watchers {
-            let caught_up = caught_up(&engine, subscription).await;
-            *frames += caught_up.len();
-            take_over(&caught_up, last, rows);
-            assert_eq!(*rows, expected, "step {step}: {sql}");
+        let table = cells(&ok(&engine, &ann, "SELECT id FROM app.t WHERE n < 5", &[]).await);
+        let expected: BTreeSet<i64> = table.iter().map(|row| row[0].parse().unwrap()).collect();
+        let frames = caught_up(&engine, &mut told_all.subscription).await;
+        told_all.take(&frames);
+        let frames = caught_up(&engine, &mut told_less.subscription).await;
+        let seen = usize::try_from(below(frames.len() as u64 + 1)).unwrap();
+        told_less.take(&frames[..seen]);
+        if seen < frames.len() {
+            // The connection breaks: what it has seen is where it goes on.
+            cut_off += 1;
+            told_less.subscription = behind(&engine, &ann, Some(told_less.last), true).await;
+            let frames = caught_up(&engine, &mut told_less.subscription).await;
+            told_less.take(&frames);
+        }
+        for told in [&told_all, &told_less] {
+            assert_eq!(told.rows, expected, "step {step}: {sql}");
             // Behind again.
-            engine.router().detach(subscription.id());
+            engine.router().detach(told.subscription.id());
         }
     }
-    let frames: Vec<usize> = watchers.iter().map(|watcher| watcher.3).collect();
-    assert!(frames[1] < frames[0], "{frames:?}");
-    drop((watchers, other));
+    assert!(told_less.frames < told_all.frames && cut_off > 5, "{} {}", told_less.frames, told_all.frames);
+    drop((told_all, told_less, other));
     engine.close();
+}
+
+/// What a subscriber was told of the ids of its rows.
+struct Told {
+    subscription: Subscription,
+    last: Seq,
+    rows: BTreeSet<i64>,
+    frames: usize,
+}
+
+impl Told {
+    fn begin(subscription: Subscription) -> Self {
+        Self { last: subscription.start_seq(), subscription, rows: BTreeSet::new(), frames: 0 }
+    }
+
+    fn take(&mut self, frames: &[ChangeFrame]) {
+        self.frames += frames.len();
+        for frame in frames {
+            assert_eq!(frame.prev_seq, self.last, "the chain is broken");
+            self.last = frame.payload.seq;
+            let batch = frame.payload.rows.as_ref().or(frame.payload.old_rows.as_ref()).unwrap();
+            let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
+            match frame.payload.kind {
+                // Who was cut off is told all of it again.
+                ChangeKind::Delete => self.rows.retain(|id| !ids.values().contains(id)),
+                _ => self.rows.extend(ids.values()),
+            }
+        }
+    }
 }
 
 #[tokio::test]

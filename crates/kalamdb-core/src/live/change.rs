@@ -1,19 +1,29 @@
 //! What one commit changes for one live query.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use datafusion::arrow::datatypes::{FieldRef, Schema};
 use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq, TableId};
 
 use crate::error::{Error, Result};
 use crate::live::query::LiveQuery;
 use crate::rows::{BatchBuilder, RowHead};
-use crate::table::TableInfo;
+use crate::table::{SystemColumn, TableInfo};
 
 /// Rows in one frame at the most.
 const FRAME_ROWS_MAX: usize = 1000;
+/// About how many bytes of rows go into one frame; one row goes into it in any case.
+const FRAME_BYTES: usize = 512 << 10;
+
+/// How many of so many rows, which take so many bytes together, go into one frame.
+pub(crate) fn rows_per_frame(bytes: usize, rows: usize) -> usize {
+    let of_row = bytes.checked_div(rows).unwrap_or(0).max(1);
+    (FRAME_BYTES / of_row).clamp(1, FRAME_ROWS_MAX)
+}
 
 /// What happened to rows, as a live query sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,13 +95,53 @@ pub struct ChangeFrame {
     pub more: bool,
 }
 
-/// Changed rows in some frames.
-pub(crate) fn rows_in(frames: &[ChangeFrame]) -> u64 {
-    let of = |frame: &ChangeFrame| {
-        let rows = frame.payload.rows.as_ref().or(frame.payload.old_rows.as_ref());
+impl ChangeFrame {
+    /// How many rows changed.
+    pub fn rows(&self) -> u64 {
+        let rows = self.payload.rows.as_ref().or(self.payload.old_rows.as_ref());
         rows.map_or(0, |rows| rows.num_rows() as u64)
-    };
-    frames.iter().map(of).sum()
+    }
+
+    /// Bytes that it keeps in memory, at the most: others may share them.
+    pub fn bytes(&self) -> usize {
+        let of = |batch: &Option<RecordBatch>| batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+        of(&self.payload.rows).saturating_add(of(&self.payload.old_rows))
+    }
+}
+
+/// Frames that are one change, whole or not at all: but for the last, they have the seq of the frame before and rows without one, so
+/// that who is cut off between them resumes before all of it.
+pub(crate) fn as_one(frames: &mut [ChangeFrame], prev_seq: Seq) -> Result<()> {
+    let Some((last, others)) = frames.split_last_mut() else { return Ok(()) };
+    last.prev_seq = prev_seq;
+    for frame in others {
+        let payload = &frame.payload;
+        let untold = |batch: &Option<RecordBatch>| batch.as_ref().map(without_seq).transpose();
+        let (rows, old_rows) = (untold(&payload.rows)?, untold(&payload.old_rows)?);
+        frame.payload =
+            Arc::new(ChangePayload::new(payload.kind, prev_seq, payload.commit_time, rows, old_rows));
+        frame.prev_seq = prev_seq;
+        frame.more = true;
+    }
+    Ok(())
+}
+
+/// The rows, NULL in the place of each one's `_seq`: there is nothing to resume from.
+///
+/// # Errors
+/// Where memory does not hold them.
+pub fn without_seq(batch: &RecordBatch) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let is_seq = |field: &FieldRef| field.name() == SystemColumn::Seq.name();
+    let fields = schema.fields().iter().map(|field| {
+        if is_seq(field) { Arc::new(field.as_ref().clone().with_nullable(true)) } else { Arc::clone(field) }
+    });
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+        if is_seq(field) { new_null_array(column.data_type(), column.len()) } else { Arc::clone(column) }
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    Ok(RecordBatch::try_new_with_options(schema, columns.collect(), &options)?)
 }
 
 /// One row's change, as the log tells it.
@@ -175,6 +225,24 @@ pub(crate) fn changes_by_partition<'f>(
     Ok(found)
 }
 
+/// The rows that a commit appended to a STREAM table's partition, of these seqs.
+pub(crate) fn appended<'f>(
+    commit: &'f Frame,
+    partition: &Partition,
+    seqs: &Range<Seq>,
+) -> Result<Vec<&'f [u8]>> {
+    let mut found: Vec<&[u8]> = Vec::new();
+    for (seq, event) in commit.events() {
+        if let Event::StreamAppended(event) = event?
+            && seqs.contains(&seq)
+            && event.partition.to_partition() == *partition
+        {
+            found.push(&event.row);
+        }
+    }
+    Ok(found)
+}
+
 fn same_partition(left: &ArchivedPartition, right: &ArchivedPartition) -> bool {
     left.table.to_id() == right.table.to_id() && left.owner() == right.owner()
 }
@@ -184,6 +252,12 @@ impl<'f> PartitionChanges<'f> {
     pub(crate) fn of_rows(commit_time: i64, rows: &'f [(Seq, Vec<u8>)]) -> Self {
         let change =
             |(seq, row): &'f (Seq, Vec<u8>)| RowChange { seq: *seq, key: None, old: None, new: Some(row) };
+        Self { commit_time, changes: rows.iter().map(change).collect() }
+    }
+
+    /// Rows that went with an event.
+    pub(crate) fn of_gone(commit_time: i64, seq: Seq, rows: &[&'f [u8]]) -> Self {
+        let change = |row: &&'f [u8]| RowChange { seq, key: None, old: Some(row), new: None };
         Self { commit_time, changes: rows.iter().map(change).collect() }
     }
 
@@ -292,6 +366,7 @@ impl ChangeBatches {
         let is = |mask: &[bool], row: Option<u32>| {
             row.and_then(|row| mask.get(row as usize)).copied().unwrap_or_default()
         };
+        let rows_max = self.rows_per_frame();
         let mut runs: Vec<(ChangeKind, Vec<u32>)> = Vec::new();
         for (index, (new, old)) in (0_u32..).zip(&self.places) {
             let kind = match (is(&matches_old, *old), is(&matches_new, *new)) {
@@ -301,7 +376,7 @@ impl ChangeBatches {
                 (false, false) => continue,
             };
             match runs.last_mut() {
-                Some((last, run)) if *last == kind && run.len() < FRAME_ROWS_MAX => run.push(index),
+                Some((last, run)) if *last == kind && run.len() < rows_max => run.push(index),
                 _ => runs.push((kind, vec![index])),
             }
         }
@@ -314,6 +389,13 @@ impl ChangeBatches {
             Ok(frame)
         });
         frames.collect()
+    }
+
+    fn rows_per_frame(&self) -> usize {
+        let both = [&self.new, &self.old].into_iter().flatten();
+        let bytes = both.map(RecordBatch::get_array_memory_size).sum();
+        // A builder's room for more is counted, too, which a single row does not care about.
+        if self.places.len() == 1 { 1 } else { rows_per_frame(bytes, self.places.len()) }
     }
 
     fn payload(&mut self, query: &LiveQuery, kind: ChangeKind, run: Vec<u32>) -> Result<Arc<ChangePayload>> {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kalamdb_sql::LiveQuery as LiveQueryRecord;
 use log_format::{Role, UserId};
 
 use crate::error::{Error, Result};
@@ -34,8 +35,9 @@ impl std::fmt::Display for Ending {
 
 /// A subscription that lives.
 struct Open {
-    live_id: String,
-    user: UserId,
+    live_id: Arc<str>,
+    user: Arc<UserId>,
+    /// Its user's, when it began.
     role: Role,
     sink: Arc<dyn Sink>,
     ending: Option<Ending>,
@@ -57,13 +59,12 @@ impl Endings {
     pub(crate) fn begin(
         &self,
         id: SubscriptionId,
-        live_id: &str,
-        user: &UserId,
+        query: &LiveQueryRecord,
         role: Role,
         sink: &Arc<dyn Sink>,
     ) {
-        let (live_id, user, sink) = (live_id.to_owned(), user.clone(), Arc::clone(sink));
-        self.open().insert(id, Open { live_id, user, role, sink, ending: None });
+        let (live_id, user) = (Arc::clone(&query.live_id), Arc::clone(&query.user));
+        self.open().insert(id, Open { live_id, user, role, sink: Arc::clone(sink), ending: None });
     }
 
     /// A subscription is over.
@@ -81,13 +82,13 @@ impl Endings {
 
     /// Ends the live query of this id; how many that were: one or none.
     pub(crate) fn kill(&self, router: &Router, live_id: &str, by: &UserId) -> usize {
-        self.end(router, &Ending::Killed(by.clone()), |open| open.live_id == live_id)
+        self.end(router, &Ending::Killed(by.clone()), |open| *open.live_id == *live_id)
     }
 
     /// Ends what a user has open, unless it was begun with the role they have now; none: they were dropped.
     pub(crate) fn end_of_user(&self, router: &Router, user: &UserId, role: Option<Role>) -> usize {
         let ending = if role.is_some() { Ending::RoleChanged } else { Ending::UserDropped };
-        self.end(router, &ending, |open| open.user == *user && role != Some(open.role))
+        self.end(router, &ending, |open| *open.user == *user && role != Some(open.role))
     }
 
     fn end(&self, router: &Router, ending: &Ending, is_meant: impl Fn(&Open) -> bool) -> usize {

@@ -108,7 +108,12 @@ impl Feed {
 
     /// The commits after `seq`, now.
     pub(crate) fn after(&self, seq: Seq) -> After {
-        frames_after(&self.locked(), seq)
+        frames_after(&self.locked(), seq, usize::MAX)
+    }
+
+    /// The first of the commits after `seq`, of so many bytes or a little more: who holds them keeps them in memory.
+    pub(crate) fn first_after(&self, seq: Seq, bytes_max: usize) -> After {
+        frames_after(&self.locked(), seq, bytes_max)
     }
 
     /// The commits after `seq`, once there are any; none where nobody wants to hear of them any more.
@@ -118,14 +123,20 @@ impl Feed {
         if recent.published <= seq && recent.closed {
             return After::Closed;
         }
-        frames_after(&recent, seq)
+        frames_after(&recent, seq, usize::MAX)
     }
 }
 
-fn frames_after(recent: &Recent, seq: Seq) -> After {
+fn frames_after(recent: &Recent, seq: Seq, bytes_max: usize) -> After {
     if seq < recent.complete_after {
         return After::TooFarBack;
     }
     let first = recent.frames.partition_point(|frame| frame.last_seq() <= seq);
-    After::Frames(recent.frames.range(first..).cloned().collect())
+    let mut bytes = 0;
+    let frames = recent.frames.range(first..).take_while(|frame| {
+        let has_room = bytes < bytes_max;
+        bytes += frame.as_bytes().len();
+        has_room
+    });
+    After::Frames(frames.cloned().collect())
 }

@@ -122,13 +122,13 @@ impl Scene {
     }
 
     /// The query against the table as a catalog has it now.
-    fn compile(&self, catalog: &Catalog) -> Arc<query::LiveQuery> {
+    fn compile(&self, catalog: &Catalog) -> query::LiveQuery {
         let info = catalog.by_id(self.table).unwrap();
         let plan = &self.plans[info.version().get() as usize - 1];
         let projections = projection::Projections::default();
         let query =
             query::LiveQuery::compile(&plan.state, &plan.select, info, plan.partition.clone(), &projections);
-        Arc::new(query.unwrap())
+        query.unwrap()
     }
 
     /// One schedule: a publisher, the router, three subscribers of which one leaves early.
@@ -188,19 +188,20 @@ impl Scene {
         comer.unwrap()
     }
 
-    fn subscriber(&self, id: u64, start: Seq, catalog: &Catalog) -> (Subscriber, Arc<Narrow>) {
+    fn subscriber(&self, id: u64, start: Seq, catalog: &Catalog) -> (Arc<Subscriber>, Arc<Narrow>) {
         let sink = Arc::new(Narrow { given: sync::Mutex::new(Given::default()), news: sync::Condvar::new() });
         let position = Position { cursor: start, prev_seq: start };
         let subscriber = Subscriber {
             id: SubscriptionId::new(id),
             query: self.compile(catalog),
             sink: Arc::clone(&sink) as _,
-            position: Arc::new(sync::Mutex::new(position)),
+            position: sync::Mutex::new(position),
             progress: Arc::new(LiveProgress::default()),
             notify_flush: false,
+            notify_evicted: false,
             result: None,
         };
-        (subscriber, sink)
+        (Arc::new(subscriber), sink)
     }
 
     /// Reads as a subscription does, until it has seen that many commits: by itself until it is live, then what the router
@@ -211,7 +212,7 @@ impl Scene {
         let (mut seen, mut unread) = (Vec::new(), VecDeque::new());
         while seen.len() < until {
             if router.is_outdated(&subscriber.query) {
-                subscriber.query = self.compile(catalog);
+                subscriber = Arc::new(subscriber.with_query(self.compile(catalog)));
             }
             if let Some(frame) = unread.pop_front() {
                 take(&frame, &subscriber, &mut seen);

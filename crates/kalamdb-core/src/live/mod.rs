@@ -6,6 +6,7 @@
 //! - `change`: what one commit changes for one live query.
 //! - `result`: live queries that order, limit or aggregate.
 //! - `router`: who gets what, as commits are published.
+//! - `evictions`: rows of STREAM tables that went by themselves.
 //! - `endings`: ending a subscription from outside.
 //! - `subscription`: one subscriber's way through snapshot, log and live commits.
 //!
@@ -22,9 +23,14 @@ mod sync {
 }
 
 #[cfg(test)]
+mod asking_tests;
+#[cfg(test)]
 mod catch_up_tests;
 mod change;
 mod endings;
+#[cfg(test)]
+mod eviction_tests;
+mod evictions;
 mod feed;
 #[cfg(test)]
 mod interleaving;
@@ -36,7 +42,7 @@ mod subscription;
 
 pub use endings::Ending;
 
-pub use change::{ChangeFrame, ChangeKind, ChangePayload};
+pub use change::{ChangeFrame, ChangeKind, ChangePayload, without_seq};
 pub use router::{FlushNotice, Sink, SubscriptionId};
 pub use subscription::{CaughtUp, OnGap, SchemaFrame, Snapshot, SubscribeRequest, Subscription};
 

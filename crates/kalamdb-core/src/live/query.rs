@@ -26,7 +26,7 @@ pub(crate) struct Route {
     /// The column's position in the table.
     pub(crate) column: usize,
     /// The constant, as a key.
-    pub(crate) value: Vec<u8>,
+    pub(crate) value: Arc<[u8]>,
 }
 
 /// Which rows match.
@@ -47,10 +47,10 @@ pub(crate) struct LiveQuery {
     /// What subscribers see; `_seq` is always in it.
     pub(crate) projection: Arc<Projection>,
     /// What is made of the rows that match, where it is not the rows themselves.
-    pub(crate) result: Option<ResultPlan>,
+    pub(crate) result: Option<Box<ResultPlan>>,
     pub(crate) route: Option<Route>,
     /// The columns it selects or compares.
-    pub(crate) columns: Vec<ColumnId>,
+    pub(crate) columns: Box<[ColumnId]>,
 }
 
 impl LiveQuery {
@@ -98,7 +98,7 @@ impl LiveQuery {
             let select = shape.select.iter().map(|expression| physical(expression, shape.selected_from()));
             Ok((select.collect::<Result<Vec<_>>>()?, shape.arrow_schema()))
         })?;
-        let result = result_plan(state, &shape, &info, &shared)?;
+        let result = result_plan(state, &shape, &info, &shared)?.map(Box::new);
         let equality = predicate.as_ref().and_then(|predicate| find_equality(&info, predicate));
         let condition = match (&predicate, &equality) {
             (None, _) => Condition::All,
@@ -110,7 +110,7 @@ impl LiveQuery {
         let route = equality.and_then(|(column, value)| {
             let mut key = KeyBuilder::new();
             key.push(&value).ok()?;
-            Some(Route { column, value: key.finish() })
+            Some(Route { column, value: key.finish().into() })
         });
         Ok(Self { info, partition, condition, projection: shared, result, route, columns })
     }
@@ -147,7 +147,7 @@ fn equal(array: &dyn Array, value: &Value) -> Vec<bool> {
 }
 
 /// The table's own columns that expressions name.
-fn named_columns<'e>(info: &TableInfo, expressions: impl Iterator<Item = &'e Expr>) -> Vec<ColumnId> {
+fn named_columns<'e>(info: &TableInfo, expressions: impl Iterator<Item = &'e Expr>) -> Box<[ColumnId]> {
     let named = expressions.flat_map(Expr::column_refs).map(|column| column.name.as_str());
     let mut columns: Vec<ColumnId> = named
         .filter_map(|name| info.columns().iter().find(|column| column.name == name))
@@ -155,17 +155,14 @@ fn named_columns<'e>(info: &TableInfo, expressions: impl Iterator<Item = &'e Exp
         .collect();
     columns.sort_unstable();
     columns.dedup();
-    columns
+    columns.into()
 }
 
-/// Whether the value may be another one later for the same row: `random()`, `now()`. Who asks stays who it is.
+/// Whether the value may be another one later for the same row: `random()`, `now()`. Who asks is told by a constant already.
 fn changes_by_itself(expression: &Expr) -> bool {
     use datafusion::common::tree_node::TreeNode;
     let unstable = |part: &Expr| match part {
-        Expr::ScalarFunction(call) => {
-            let of_session = matches!(call.func.name(), "current_user" | "current_role");
-            !of_session && call.func.signature().volatility != Volatility::Immutable
-        }
+        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
         _ => false,
     };
     expression.exists(|part| Ok(unstable(part))).unwrap_or(true)

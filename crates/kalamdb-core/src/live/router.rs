@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::table::TableInfo;
 
 // By their place beside this file: a test has a second copy of feed and router that meets at other locks.
-use super::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with, rows_in};
+use super::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
 use super::feed::{After, Feed};
 use super::projection::Projections;
 use super::query::{LiveQuery, Route};
@@ -83,22 +83,66 @@ pub(crate) struct Position {
 }
 
 /// A subscriber, as the router knows it.
-#[derive(Clone)]
 pub(crate) struct Subscriber {
     pub(crate) id: SubscriptionId,
-    pub(crate) query: Arc<LiveQuery>,
+    pub(crate) query: LiveQuery,
     pub(crate) sink: Arc<dyn Sink>,
-    pub(crate) position: Arc<Mutex<Position>>,
+    pub(crate) position: Mutex<Position>,
     pub(crate) progress: Arc<LiveProgress>,
     /// Whether it is told of flushes.
     pub(crate) notify_flush: bool,
+    /// Whether it is told of rows that go by themselves.
+    pub(crate) notify_evicted: bool,
     /// What its query makes of the rows that match, where it makes something of them: as of its position.
     pub(crate) result: Option<SharedResult>,
 }
 
 impl Subscriber {
+    /// The same one, with another query.
+    pub(crate) fn with_query(&self, query: LiveQuery) -> Self {
+        Self {
+            id: self.id,
+            query,
+            sink: Arc::clone(&self.sink),
+            position: Mutex::new(*self.position()),
+            progress: Arc::clone(&self.progress),
+            notify_flush: self.notify_flush,
+            notify_evicted: self.notify_evicted,
+            result: self.result.clone(),
+        }
+    }
+
     pub(crate) fn position(&self) -> MutexGuard<'_, Position> {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Some subscribers, in order. Of most there is one: a set would take several times its place.
+#[derive(Default)]
+struct Ids(Vec<SubscriptionId>);
+
+impl Ids {
+    fn insert(&mut self, id: SubscriptionId) {
+        if let Err(place) = self.0.binary_search(&id) {
+            if self.0.is_empty() {
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(place, id);
+        }
+    }
+
+    fn remove(&mut self, id: SubscriptionId) {
+        if let Ok(place) = self.0.binary_search(&id) {
+            self.0.remove(place);
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    const fn as_slice(&self) -> &[SubscriptionId] {
+        self.0.as_slice()
     }
 }
 
@@ -106,18 +150,20 @@ impl Subscriber {
 #[derive(Default)]
 struct PartitionRoutes {
     /// Those whose filter says nothing about a constant.
-    unrouted: HashSet<SubscriptionId>,
+    unrouted: Ids,
     /// Of one schema version by column: while an ALTER is handed out there are subscribers of both.
     by_column: HashMap<(SchemaVersion, usize), ColumnRoutes>,
     /// Those that are told of flushes.
-    of_flushes: HashSet<SubscriptionId>,
+    of_flushes: Ids,
+    /// Those that are told of rows that go by themselves.
+    of_evictions: Ids,
 }
 
 /// Those whose filter asks for a constant in one column.
 struct ColumnRoutes {
     /// The table as they know it.
     info: Arc<TableInfo>,
-    by_value: HashMap<Vec<u8>, HashSet<SubscriptionId>>,
+    by_value: HashMap<Arc<[u8]>, Ids>,
 }
 
 struct Routes {
@@ -126,7 +172,7 @@ struct Routes {
     /// Every commit up to here has been handed out, or concerned nobody.
     position: Seq,
     partitions: HashMap<Partition, PartitionRoutes>,
-    subscribers: HashMap<SubscriptionId, Subscriber>,
+    subscribers: HashMap<SubscriptionId, Arc<Subscriber>>,
     /// How many subscribers each partition has, live or catching up.
     listeners: HashMap<Partition, usize>,
 }
@@ -260,10 +306,7 @@ impl Router {
             debug_assert!(!is_newer, "{} has rows that are newer than a live query", frame.first_seq());
             // Nobody may miss it: all read the log themselves, and are told what is wrong when they come to it.
             tracing::error!(%error, seq = %frame.first_seq(), "a commit cannot be handed out");
-            let ids: Vec<SubscriptionId> = routes.subscribers.keys().copied().collect();
-            for id in ids {
-                routes.set_aside(id);
-            }
+            routes.set_aside_where(frame, |_| true);
         }
         if routes.subscribers.is_empty() {
             self.feed.set_awaited(false);
@@ -277,7 +320,7 @@ impl Router {
     }
 
     /// Makes a subscriber live if it has seen everything that was handed out.
-    pub(crate) fn attach(&self, subscriber: &Subscriber) -> bool {
+    pub(crate) fn attach(&self, subscriber: &Arc<Subscriber>) -> bool {
         let mut routes = self.routes();
         let cursor = subscriber.position().cursor;
         if routes.subscribers.is_empty() && routes.position <= cursor {
@@ -295,7 +338,10 @@ impl Router {
         if subscriber.notify_flush {
             partition.of_flushes.insert(subscriber.id);
         }
-        routes.subscribers.insert(subscriber.id, subscriber.clone());
+        if subscriber.notify_evicted {
+            partition.of_evictions.insert(subscriber.id);
+        }
+        routes.subscribers.insert(subscriber.id, Arc::clone(subscriber));
         self.feed.set_awaited(true);
         subscriber.progress.enter(LiveState::Live, clock::now_micros());
         metrics::gauge!("kalamdb_live_subscribers").set(small(routes.subscribers.len()));
@@ -336,18 +382,19 @@ impl Router {
 }
 
 impl PartitionRoutes {
-    fn slot(&mut self, query: &LiveQuery) -> &mut HashSet<SubscriptionId> {
+    fn slot(&mut self, query: &LiveQuery) -> &mut Ids {
         let Some(Route { column, value }) = &query.route else { return &mut self.unrouted };
         let of_column = self.by_column.entry((query.info.version(), *column));
         let routes = of_column
             .or_insert_with(|| ColumnRoutes { info: Arc::clone(&query.info), by_value: HashMap::new() });
-        routes.by_value.entry(value.clone()).or_default()
+        routes.by_value.entry(Arc::clone(value)).or_default()
     }
 
     fn remove(&mut self, query: &LiveQuery, id: SubscriptionId) {
-        self.of_flushes.remove(&id);
+        self.of_flushes.remove(id);
+        self.of_evictions.remove(id);
         let slot = self.slot(query);
-        slot.remove(&id);
+        slot.remove(id);
         let was_last = slot.is_empty();
         let Some(Route { column, value }) = query.route.as_ref().filter(|_| was_last) else { return };
         let of_column = (query.info.version(), *column);
@@ -365,15 +412,16 @@ impl PartitionRoutes {
 
     /// Everyone whom these changes may concern.
     fn candidates(&self, changes: &PartitionChanges<'_>) -> Result<Vec<SubscriptionId>> {
-        let mut found: HashSet<SubscriptionId> = self.unrouted.clone();
+        let mut found = self.unrouted.as_slice().to_vec();
         for ((_, column), routes) in &self.by_column {
-            for row in changes.rows() {
-                let value = key_of_cell(&routes.info, row, *column)?;
-                found.extend(value.and_then(|value| routes.by_value.get(&value)).into_iter().flatten());
-            }
+            let values = changes.rows().map(|row| key_of_cell(&routes.info, row, *column));
+            // Each once: many rows may have the value that many ask for.
+            let values = values.filter_map(Result::transpose).collect::<Result<HashSet<_>>>()?;
+            let ids = values.iter().filter_map(|value| routes.by_value.get(value.as_slice()));
+            found.extend(ids.flat_map(Ids::as_slice));
         }
-        let mut found: Vec<_> = found.into_iter().collect();
         found.sort_unstable();
+        found.dedup();
         Ok(found)
     }
 }
@@ -385,7 +433,7 @@ fn key_of_cell(info: &TableInfo, row: &[u8], column: usize) -> Result<Option<Vec
 }
 
 impl Routes {
-    fn remove(&mut self, id: SubscriptionId) -> Option<Subscriber> {
+    fn remove(&mut self, id: SubscriptionId) -> Option<Arc<Subscriber>> {
         let subscriber = self.subscribers.remove(&id)?;
         if let Some(partition) = self.partitions.get_mut(&subscriber.query.partition) {
             partition.remove(&subscriber.query, id);
@@ -403,9 +451,23 @@ impl Routes {
         for (seq, event) in frame.events() {
             match event? {
                 Event::Flushed(event) => self.tell_of_flush(event, seq),
+                Event::StreamEvicted(event) => {
+                    // Which rows went, the log knows: who wants to be told reads it.
+                    let partition = event.partition.to_partition();
+                    let listening = self.partitions.get(&partition);
+                    if listening.is_some_and(|routes| !routes.of_evictions.is_empty()) {
+                        self.set_aside_where(frame, |it| {
+                            it.notify_evicted && it.query.partition == partition
+                        });
+                    }
+                }
                 Event::TableDropped(event) => self.end_all_of(event.table.to_id(), frame)?,
                 Event::TableTruncated(event) => self.end_all_of(event.table.to_id(), frame)?,
-                Event::TableAltered(table) => self.set_aside_all_on(table.id.to_id(), frame),
+                Event::TableAltered(table) => {
+                    // Those who watch it have their queries compiled anew.
+                    let table = table.id.to_id();
+                    self.set_aside_where(frame, |it| it.query.partition.table == table);
+                }
                 _ => {}
             }
         }
@@ -417,7 +479,7 @@ impl Routes {
 
     fn tell_of_flush(&self, event: &ArchivedFlushed, seq: Seq) {
         let Some(routes) = self.partitions.get(&event.partition.to_partition()) else { return };
-        for subscriber in routes.of_flushes.iter().filter_map(|id| self.subscribers.get(id)) {
+        for subscriber in routes.of_flushes.as_slice().iter().filter_map(|id| self.subscribers.get(id)) {
             let file = event.file.as_ref();
             let rows = file.map_or(0, |file| file.rows.to_native());
             let file = file.map(|file| file.path.as_str().to_owned());
@@ -433,7 +495,7 @@ impl Routes {
         }
         let Some(rows) = self.change_rows.of_commit(frame, Seq::ZERO)? else {
             // A table was dropped before its rows came by: the log knows its name, and is not read under the lock.
-            self.set_aside_all_of(&partition);
+            self.set_aside_where(frame, |it| it.query.partition == partition);
             return Ok(());
         };
         let changes = PartitionChanges::of_rows(frame.header().fields.commit_time, &rows);
@@ -497,11 +559,12 @@ impl Routes {
             }
             return;
         };
-        let (rows, kept) = (rows_in(&frames), result.is_some().then(|| frames.clone()));
+        let kept = result.is_some().then(|| frames.clone());
+        // Before it is there: who passes it on may be quicker than this thread.
+        subscriber.progress.give(last_seq);
         let has_room = subscriber.sink.deliver(id, frames);
         if has_room || result.is_some() {
             *position = Position { cursor: frame.last_seq(), prev_seq: last_seq };
-            subscriber.progress.advance(last_seq, rows, frame.header().fields.commit_time);
         } else {
             // All before this commit has been given to it: whatever it missed since was none of its own.
             position.cursor = before;
@@ -526,9 +589,10 @@ impl Routes {
         }
     }
 
-    /// A table was altered: those who watch it have their queries compiled anew, and read on from before this commit.
-    fn set_aside_all_on(&mut self, table: TableId, frame: &Frame) {
-        for id in self.listeners_on(table) {
+    /// These subscribers read on by themselves from before this commit: what came earlier they have been given, or it was none of
+    /// theirs.
+    fn set_aside_where(&mut self, frame: &Frame, is_meant: impl Fn(&Subscriber) -> bool) {
+        for id in self.ids_where(is_meant) {
             if let Some(subscriber) = self.subscribers.get(&id) {
                 let mut position = subscriber.position();
                 position.cursor = position.cursor.max(frame.first_seq().previous());
@@ -537,22 +601,14 @@ impl Routes {
         }
     }
 
-    fn listeners_on(&self, table: TableId) -> Vec<SubscriptionId> {
-        let of_table = self.subscribers.values().filter(|it| it.query.partition.table == table);
-        of_table.map(|subscriber| subscriber.id).collect()
-    }
-
-    fn set_aside_all_of(&mut self, partition: &Partition) {
-        let of_partition = self.subscribers.values().filter(|it| it.query.partition == *partition);
-        let ids: Vec<SubscriptionId> = of_partition.map(|subscriber| subscriber.id).collect();
-        for id in ids {
-            self.set_aside(id);
-        }
+    fn ids_where(&self, is_meant: impl Fn(&Subscriber) -> bool) -> Vec<SubscriptionId> {
+        let meant = self.subscribers.values().filter(|subscriber| is_meant(subscriber));
+        meant.map(|subscriber| subscriber.id).collect()
     }
 
     /// A table went, or its rows did without being told one by one.
     fn end_all_of(&mut self, table: TableId, frame: &Frame) -> Result<()> {
-        let ids = self.listeners_on(table);
+        let ids = self.ids_where(|it| it.query.partition.table == table);
         tracing::debug!(%table, seq = %frame.first_seq(), subscribers = ids.len(), "a table that is listened to went");
         for id in ids {
             let Some(subscriber) = self.subscribers.get(&id) else { continue };

@@ -17,9 +17,10 @@ use crate::clock;
 use crate::engine::{Engine, WeakEngine};
 use crate::error::{Error, Result, from_query};
 use crate::live::change::{
-    ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with, rows_in,
+    ChangeBatches, ChangeFrame, PartitionChanges, as_one, changes_by_partition, ends_with,
 };
 use crate::live::endings::{Ending, Endings};
+use crate::live::evictions::{Evictions, Told};
 use crate::live::feed::After;
 use crate::live::query::LiveQuery;
 use crate::live::result::{LiveResult, Moment, ResultPlan, make};
@@ -28,8 +29,12 @@ use crate::session::Session;
 use crate::sql::{LivePlan, live_plan};
 use crate::table::sql_type;
 
-/// Commits read from the log at a time.
-pub(crate) const LOG_COMMITS: usize = 256;
+/// About how many bytes of commits are read at a time.
+pub(crate) const READ_BYTES: usize = 256 << 10;
+/// The same of who is told what came of them together.
+const COALESCED_BYTES: usize = 4 << 20;
+/// About how many bytes of frames [`Subscription::catch_up`] gives at a time.
+const FRAMES_BYTES: usize = 1 << 20;
 
 /// What to do when changes since the asked seq are no longer in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,9 +50,9 @@ pub enum OnGap {
 #[derive(Clone, Debug, Default)]
 pub struct SubscribeRequest {
     /// The connection.
-    pub connection_id: String,
+    pub connection_id: Arc<str>,
     /// The client's name for it.
-    pub query_id: String,
+    pub query_id: Arc<str>,
     /// `SELECT …` or `SUBSCRIBE TO SELECT …`.
     pub sql: String,
     /// Only that many of the newest rows in the snapshot.
@@ -60,8 +65,10 @@ pub struct SubscribeRequest {
     pub coalesce: bool,
     /// Whether to be told when rows move to the cold tier ([`Sink::flushed`]).
     pub notify_flush: bool,
+    /// Whether rows of a STREAM table that go by themselves, after their time or beyond its buffer, come as deletes.
+    pub notify_evicted: bool,
     /// What the client asked for, as JSON, for `system.live_queries`.
-    pub options_json: Option<String>,
+    pub options_json: Option<Box<str>>,
 }
 
 /// The rows that match at one seq.
@@ -72,6 +79,8 @@ pub struct Snapshot {
     pub total_rows: u64,
     /// The rows, read as they are pulled; what is selected, and `_seq`.
     pub stream: SendableRecordBatchStream,
+    /// Whether the rows are a result, which a client has as a whole or not at all: it cannot resume from some of them.
+    pub is_result: bool,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -103,6 +112,8 @@ pub struct CaughtUp {
     pub frames: Vec<ChangeFrame>,
     /// Whether the sink gets frames from here on. If not, call again.
     pub live: bool,
+    /// Whether its result is to be made anew first: call [`Subscription::make_anew`].
+    pub to_make: bool,
 }
 
 /// A subscription. Dropping it ends it.
@@ -110,12 +121,12 @@ pub struct Subscription {
     router: Arc<Router>,
     endings: Arc<Endings>,
     live_queries: Arc<LiveQueries>,
-    subscriber: Subscriber,
-    live_id: String,
+    subscriber: Arc<Subscriber>,
+    live_id: Arc<str>,
     /// What it is compiled from, once more whenever the table is altered.
     source: Source,
     start_seq: Seq,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<Box<Snapshot>>,
     /// Where it reads the log's files, once it is further back than the feed reaches.
     reader: Option<Box<LogReader>>,
     /// Commits read and not yet matched.
@@ -124,6 +135,8 @@ pub struct Subscription {
     change_rows: Option<Box<ChangeRows>>,
     /// Whether what it missed of a row comes as one change.
     coalesce: bool,
+    /// What it was told of rows that went by themselves, if it is told.
+    evictions: Option<Box<Evictions>>,
 }
 
 /// A query as it was asked.
@@ -131,7 +144,7 @@ struct Source {
     /// Weak: a subscription that is kept for longer must not keep the database open.
     engine: WeakEngine,
     session: Session,
-    sql: String,
+    sql: Arc<str>,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -143,14 +156,14 @@ impl std::fmt::Debug for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.router.leave(self.subscriber.id, &self.subscriber.query.partition);
-        self.live_queries.delete_live_query(&self.live_id);
+        self.live_queries.delete_live_query(&self.live_id, &self.subscriber.progress);
         self.endings.forget(self.subscriber.id);
     }
 }
 
 impl Subscription {
     /// Its id, as the sink sees it.
-    pub const fn id(&self) -> SubscriptionId {
+    pub fn id(&self) -> SubscriptionId {
         self.subscriber.id
     }
 
@@ -165,63 +178,91 @@ impl Subscription {
     }
 
     /// How far it is, as `system.live_queries` tells it.
-    pub const fn progress(&self) -> &Arc<LiveProgress> {
+    pub fn progress(&self) -> &Arc<LiveProgress> {
         &self.subscriber.progress
     }
 
     /// The rows to begin with; none where it resumes.
-    pub const fn take_snapshot(&mut self) -> Option<Snapshot> {
-        self.snapshot.take()
+    pub fn take_snapshot(&mut self) -> Option<Snapshot> {
+        self.snapshot.take().map(|snapshot| *snapshot)
     }
 
-    /// Reads on from where the subscriber stands, up to about `rows_max` commits that concern it, and makes it live
+    /// Whether it may go on: refused where it was ended from outside.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn check(&self) -> Result<()> {
+        self.endings.check(self.subscriber.id)
+    }
+
+    /// Reads on from where the subscriber stands, up to about `frames_max` frames, or fewer that are large, and makes it live
     /// when there is no more. Reads files: not for a thread that must not wait.
     ///
     /// # Errors
     /// [`Error::Ended`] where it was ended from outside, [`Error::ResyncRequired`] where the log has been deleted under it, [`Error::ShuttingDown`], or what is wrong
     /// with the log.
-    pub fn catch_up(&mut self, rows_max: usize) -> Result<CaughtUp> {
+    pub fn catch_up(&mut self, frames_max: usize) -> Result<CaughtUp> {
         let (mut schema, mut frames) = (None, Vec::new());
+        let mut bytes = 0;
         loop {
-            self.endings.check(self.subscriber.id)?;
+            self.check()?;
             frames.extend(self.take_undelivered());
             // Whatever is unread was published before this look, so no row of it is of a newer version than the query.
             if self.router.is_outdated(&self.subscriber.query) || self.is_unknown() {
-                if !frames.is_empty() {
-                    return Ok(CaughtUp { schema, frames, live: false });
+                let to_make = self.subscriber.result.is_some();
+                if to_make || !frames.is_empty() {
+                    return Ok(CaughtUp { schema, frames, live: false, to_make });
                 }
-                schema = self.compile_anew()?.or(schema);
+                // Planning looks tables up in memory: nothing in it waits for anything.
+                let compiled = self.compile_anew().now_or_never();
+                let waited = || Error::Inconsistent { reason: "planning had to wait".to_owned() };
+                schema = compiled.ok_or_else(waited)??.or(schema);
                 continue;
             }
             if self.coalesce && !self.unread.is_empty() {
                 self.match_coalesced(&mut frames)?;
             }
-            match self.unread.pop_front() {
+            let before = frames.len();
+            let is_underway = self.evictions.as_ref().is_some_and(|evictions| evictions.is_underway());
+            let next = if is_underway { None } else { self.unread.pop_front() };
+            match next {
+                _ if is_underway => self.tell_of_evicted(&mut frames)?,
                 Some(commit) => self.match_commit(&commit, &mut frames)?,
                 None if self.router.attach(&self.subscriber) => {
-                    self.reader = None;
-                    self.change_rows = None;
-                    return Ok(CaughtUp { schema, frames, live: true });
+                    (self.reader, self.unread, self.change_rows) = (None, VecDeque::new(), None);
+                    // Who was ended before could not be taken out, since it was not yet in.
+                    self.check().inspect_err(|_| self.router.detach(self.subscriber.id))?;
+                    return Ok(CaughtUp { schema, frames, live: true, to_make: false });
                 }
                 None => self.read_on()?,
             }
-            if frames.len() >= rows_max {
-                return Ok(CaughtUp { schema, frames, live: false });
+            bytes += frames.iter().skip(before).map(ChangeFrame::bytes).sum::<usize>();
+            if frames.len() >= frames_max || bytes >= FRAMES_BYTES {
+                self.subscriber.progress.reach(self.subscriber.position().cursor);
+                return Ok(CaughtUp { schema, frames, live: false, to_make: false });
             }
         }
     }
 
+    /// Makes the result of a query that has one anew, as of now, after [`CaughtUp::to_make`]. Reads the table: it may take as long as
+    /// the query does. What that changes comes with the next [`Subscription::catch_up`].
+    ///
+    /// # Errors
+    /// As [`Subscription::catch_up`], and what the query itself fails with.
+    pub async fn make_anew(&mut self) -> Result<CaughtUp> {
+        self.check()?;
+        let schema = self.compile_anew().await?;
+        Ok(CaughtUp { schema, frames: Vec::new(), live: false, to_make: false })
+    }
+
     /// Takes the table as it is now. Gives what rows have from here on, where that is something else.
-    fn compile_anew(&mut self) -> Result<Option<SchemaFrame>> {
+    async fn compile_anew(&mut self) -> Result<Option<SchemaFrame>> {
         let engine = self.source.engine.upgrade().ok_or(Error::ShuttingDown)?;
         let old = &self.subscriber.query;
         if engine.catalog().by_id(old.partition.table).is_none() {
             return Err(Error::TableDropped);
         }
-        // Planning looks tables up in memory: nothing in it waits for anything.
-        let plan = live_plan(&engine, &self.source.session, &self.source.sql).now_or_never();
-        let plan =
-            plan.ok_or_else(|| Error::Inconsistent { reason: "planning had to wait".to_owned() })??;
+        let plan = live_plan(&engine, &self.source.session, &self.source.sql).await?;
         let new = plan.compile(self.router.projections())?;
         let shown = |query: &LiveQuery| -> Vec<(String, DataType)> {
             let fields = query.projection.schema().fields().iter();
@@ -229,9 +270,11 @@ impl Subscription {
         };
         let is_other = shown(old) != shown(&new);
         self.router.detach(self.subscriber.id);
-        self.make_anew(&plan, &new, is_other)?;
-        self.live_queries.update_live_query_columns(&self.live_id, new.columns.clone());
-        self.subscriber.query = Arc::new(new);
+        self.make_result(&plan, &new, is_other).await?;
+        let columns = new.columns.clone();
+        self.live_queries.update_live_query_columns(&self.live_id, &self.subscriber.progress, columns);
+        // Nobody else has the old one any more: it was detached.
+        self.subscriber = Arc::new(self.subscriber.with_query(new));
         Ok(is_other.then(|| SchemaFrame {
             schema: Arc::clone(self.schema()),
             version: self.subscriber.query.info.version(),
@@ -241,17 +284,17 @@ impl Subscription {
 
     /// Makes the result of a query that has one as of the plan's cut: from there it goes on. What that changes is put among what is
     /// yet to be delivered.
-    fn make_anew(&self, plan: &LivePlan, query: &LiveQuery, is_other: bool) -> Result<()> {
+    async fn make_result(&mut self, plan: &LivePlan, query: &LiveQuery, is_other: bool) -> Result<()> {
         let (Some(result), Some(result_plan)) = (&self.subscriber.result, &query.result) else {
             return Ok(());
         };
-        let mut position = self.subscriber.position();
+        // Nobody else moves it: the router does not have it.
+        let cursor = self.subscriber.position().cursor;
         // Where rows have other columns now, a subscriber has what the new query would have shown it then.
-        let from = is_other.then_some(position.cursor);
-        // Unconstrained: it has the thread for itself, and nobody would give it another turn.
-        let making = tokio::task::unconstrained(make(&self.router, plan, query, result_plan, from));
-        let made = futures_executor::block_on(making)?;
+        let from = is_other.then_some(cursor);
+        let made = make(&self.router, plan, query, result_plan, from).await?;
         metrics::counter!("kalamdb_live_results_remade_total").increment(1);
+        let mut position = self.subscriber.position();
         let (prev_seq, seq) = (position.prev_seq, plan.cut_seq);
         let mut result = LiveResult::locked(result);
         let moment = Moment { prev_seq, seq, commit_time: clock::now_micros() };
@@ -273,18 +316,22 @@ impl Subscription {
     /// Fills `unread` with the commits after the cursor.
     fn read_on(&mut self) -> Result<()> {
         let cursor = self.subscriber.position().cursor;
-        match self.router.feed().after(cursor) {
+        if self.subscriber.progress.state() == LiveState::Snapshot {
+            self.subscriber.progress.enter(LiveState::CatchingUp, clock::now_micros());
+        }
+        let bytes_max = if self.coalesce { COALESCED_BYTES } else { READ_BYTES };
+        match self.router.feed().first_after(cursor, bytes_max) {
             After::Frames(found) => {
                 self.reader = None;
                 self.unread.extend(found);
                 Ok(())
             }
             After::Closed => Err(Error::ShuttingDown),
-            After::TooFarBack => self.read_log(cursor),
+            After::TooFarBack => self.read_log(cursor, bytes_max),
         }
     }
 
-    fn read_log(&mut self, cursor: Seq) -> Result<()> {
+    fn read_log(&mut self, cursor: Seq, bytes_max: usize) -> Result<()> {
         let published = self.router.feed().published();
         let reader = match self.reader.as_mut() {
             Some(reader) => reader,
@@ -300,9 +347,13 @@ impl Subscription {
                 self.reader.insert(Box::new(reader))
             }
         };
-        for _ in 0..LOG_COMMITS {
+        let mut bytes = 0;
+        while bytes < bytes_max {
             match reader.next()? {
-                Some(frame) if frame.last_seq() <= published => self.unread.push_back(frame),
+                Some(frame) if frame.last_seq() <= published => {
+                    bytes += frame.as_bytes().len();
+                    self.unread.push_back(frame);
+                }
                 // Written but not yet published: it comes through the feed.
                 _ => {
                     self.reader = None;
@@ -313,10 +364,11 @@ impl Subscription {
         Ok(())
     }
 
-    /// Everything that is unread, of each row what came of it. Its frames are like those of one commit.
+    /// Everything that is unread, of each row what came of it: one change, whole or not at all, since what came of one row may have
+    /// begun before what came of another ended.
     fn match_coalesced(&mut self, out: &mut Vec<ChangeFrame>) -> Result<()> {
         let unread = std::mem::take(&mut self.unread);
-        let Subscriber { query, progress, .. } = &self.subscriber;
+        let Subscriber { query, progress, .. } = &*self.subscriber;
         let mut position = self.subscriber.position();
         let (mut commits, mut last) = (Vec::new(), position.cursor);
         for commit in unread.iter().filter(|commit| commit.last_seq() > position.cursor) {
@@ -328,24 +380,46 @@ impl Subscription {
             last = commit.last_seq();
         }
         let changes = PartitionChanges::coalesced(commits);
-        let frames = ChangeBatches::new(&query.info, &changes)?.frames(query, position.prev_seq)?;
+        let mut frames = ChangeBatches::new(&query.info, &changes)?.frames(query, position.prev_seq)?;
+        as_one(&mut frames, position.prev_seq)?;
         if let Some(frame) = frames.last() {
             position.prev_seq = frame.payload.seq;
-            progress.advance(frame.payload.seq, rows_in(&frames), frame.payload.commit_time);
+            progress.give(frame.payload.seq);
         }
         position.cursor = last;
         out.extend(frames);
         Ok(())
     }
 
+    /// Some more of the rows that went with the eviction that is underway.
+    fn tell_of_evicted(&mut self, out: &mut Vec<ChangeFrame>) -> Result<()> {
+        let Some(evictions) = &mut self.evictions else { return Ok(()) };
+        let Subscriber { query, progress, .. } = &*self.subscriber;
+        let mut position = self.subscriber.position();
+        if let Told::All { last, commit_end } = evictions.tell_some(query, position.prev_seq, out)? {
+            if let Some(frame) = &last {
+                position.prev_seq = frame.payload.seq;
+                progress.give(frame.payload.seq);
+            }
+            position.cursor = commit_end;
+            out.extend(last);
+        }
+        Ok(())
+    }
+
     fn match_commit(&mut self, commit: &Frame, out: &mut Vec<ChangeFrame>) -> Result<()> {
-        let Subscriber { query, progress, .. } = &self.subscriber;
+        let Subscriber { query, progress, .. } = &*self.subscriber;
         let mut position = self.subscriber.position();
         if commit.last_seq() <= position.cursor {
             return Ok(());
         }
         if let Some(error) = ends_with(commit, query.partition.table, position.cursor)? {
             return Err(error);
+        }
+        if let Some(evictions) = &mut self.evictions
+            && evictions.take_up(&self.router, &query.partition, commit)?
+        {
+            return Ok(());
         }
         let of_log = match query.partition.table {
             CHANGES => {
@@ -366,16 +440,17 @@ impl Subscription {
             let frames = match (&self.subscriber.result, &query.result) {
                 (Some(result), Some(plan)) => {
                     let mut result = LiveResult::locked(result);
-                    match result.go_on(query, plan, &batches, position.prev_seq)? {
-                        Some(frames) => frames,
-                        None => return Ok(()),
+                    match result.go_on(query, plan, &batches, position.prev_seq) {
+                        Ok(Some(frames)) => frames,
+                        // It is to be made anew, which tells what is wrong if that lasts.
+                        Ok(None) | Err(_) => return Ok(()),
                     }
                 }
                 _ => batches.frames(query, position.prev_seq)?,
             };
             if let Some(last) = frames.last() {
                 position.prev_seq = last.payload.seq;
-                progress.advance(last.payload.seq, rows_in(&frames), commit.header().fields.commit_time);
+                progress.give(last.payload.seq);
             }
             out.extend(frames);
         }
@@ -402,31 +477,41 @@ pub(crate) async fn subscribe(
     request: SubscribeRequest,
     sink: Arc<dyn Sink>,
 ) -> Result<Subscription> {
+    // IMPORTANT: before the plan's cut is taken, which then has all that was published up to here.
+    let published = engine.published();
     let plan = live_plan(engine, session, &request.sql).await?;
     let query = plan.compile(engine.router().projections())?;
-    let Beginning { start_seq, position, snapshot, result } = begin(engine, &plan, &query, &request).await?;
+    let Beginning { start_seq, position, snapshot, result } =
+        begin(engine, &plan, &query, (&request, published)).await?;
+    let evictions = request.notify_evicted && query.info.stream().is_some();
+    let resumed = snapshot.is_none().then_some(start_seq);
+    let begin_evictions = || Evictions::begin(engine, &query.partition, resumed).map(Box::new);
+    let evictions = evictions.then(begin_evictions).transpose()?;
     let now = clock::now_micros();
     let progress = Arc::new(LiveProgress::default());
+    progress.give(start_seq);
     progress.advance(start_seq, 0, now);
     if snapshot.is_none() {
         progress.enter(LiveState::CatchingUp, now);
     }
-    let subscriber = Subscriber {
+    let subscriber = Arc::new(Subscriber {
         id: engine.next_subscription_id(),
-        query: Arc::new(query),
+        query,
         sink,
-        position: Arc::new(Mutex::new(position)),
+        position: Mutex::new(position),
         progress,
         notify_flush: request.notify_flush,
+        notify_evicted: evictions.is_some(),
         result: result.map(LiveResult::shared),
-    };
-    // A result changes as a whole, and each of the log's events is another one.
-    let coalesce =
-        request.coalesce && subscriber.result.is_none() && subscriber.query.partition.table != CHANGES;
-    let live_id = format!("{}-{}", request.connection_id, request.query_id);
-    let source = Source { engine: engine.downgrade(), session: session.clone(), sql: request.sql.clone() };
-    list(engine, session, request, &live_id, &subscriber, now);
-    engine.endings().begin(subscriber.id, &live_id, session.user(), session.role(), &subscriber.sink);
+    });
+    // A result changes as a whole, and of the log's events and of a STREAM table's rows each is another one.
+    let has_keys = subscriber.query.partition.table != CHANGES && subscriber.query.info.stream().is_none();
+    let coalesce = request.coalesce && subscriber.result.is_none() && has_keys;
+    let record = Arc::new(record(session, request, &subscriber, now));
+    let (live_id, sql) = (Arc::clone(&record.live_id), Arc::clone(&record.query));
+    let source = Source { engine: engine.downgrade(), session: session.clone(), sql };
+    engine.endings().begin(subscriber.id, &record, session.role(), &subscriber.sink);
+    engine.live_queries().insert_live_query(record);
     engine.router().join(&subscriber.query.partition);
     let table = subscriber.query.partition.table;
     metrics::counter!("kalamdb_subscriptions_total").increment(1);
@@ -438,11 +523,12 @@ pub(crate) async fn subscribe(
         live_id,
         source,
         start_seq,
-        snapshot,
+        snapshot: snapshot.map(Box::new),
         reader: None,
         unread: VecDeque::new(),
         change_rows: None,
         coalesce,
+        evictions,
     };
     // IMPORTANT: after it is listed. Who drops the table from here on is refused, or its event comes after the cut.
     if table != CHANGES && engine.catalog().by_id(table).is_none() {
@@ -467,10 +553,10 @@ async fn begin(
     engine: &Engine,
     plan: &LivePlan,
     query: &LiveQuery,
-    request: &SubscribeRequest,
+    (request, published): (&SubscribeRequest, Seq),
 ) -> Result<Beginning> {
-    let resumed = resumed_from(engine, query.partition.table, request)?;
-    if let Some(result_plan) = &query.result {
+    let resumed = resumed_from(engine, query.partition.table, request, published)?;
+    if let Some(result_plan) = query.result.as_deref() {
         return begin_result(engine, plan, query, result_plan, (resumed, request)).await;
     }
     // The log has no state to begin with: who wants what is in it says from where, or how much of it.
@@ -482,7 +568,7 @@ async fn begin(
             let rows = plan.snapshot.rows(last_rows)?;
             let total_rows = count(plan.snapshot.count(last_rows)?.execute_stream().await?).await?;
             let stream = rows.execute_stream().await?;
-            Some(Snapshot { seq: plan.cut_seq, total_rows, stream })
+            Some(Snapshot { seq: plan.cut_seq, total_rows, stream, is_result: false })
         }
     };
     let start_seq = resumed.unwrap_or(plan.cut_seq);
@@ -517,48 +603,50 @@ async fn begin_result(
     let rows = if request.last_rows == Some(0) { rows.slice(0, 0) } else { rows };
     let (schema, total_rows) = (rows.schema(), rows.num_rows() as u64);
     let stream = Box::pin(MemoryStream::try_new(vec![rows], schema, None).map_err(from_query)?);
-    let snapshot = Some(Snapshot { seq, total_rows, stream });
+    let snapshot = Some(Snapshot { seq, total_rows, stream, is_result: true });
     let position = Position { cursor: seq, prev_seq: seq };
     Ok(Beginning { start_seq: seq, position, snapshot, result: Some(LiveResult::new(made)) })
 }
 
 /// Where it goes on, if it does not begin with a snapshot.
-fn resumed_from(engine: &Engine, table: TableId, request: &SubscribeRequest) -> Result<Option<Seq>> {
+fn resumed_from(
+    engine: &Engine,
+    table: TableId,
+    request: &SubscribeRequest,
+    published: Seq,
+) -> Result<Option<Seq>> {
     let Some(from) = request.from else { return Ok(None) };
-    match check_resume(engine, table, from) {
+    match check_resume(engine, table, from, published) {
         Ok(()) => Ok(Some(from)),
         Err(Error::ResyncRequired { .. }) if request.on_gap == OnGap::Snapshot => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Lists a subscription in `system.live_queries`.
-fn list(
-    engine: &Engine,
+/// A subscription, as `system.live_queries` lists it.
+fn record(
     session: &Session,
     request: SubscribeRequest,
-    live_id: &str,
     subscriber: &Subscriber,
     now: i64,
-) {
-    engine.live_queries().insert_live_query(LiveQueryRecord {
-        live_id: live_id.to_owned(),
+) -> LiveQueryRecord {
+    LiveQueryRecord {
+        live_id: format!("{}-{}", request.connection_id, request.query_id).into(),
         connection_id: request.connection_id,
         query_id: request.query_id,
-        user: session.user().clone(),
+        user: Arc::clone(session.shared_user()),
         table: subscriber.query.partition.table,
         columns: subscriber.query.columns.clone(),
-        query: request.sql,
+        query: request.sql.into(),
         options: request.options_json,
         progress: Arc::clone(&subscriber.progress),
         created_at: now,
-    });
+    }
 }
 
 /// Whether every change of a table after `from` can still be read, and `from` is a seq that was given out.
-fn check_resume(engine: &Engine, table: TableId, from: Seq) -> Result<()> {
+fn check_resume(engine: &Engine, table: TableId, from: Seq, published: Seq) -> Result<()> {
     let router = engine.router();
-    let published = router.feed().published();
     // A table's id is the seq of the event that created it: who saw anything before saw another one of its name.
     let created_at = Seq::new(table.get());
     let truncated_at = engine.store().truncated_at(table)?;

@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::changes::CHANGES_NAME;
 use crate::error::{Error, Result};
 use crate::functions::role_name;
+use crate::jobs::NODE;
 use crate::provider::Scope;
 use crate::provider::changes::ChangesTable;
 use crate::provider::keyed::{KeyedTable, Read, Wanted, pick};
@@ -268,25 +269,23 @@ fn live_queries(scope: &Scope, wanted: &Wanted) -> Result<RecordBatch> {
     let session = &scope.session;
     let mut records = scope.engine.live_queries().scan_all_live_queries();
     let ids = wanted.texts("live_id");
-    records.retain(|query| ids.is_none_or(|ids| ids.contains(&query.live_id)));
-    records.retain(|query| session.role() >= Role::Service || query.user == *session.user());
-    let end = scope.cut_seq().get();
+    records.retain(|query| ids.is_none_or(|ids| ids.iter().any(|id| **id == *query.live_id)));
+    records.retain(|query| session.role() >= Role::Service || *query.user == *session.user());
+    let end = scope.cut_seq();
     Columns::of(&records)
-        .text("live_id", |it| Some(it.live_id.clone()))
-        .text("connection_id", |it| Some(it.connection_id.clone()))
-        .text("query_id", |it| Some(it.query_id.clone()))
+        .text("live_id", |it| Some(it.live_id.to_string()))
+        .text("connection_id", |it| Some(it.connection_id.to_string()))
+        .text("query_id", |it| Some(it.query_id.to_string()))
         .text("user_id", |it| Some(it.user.to_string()))
         .integer("table_id", |it| Some(it.table.get()))
-        .text("query", |it| Some(it.query.clone()))
-        .text("options", |it| it.options.clone())
+        .text("query", |it| Some(it.query.to_string()))
+        .text("options", |it| it.options.as_deref().map(str::to_owned))
         .text("state", |it| Some(it.progress.state().as_str().to_owned()))
         .integer("seq", |it| Some(it.progress.seq().get()))
-        .integer("lag", |it| match it.progress.state() {
-            kalamdb_sql::LiveState::Live => Some(0),
-            _ => Some(end.saturating_sub(it.progress.seq().get())),
-        })
+        .integer("lag", |it| Some(it.progress.lag(end)))
         .integer("changes", |it| Some(it.progress.changes()))
         .integer("bytes", |it| Some(it.progress.bytes()))
+        .text("node", |_| Some(NODE.to_owned()))
         .time("created_at", |it| Some(it.created_at))
         .time("updated_at", |it| Some(it.progress.updated_at()).filter(|at| *at > 0))
         .finish()

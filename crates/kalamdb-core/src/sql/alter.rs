@@ -305,7 +305,7 @@ impl Altered {
             let mut watching: Vec<&str> = listening
                 .iter()
                 .filter(|query| query.columns.contains(id))
-                .map(|query| query.live_id.as_str())
+                .map(|query| &*query.live_id)
                 .collect();
             if !watching.is_empty() {
                 let count = watching.len();

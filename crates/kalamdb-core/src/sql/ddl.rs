@@ -298,8 +298,7 @@ pub(crate) fn one_batch(session: &Session, batch: RecordBatch, message: Option<S
 
 /// Ends a live query of one's own, or for service and dba of anybody.
 fn kill_live_query(engine: &Engine, session: &Session, id: &str) -> Result<StatementResult> {
-    let all = engine.live_queries().scan_all_live_queries();
-    let found = all.iter().find(|query| query.live_id == id);
+    let found = engine.live_queries().get_live_query(id);
     let may = |user: &UserId| session.role() >= Role::Service || user == session.user();
     let ended = match found.filter(|query| may(&query.user)) {
         Some(_) => engine.endings().kill(engine.router(), id, session.user()),

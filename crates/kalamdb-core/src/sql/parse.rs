@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use log_format::Role;
 
 use crate::error::{Error, Result};
@@ -134,21 +134,25 @@ impl From<ParserError> for Error {
 
 /// The statements of a request.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
-    parse_statements(sql).map_err(|error| match error {
+    parse_statements(sql).map_err(|mut error| {
         // The parser gives the end of the text no place.
-        Error::Syntax { message } if message.ends_with("EOF") => {
+        if let Error::Syntax { message } | Error::BatchSyntax { message } = &mut error
+            && message.ends_with("EOF")
+        {
             let text = sql.trim_end();
             let line = text.lines().count().max(1);
             let column = text.lines().last().map_or(0, |last| last.chars().count()) + 1;
-            Error::Syntax { message: format!("{message} at Line: {line}, Column: {column}") }
+            *message = format!("{message} at Line: {line}, Column: {column}");
         }
-        other => other,
+        error
     })
 }
 
 fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
     let dialect = SqlDialect;
-    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens(&dialect, sql)?);
+    let tokens = tokens(&dialect, sql)?;
+    let several = is_several(&tokens);
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let mut statements = Vec::new();
     loop {
         while parser.consume_token(&Token::SemiColon) {}
@@ -160,15 +164,30 @@ fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
                 "a request takes {STATEMENTS_MAX} statements at the most"
             )));
         }
-        statements.push(statement(&mut parser)?);
+        statements.push(statement(&mut parser).map_err(|error| of_batch(error, several))?);
         if parser.peek_token().token != Token::EOF {
-            parser.expect_token(&Token::SemiColon)?;
+            parser.expect_token(&Token::SemiColon).map_err(|error| of_batch(error.into(), several))?;
         }
     }
     if statements.is_empty() {
         return Err(Error::EmptySql);
     }
     Ok(statements)
+}
+
+/// Whether something stands behind a semicolon.
+fn is_several(tokens: &[TokenWithSpan]) -> bool {
+    let is_nothing = |token: &Token| matches!(token, Token::SemiColon | Token::EOF | Token::Whitespace(_));
+    let mut tokens = tokens.iter().map(|token| &token.token).skip_while(|token| is_nothing(token));
+    tokens.any(|token| *token == Token::SemiColon) && tokens.any(|token| !is_nothing(token))
+}
+
+/// Where one of several statements is no SQL, none of them is run.
+fn of_batch(error: Error, several: bool) -> Error {
+    match error {
+        Error::Syntax { message } if several => Error::BatchSyntax { message },
+        other => other,
+    }
 }
 
 /// The single SELECT of a subscription, with or without `SUBSCRIBE TO`.

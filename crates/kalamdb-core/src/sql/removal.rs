@@ -167,7 +167,7 @@ fn refuse_while_watched(live_queries: &LiveQueries, info: &TableInfo, action: &'
     if watching.is_empty() {
         return Ok(());
     }
-    let ids: Vec<&str> = watching.iter().take(NAMED_MAX).map(|query| query.live_id.as_str()).collect();
+    let ids: Vec<&str> = watching.iter().take(NAMED_MAX).map(|query| &*query.live_id).collect();
     Err(Error::Watched {
         what: format!("table {}", info.full_name()),
         action,

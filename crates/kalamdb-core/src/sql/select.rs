@@ -29,6 +29,7 @@ use serde_json::Value as Json;
 use crate::changes::CHANGES_NAME;
 use crate::engine::Engine;
 use crate::error::{Error, Result, from_query};
+use crate::functions::with_session;
 use crate::live::{LiveQuery, Projections};
 use crate::provider::{Scope, StoredTable, session_state};
 use crate::session::Session;
@@ -284,25 +285,29 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
     let system = info.system_columns();
     let deleted_named = named_system_columns(&statement).contains(&SystemColumn::Deleted);
     if deleted_named {
-        return Err(Error::unsupported("_deleted in a live query"));
+        return Err(Error::Unsupported {
+            what: "_deleted in a live query".to_owned(),
+            hint: Some("a row that is deleted is told as a delete, and is no row any more"),
+        });
     }
     hide_system_columns(&mut statement, system);
     let scope = Scope::for_live_query(engine, session, system.to_vec())?;
     let cut_seq = scope.cut_seq();
     let state = session_state(engine, session, scope);
     let is_aggregate = aggregates(&state, &statement);
+    refuse_seq_as_alias(&statement)?;
     // A client that remembers the greatest `_seq` resumes exactly, so it is always sent.
     if let ast::Statement::Query(query) = &mut statement
         && let SetExpr::Select(select) = query.body.as_mut()
         && !is_aggregate
     {
-        let is_seq = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(ast::Expr::Identifier(ident)) if ident.value == SystemColumn::Seq.name());
-        if !select.projection.iter().any(is_seq) {
+        if !select.projection.iter().any(names_seq) {
             let seq = ast::Expr::Identifier(Ident::new(SystemColumn::Seq.name()));
             select.projection.push(SelectItem::UnnamedExpr(seq));
         }
     }
-    let mut select = plan(&state, statement, &[]).await?;
+    // IMPORTANT: what live queries select is compiled once for all that select the same.
+    let mut select = with_session(plan(&state, statement, &[]).await?, session)?;
     if is_aggregate {
         // Which type an aggregate is computed in, the analyzer decides.
         let analyzed = state.analyzer().execute_and_check(select, state.config_options(), |_, _| {});
@@ -311,6 +316,30 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
     let partition = session.partition(&info);
     let snapshot = SnapshotPlan { state: state.clone(), select: select.clone() };
     Ok(LivePlan { state, select, info, partition, cut_seq, snapshot })
+}
+
+/// Whether it is `_seq` that is selected, by itself.
+fn names_seq(item: &SelectItem) -> bool {
+    let ident = match item {
+        SelectItem::UnnamedExpr(ast::Expr::Identifier(ident)) => Some(ident),
+        SelectItem::UnnamedExpr(ast::Expr::CompoundIdentifier(parts)) => parts.last(),
+        _ => None,
+    };
+    ident.is_some_and(|ident| ident.value == SystemColumn::Seq.name())
+}
+
+/// What is sent under this name is the seq.
+fn refuse_seq_as_alias(statement: &ast::Statement) -> Result<()> {
+    let ast::Statement::Query(query) = statement else { return Ok(()) };
+    let SetExpr::Select(select) = query.body.as_ref() else { return Ok(()) };
+    let is_alias = |item: &SelectItem| matches!(item, SelectItem::ExprWithAlias { alias, .. } if alias.value == SystemColumn::Seq.name());
+    if select.projection.iter().any(is_alias) {
+        return Err(Error::Unsupported {
+            what: "a column called _seq in a live query".to_owned(),
+            hint: Some("that is what each row's seq is sent as; give it another name"),
+        });
+    }
+    Ok(())
 }
 
 /// Whether a SELECT makes one row of several.

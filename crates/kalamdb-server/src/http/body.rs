@@ -15,6 +15,9 @@ use crate::refusal::Refusal;
 pub(super) struct ErrorBody<'a> {
     code: &'a str,
     message: &'a str,
+    /// The same place in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<String>,
     /// Where in the request's SQL, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
@@ -27,6 +30,7 @@ impl<'a> From<&'a Refusal> for ErrorBody<'a> {
         Self {
             code: refusal.code,
             message: &refusal.message,
+            details: refusal.position.map(|at| format!("at line {}, column {}", at.line, at.column)),
             line: refusal.position.map(|position| position.line),
             column: refusal.position.map(|position| position.column),
         }
@@ -64,7 +68,8 @@ pub(super) fn status_of(code: &str) -> StatusCode {
         "ALREADY_EXISTS" | "CONSTRAINT_VIOLATION" | "CONFLICT" => StatusCode::CONFLICT,
         "MESSAGE_TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
         "RATE_LIMIT_EXCEEDED" => StatusCode::TOO_MANY_REQUESTS,
-        "INTERNAL_ERROR" => StatusCode::INTERNAL_SERVER_ERROR,
+        "INTERNAL_ERROR" | "CONVERSION_ERROR" => StatusCode::INTERNAL_SERVER_ERROR,
+        "MEMORY_LIMIT" => StatusCode::INSUFFICIENT_STORAGE,
         "READ_ONLY" | "SHUTTING_DOWN" => StatusCode::SERVICE_UNAVAILABLE,
         "TIMEOUT" => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_REQUEST,
@@ -96,6 +101,7 @@ mod tests {
         assert_eq!(status_of("TOKEN_EXPIRED"), StatusCode::UNAUTHORIZED);
         assert_eq!(status_of("INVALID_SQL"), StatusCode::BAD_REQUEST);
         assert_eq!(status_of("READ_ONLY"), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status_of("MEMORY_LIMIT"), StatusCode::INSUFFICIENT_STORAGE);
     }
 
     #[test]

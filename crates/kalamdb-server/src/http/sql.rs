@@ -63,13 +63,21 @@ pub(super) async fn run(
         Err(refusal) => return refuse(&refusal),
     };
     metrics::histogram!("kalamdb_sql_seconds").record(took());
-    let wants_arrow = headers.get(header::ACCEPT).is_some_and(|accept| accept == ARROW_STREAM);
-    let response = if wants_arrow && executed.error.is_none() {
+    let response = if accepts_arrow(&headers) && executed.error.is_none() {
         executed.results.last().map_or_else(|| answer_json(&executed, took()), answer_arrow)
     } else {
         answer_json(&executed, took())
     };
     response.unwrap_or_else(|error| refuse(&Refusal::new("CONVERSION_ERROR", error.to_string())))
+}
+
+/// Whether the type is among those that are asked for, whatever stands beside it.
+fn accepts_arrow(headers: &HeaderMap) -> bool {
+    let types = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    types
+        .flat_map(|accept| accept.split(','))
+        .filter_map(|wanted| wanted.split(';').next())
+        .any(|name| name.trim().eq_ignore_ascii_case(ARROW_STREAM))
 }
 
 async fn execute(

@@ -67,6 +67,8 @@ pub(crate) struct SubscriptionOptions {
     pub(crate) coalesce: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) notify_flush: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) notify_evicted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ const PROTOCOL: u16 = 1002;
 /// Text that is not UTF-8.
 const INVALID_PAYLOAD: u16 = 1007;
 /// Who may not be here.
-pub(super) const POLICY: u16 = 1008;
+const POLICY: u16 = 1008;
 /// A frame or message that is not even read to its end.
 const TOO_BIG: u16 = 1009;
 
@@ -22,6 +22,7 @@ pub(super) fn code_of(refusal: &Refusal) -> u16 {
         "PROTOCOL" => PROTOCOL,
         "UNSUPPORTED_DATA" => INVALID_PAYLOAD,
         "MESSAGE_TOO_LARGE" => TOO_BIG,
+        "SHUTTING_DOWN" => GOING_AWAY,
         _ => POLICY,
     }
 }

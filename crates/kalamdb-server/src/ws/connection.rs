@@ -9,7 +9,7 @@ use kalamdb_core::format::Seq;
 use kalamdb_core::{
     CaughtUp, ChangeFrame, Error as EngineError, FlushNotice, Session, Sink, SubscribeRequest, Subscription,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -21,12 +21,15 @@ use super::subscriptions::{Phase, Subscriptions};
 use super::writer::{Ended, Step, Writer};
 use super::{Wishes, close, handshake};
 use crate::app::App;
-use crate::auth::{self, Identity};
+use crate::auth::Identity;
 use crate::refusal::Refusal;
 use crate::wire::cells::Rows;
 use crate::wire::change;
 use crate::wire::messages::{BatchControl, ClientMessage, ServerMessage, SubscriptionRequest};
 use crate::wire::schema::WireSchema;
+
+/// Subscriptions of one connection that catch up at a time.
+const CATCH_UPS_MAX: usize = 2;
 
 /// How long the other side may take to confirm a close.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
@@ -41,11 +44,13 @@ pub(super) async fn serve(app: Arc<App>, mut socket: WebSocket, identity: Option
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
     let outbox = Outbox::new(app.config.queue_changes_max, app.config.queue_bytes_max);
     let connection = Connection {
-        id: connection_id(),
+        id: connection_id().into(),
+        session: Session::new(identity.user.clone(), identity.role, None),
         writer: Writer::new(codec, sink, &liveness, app.config.client_timeout()),
         outbox: Arc::new(outbox),
         subscriptions: Subscriptions::default(),
         jobs: JoinSet::new(),
+        catch_ups: Arc::new(Semaphore::new(CATCH_UPS_MAX)),
         parked: None,
         identity,
         app,
@@ -79,12 +84,15 @@ fn connection_id() -> String {
 
 struct Connection<'a> {
     app: Arc<App>,
-    id: String,
+    id: Arc<str>,
     identity: Identity,
+    session: Session,
     writer: Writer<'a>,
     outbox: Arc<Outbox>,
     subscriptions: Subscriptions,
     jobs: JoinSet<Done>,
+    /// Places of subscriptions that catch up, until what they found is sent.
+    catch_ups: Arc<Semaphore>,
     /// An item for a subscription whose job is just coming back with what must be sent before it.
     parked: Option<Item>,
 }
@@ -95,9 +103,15 @@ impl Connection<'_> {
         let mut beat = tokio::time::interval(self.app.config.heartbeat());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outbox = Arc::clone(&self.outbox);
+        let mut expiry = Box::pin(tokio::time::sleep(self.identity.lifetime()));
         loop {
             let outcome = tokio::select! {
                 () = stopped(&mut stop) => self.shut_down().await,
+                () = &mut expiry => {
+                    // There may be a newer token by now.
+                    expiry.set(tokio::time::sleep(self.identity.lifetime()));
+                    self.identify().await
+                }
                 _ = beat.tick() => self.beat().await,
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
                     Ok(done) => self.finish(done).await,
@@ -137,36 +151,39 @@ impl Connection<'_> {
                 }
             }
         }
-        self.subscriptions.add_bytes(id, self.writer.sent_bytes - before);
+        if let (Some(progress), Some(last)) = (self.subscriptions.progress(id), frames.last()) {
+            progress.add_bytes(self.writer.sent_bytes - before);
+            let rows = frames.iter().map(ChangeFrame::rows).sum();
+            progress.advance(last.payload.seq, rows, last.payload.commit_time);
+        }
         Ok(())
     }
 
     // What time brings.
 
     async fn beat(&mut self) -> Step {
-        let now = auth::now_s();
-        if now >= self.identity.expires_at {
-            self.complain("", &auth::expired()).await?;
-            return self.writer.close(close::POLICY, "TOKEN_EXPIRED").await;
-        }
         if self.writer.liveness.silent_for() > self.app.config.client_timeout() {
-            tracing::debug!(connection = self.id, "a client has gone silent");
+            tracing::debug!(connection = &*self.id, "a client has gone silent");
             return Err(Ended::Gone);
         }
-        match self.app.engine.user(&self.identity.user) {
-            Ok(None) => {
-                self.complain("", &Refusal::new("UNAUTHORIZED", "the user does not exist any more")).await?;
-                return self.writer.close(close::POLICY, "UNAUTHORIZED").await;
-            }
-            Ok(Some(user)) => self.identity.role = user.role,
-            Err(error) => tracing::warn!(%error, "an account cannot be looked up"),
-        }
+        self.identify().await?;
         self.writer.put(Message::Ping(bytes::Bytes::new())).await?;
         self.writer.flush().await
     }
 
+    /// Goes on only where the user is still who they were, and may still be connected.
+    async fn identify(&mut self) -> Step {
+        match self.identity.check(&self.app.engine) {
+            Ok(()) => Ok(()),
+            Err(refusal) => {
+                self.complain("", &refusal).await?;
+                self.writer.close(close::code_of(&refusal), refusal.code).await
+            }
+        }
+    }
+
     async fn shut_down(&mut self) -> Step {
-        let refusal = Refusal::new("SHUTTING_DOWN", "the server is shutting down; resume when it is back");
+        let refusal = Refusal::shutting_down();
         let mut ids = self.subscriptions.ids();
         if ids.is_empty() {
             ids.push("".into());
@@ -225,21 +242,31 @@ impl Connection<'_> {
     }
 
     async fn subscribe(&mut self, request: SubscriptionRequest) -> Step {
+        self.identify().await?;
         let SubscriptionRequest { id, sql, options } = request;
         let config = &self.app.config;
         let batch_rows_max = config.batch_rows_max.max(1);
         let wished = options.as_ref().and_then(|options| options.batch_size).unwrap_or(batch_rows_max);
         let rows_max = wished.clamp(1, batch_rows_max);
+        // Those that were given up count until their jobs are done.
+        if self.jobs.len() >= config.subscriptions_max.saturating_mul(2) {
+            let message = "too many subscriptions are on their way; wait for their answers";
+            return self.complain(&id, &Refusal::new("SUBSCRIPTION_LIMIT_EXCEEDED", message)).await;
+        }
+        let id: Arc<str> = id.into();
         let number = match self.subscriptions.begin(&id, rows_max, config.subscriptions_max) {
             Ok(number) => number,
             Err(refusal) => return self.complain(&id, &refusal).await,
         };
-        let options_json = options.as_ref().and_then(|options| serde_json::to_string(options).ok());
+        let options_json = options
+            .as_ref()
+            .and_then(|options| serde_json::to_string(options).ok())
+            .map(String::into_boxed_str);
         // Without options no rows to begin with are asked for, only changes from now on.
         let last_rows = options.as_ref().map_or(Some(0), |options| options.last_rows);
         let options = options.unwrap_or_default();
         let request = SubscribeRequest {
-            connection_id: self.id.clone(),
+            connection_id: Arc::clone(&self.id),
             query_id: id,
             sql,
             last_rows,
@@ -247,15 +274,17 @@ impl Connection<'_> {
             on_gap: options.on_gap.map(Into::into).unwrap_or_default(),
             coalesce: options.coalesce,
             notify_flush: options.notify_flush,
+            notify_evicted: options.notify_evicted,
             options_json,
         };
-        let session = Session::new(self.identity.user.clone(), self.identity.role, None);
+        let session = self.session();
         let sink: Arc<dyn Sink> = Arc::clone(&self.outbox) as _;
         self.jobs.spawn(jobs::subscribe(number, Arc::clone(&self.app), session, request, sink));
         Ok(())
     }
 
     async fn next_batch(&mut self, id: &str) -> Step {
+        self.identify().await?;
         let Some(number) = self.subscriptions.number_of(id) else {
             return self.complain(id, &no_such_subscription()).await;
         };
@@ -273,18 +302,27 @@ impl Connection<'_> {
         }
     }
 
-    fn pull(&mut self, number: u64, subscription: Box<Subscription>, cursor: Cursor) {
+    /// The session of its user as they are now; shared by all that it has open.
+    fn session(&mut self) -> Session {
+        if self.session.role() != self.identity.role {
+            self.session = Session::new(self.identity.user.clone(), self.identity.role, None);
+        }
+        self.session.clone()
+    }
+
+    fn pull(&mut self, number: u64, subscription: Box<Subscription>, cursor: Box<Cursor>) {
         self.jobs.spawn(jobs::pull_batch(number, Arc::clone(&self.app), subscription, cursor));
     }
 
     fn catch_up(&mut self, number: u64, subscription: Box<Subscription>) {
-        self.jobs.spawn(jobs::catch_up(number, Arc::clone(&self.app), subscription));
+        let (app, of_connection) = (Arc::clone(&self.app), Arc::clone(&self.catch_ups));
+        self.jobs.spawn(jobs::catch_up(number, app, of_connection, subscription));
     }
 
     // What jobs come back with.
 
     async fn finish(&mut self, done: Done) -> Step {
-        let Done { number, outcome } = done;
+        let Done { number, outcome, turn } = done;
         // Given up while the job was under way: what it brings is dropped.
         if let Some(entry) = self.subscriptions.get(number) {
             let (id, rows_max) = (Arc::clone(&entry.id), entry.rows_max);
@@ -307,6 +345,7 @@ impl Connection<'_> {
                 }
             }?;
         }
+        drop(turn);
         match self.parked.take() {
             Some(item) => self.pass_on(item).await,
             None => Ok(()),
@@ -328,6 +367,11 @@ impl Connection<'_> {
         mut subscription: Box<Subscription>,
     ) -> Step {
         self.subscriptions.name(number, &subscription);
+        // IMPORTANT: now that it is listed and named: what ends it from here on is told through the outbox.
+        self.identify().await?;
+        if let Err(error) = subscription.check() {
+            return self.end(number, id, &error).await;
+        }
         let snapshot = subscription.take_snapshot().filter(|snapshot| snapshot.total_rows > 0);
         let start_seq = subscription.start_seq().get();
         let schema = Arc::clone(subscription.schema());
@@ -342,7 +386,9 @@ impl Connection<'_> {
         };
         self.writer.send(&ack).await?;
         match snapshot {
-            Some(snapshot) => self.pull(number, subscription, Cursor::new(snapshot, rows_max)),
+            Some(snapshot) => {
+                self.pull(number, subscription, Box::new(Cursor::new(snapshot, rows_max)));
+            }
             None => self.catch_up(number, subscription),
         }
         Ok(())
@@ -353,9 +399,12 @@ impl Connection<'_> {
         number: u64,
         id: &str,
         subscription: Box<Subscription>,
-        cursor: Cursor,
+        cursor: Box<Cursor>,
         batch: Batch,
     ) -> Step {
+        if let Err(error) = subscription.check() {
+            return self.end(number, id, &error).await;
+        }
         let rows = match Rows::new(&batch.rows) {
             Ok(rows) => rows,
             Err(error) => {
@@ -370,7 +419,9 @@ impl Connection<'_> {
         };
         let before = self.writer.sent_bytes;
         self.writer.send(&message).await?;
-        self.subscriptions.add_bytes(id, self.writer.sent_bytes - before);
+        if let Some(progress) = self.subscriptions.progress(id) {
+            progress.add_bytes(self.writer.sent_bytes - before);
+        }
         if !batch.has_more {
             drop(cursor);
             self.catch_up(number, subscription);
@@ -398,7 +449,9 @@ impl Connection<'_> {
         }
         self.send_changes(id, &caught_up.frames).await?;
         self.writer.flush().await?;
-        if !caught_up.live {
+        if caught_up.to_make {
+            self.jobs.spawn(jobs::make_anew(number, Arc::clone(&self.app), subscription));
+        } else if !caught_up.live {
             self.catch_up(number, subscription);
         } else if let Some(entry) = self.subscriptions.get_mut(number) {
             entry.phase = Phase::Live(subscription);
@@ -407,7 +460,7 @@ impl Connection<'_> {
     }
 
     async fn abandon(&mut self, error: &tokio::task::JoinError) -> Step {
-        tracing::error!(%error, connection = self.id, "a subscription's job failed: the connection ends");
+        tracing::error!(%error, connection = &*self.id, "a subscription's job failed: the connection ends");
         self.complain("", &Refusal::new("INTERNAL_ERROR", "a subscription failed; connect again")).await?;
         self.writer.close(close::GOING_AWAY, "INTERNAL_ERROR").await
     }
@@ -451,7 +504,7 @@ impl Connection<'_> {
 }
 
 /// Completes when the server is to stop, or is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 

@@ -3,6 +3,7 @@
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use kalamdb_core::role_name;
 
+use super::connection::stopped;
 use super::{Wishes, close};
 use crate::app::App;
 use crate::auth::Identity;
@@ -20,7 +21,13 @@ pub(super) async fn authenticate(
     let (identity, asked) = match identity {
         Some(identity) => (identity, None),
         None => {
-            let waiting = wait(app, socket);
+            let mut stop = app.stop.clone();
+            let waiting = async {
+                tokio::select! {
+                    found = wait(app, socket) => found,
+                    () = stopped(&mut stop) => Err(Failure::Unreadable(Refusal::shutting_down())),
+                }
+            };
             match tokio::time::timeout(app.config.auth_deadline(), waiting).await {
                 Ok(Ok(found)) => found,
                 Ok(Err(failure)) => return refuse(app, socket, failure).await,
@@ -54,7 +61,7 @@ enum Failure {
     Gone,
     /// They are not who they say, or say nothing.
     NotAuthenticated(Refusal),
-    /// The rest of the stream cannot be read.
+    /// The rest of the stream cannot be read, or will not be.
     Unreadable(Refusal),
 }
 

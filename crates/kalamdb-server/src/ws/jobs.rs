@@ -7,9 +7,11 @@ use futures_util::StreamExt;
 use kalamdb_core::arrow::array::{AsArray, RecordBatch};
 use kalamdb_core::arrow::compute::max;
 use kalamdb_core::arrow::datatypes::Int64Type;
-use kalamdb_core::{CaughtUp, Error as EngineError, Session, Sink, Snapshot, SubscribeRequest, Subscription};
+use kalamdb_core::{
+    CaughtUp, Error as EngineError, Session, Sink, Snapshot, SubscribeRequest, Subscription, without_seq,
+};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::app::App;
 use crate::refusal::Refusal;
@@ -64,6 +66,8 @@ impl Cursor {
         self.rest = Some(batch.slice(count, total - count));
         self.fill().await?;
         let has_more = self.rest.as_ref().is_some_and(|rest| rest.num_rows() > 0);
+        // Some rows of a result are nothing to resume from.
+        let rows = if has_more && self.snapshot.is_result { without_seq(&rows)? } else { rows };
         let number = self.next_batch;
         self.next_batch = number.saturating_add(1);
         let last_seq = if has_more { greatest_seq(&rows) } else { Some(self.snapshot.seq.get()) };
@@ -79,7 +83,7 @@ fn greatest_seq(rows: &RecordBatch) -> Option<u64> {
 /// What a job came to.
 pub(super) enum Outcome {
     Subscribed(Result<Box<Subscription>, EngineError>),
-    Batch(Box<Subscription>, Cursor, Batch),
+    Batch(Box<Subscription>, Box<Cursor>, Batch),
     /// It is over.
     Refused(Refusal),
     CaughtUp(Box<Subscription>, Result<CaughtUp, EngineError>),
@@ -89,6 +93,14 @@ pub(super) enum Outcome {
 pub(super) struct Done {
     pub(super) number: u64,
     pub(super) outcome: Outcome,
+    /// What holds back other jobs of the connection until this one's changes are sent.
+    pub(super) turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Done {
+    const fn new(number: u64, outcome: Outcome) -> Self {
+        Self { number, outcome, turn: None }
+    }
 }
 
 pub(super) async fn subscribe(
@@ -98,44 +110,65 @@ pub(super) async fn subscribe(
     request: SubscribeRequest,
     sink: Arc<dyn Sink>,
 ) -> Done {
-    let Some(_turn) = turn(&app.snapshots).await else { return Done { number, outcome: shutting_down() } };
+    let Some(_turn) = turn(&app.snapshots).await else { return Done::new(number, shutting_down()) };
     let subscribing = app.engine.subscribe(&session, request, sink);
     let outcome = match tokio::time::timeout(app.config.statement_timeout(), subscribing).await {
         Ok(subscribed) => Outcome::Subscribed(subscribed.map(Box::new)),
         Err(_) => Outcome::Refused(Refusal::new("TIMEOUT", "the subscription took too long to begin")),
     };
-    Done { number, outcome }
+    Done::new(number, outcome)
 }
 
 pub(super) async fn pull_batch(
     number: u64,
     app: Arc<App>,
     subscription: Box<Subscription>,
-    mut cursor: Cursor,
+    mut cursor: Box<Cursor>,
 ) -> Done {
-    let Some(_turn) = turn(&app.snapshots).await else { return Done { number, outcome: shutting_down() } };
+    let Some(_turn) = turn(&app.snapshots).await else { return Done::new(number, shutting_down()) };
     let failed = |message: String| Outcome::Refused(Refusal::new("BATCH_FETCH_FAILED", message));
     let outcome = match tokio::time::timeout(app.config.statement_timeout(), cursor.pull()).await {
         Ok(Ok(batch)) => Outcome::Batch(subscription, cursor, batch),
         Ok(Err(error)) => failed(error.to_string()),
         Err(_) => failed("the batch took too long".to_owned()),
     };
-    Done { number, outcome }
+    Done::new(number, outcome)
 }
 
-/// Reads files, on a thread that may wait.
-pub(super) async fn catch_up(number: u64, app: Arc<App>, mut subscription: Box<Subscription>) -> Done {
-    let Some(_turn) = turn(&app.catch_ups).await else { return Done { number, outcome: shutting_down() } };
+/// Makes the result of a subscription anew: a query as any other.
+pub(super) async fn make_anew(number: u64, app: Arc<App>, mut subscription: Box<Subscription>) -> Done {
+    let Some(_turn) = turn(&app.snapshots).await else { return Done::new(number, shutting_down()) };
+    let made = tokio::time::timeout(app.config.statement_timeout(), subscription.make_anew()).await;
+    let outcome = match made {
+        Ok(made) => Outcome::CaughtUp(subscription, made),
+        Err(_) => {
+            let message = "the result took too long to make anew; add a narrower WHERE, and subscribe again";
+            Outcome::Refused(Refusal::new("TIMEOUT", message))
+        }
+    };
+    Done::new(number, outcome)
+}
+
+/// Reads files, on a thread that may wait. `of_connection` are the places of those of one connection: what they read stays in memory
+/// until it is sent.
+pub(super) async fn catch_up(
+    number: u64,
+    app: Arc<App>,
+    of_connection: Arc<Semaphore>,
+    mut subscription: Box<Subscription>,
+) -> Done {
+    let Ok(unsent) = of_connection.acquire_owned().await else { return Done::new(number, shutting_down()) };
+    let Some(_turn) = turn(&app.catch_ups).await else { return Done::new(number, shutting_down()) };
     let reading = tokio::task::spawn_blocking(move || {
         let caught_up = subscription.catch_up(CATCH_UP_CHANGES);
         Outcome::CaughtUp(subscription, caught_up)
     });
     match reading.await {
-        Ok(outcome) => Done { number, outcome },
+        Ok(outcome) => Done { number, outcome, turn: Some(unsent) },
         Err(error) => match error.try_into_panic() {
             // The connection ends with it, as it does where any other job of it fails.
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Done { number, outcome: shutting_down() },
+            Err(_) => Done::new(number, shutting_down()),
         },
     }
 }
@@ -146,5 +179,5 @@ async fn turn(places: &Semaphore) -> Option<SemaphorePermit<'_>> {
 }
 
 fn shutting_down() -> Outcome {
-    Outcome::Refused(Refusal::new("SHUTTING_DOWN", "the server is shutting down; resume when it is back"))
+    Outcome::Refused(Refusal::shutting_down())
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kalamdb_core::arrow::array::RecordBatch;
 use kalamdb_core::{ChangeFrame, Error as EngineError, FlushNotice, Sink, SubscriptionId};
 use tokio::sync::Notify;
 
@@ -26,9 +25,7 @@ impl Item {
             Self::Changes(id, _) | Self::Lagging(id) | Self::Ended(id, _) | Self::Flushed(id, _) => *id,
         }
     }
-}
 
-impl Item {
     /// How many changes it counts as.
     const fn changes(&self) -> usize {
         match self {
@@ -110,7 +107,7 @@ impl Outbox {
 
 impl Sink for Outbox {
     fn deliver(&self, subscription: SubscriptionId, frames: Vec<ChangeFrame>) -> bool {
-        let bytes = frames.iter().map(bytes_of).sum();
+        let bytes = frames.iter().map(ChangeFrame::bytes).sum();
         self.push_if_it_fits(Item::Changes(subscription, frames), bytes)
     }
 
@@ -129,10 +126,4 @@ impl Sink for Outbox {
     fn ended(&self, subscription: SubscriptionId, error: EngineError) {
         self.push(Item::Ended(subscription, error));
     }
-}
-
-/// What a change keeps in memory, at the most: others may share it.
-fn bytes_of(frame: &ChangeFrame) -> usize {
-    let of = |batch: &Option<RecordBatch>| batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-    of(&frame.payload.rows).saturating_add(of(&frame.payload.old_rows))
 }

@@ -17,7 +17,7 @@ pub(super) enum Phase {
     /// A job works on it and holds it.
     Working,
     /// The client is to ask for the next batch of its snapshot.
-    Snapshot(Box<Subscription>, Cursor),
+    Snapshot(Box<Subscription>, Box<Cursor>),
     /// It gets changes as they are committed. Held, because dropping it ends it.
     Live(Box<Subscription>),
 }
@@ -43,7 +43,7 @@ pub(super) struct Subscriptions {
 
 impl Subscriptions {
     /// Takes a name, if it may be taken.
-    pub(super) fn begin(&mut self, id: &str, rows_max: usize, count_max: usize) -> Result<u64, Refusal> {
+    pub(super) fn begin(&mut self, id: &Arc<str>, rows_max: usize, count_max: usize) -> Result<u64, Refusal> {
         let invalid = |message: &str| Err(Refusal::new("INVALID_SUBSCRIPTION_ID", message));
         if id.is_empty() || id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
             return invalid("an id has 1 to 256 bytes and no control characters");
@@ -56,9 +56,9 @@ impl Subscriptions {
             return Err(Refusal::new("SUBSCRIPTION_LIMIT_EXCEEDED", message));
         }
         self.last_number += 1;
-        let id: Arc<str> = id.into();
-        self.by_id.insert(Arc::clone(&id), self.last_number);
-        let entry = Entry { id, rows_max, engine_id: None, progress: None, phase: Phase::Working };
+        self.by_id.insert(Arc::clone(id), self.last_number);
+        let entry =
+            Entry { id: Arc::clone(id), rows_max, engine_id: None, progress: None, phase: Phase::Working };
         self.entries.insert(self.last_number, entry);
         Ok(self.last_number)
     }
@@ -80,12 +80,10 @@ impl Subscriptions {
         }
     }
 
-    /// So many bytes were sent for it.
-    pub(super) fn add_bytes(&self, id: &str, bytes: u64) {
+    /// How far it is, once the engine has a name for it.
+    pub(super) fn progress(&self, id: &str) -> Option<&LiveProgress> {
         let entry = self.by_id.get(id).and_then(|number| self.entries.get(number));
-        if let Some(progress) = entry.and_then(|entry| entry.progress.as_ref()) {
-            progress.add_bytes(bytes);
-        }
+        entry.and_then(|entry| entry.progress.as_deref())
     }
 
     pub(super) fn number_of(&self, id: &str) -> Option<u64> {
@@ -118,16 +116,17 @@ mod tests {
     #[test]
     fn names_are_checked_and_come_free_again() {
         let mut subscriptions = Subscriptions::default();
-        let first = subscriptions.begin("a", 1, 2).unwrap();
-        let refused =
-            |subscriptions: &mut Subscriptions, id: &str| subscriptions.begin(id, 1, 2).unwrap_err().code;
+        let first = subscriptions.begin(&"a".into(), 1, 2).unwrap();
+        let refused = |subscriptions: &mut Subscriptions, id: &str| {
+            subscriptions.begin(&id.into(), 1, 2).unwrap_err().code
+        };
         for id in ["", "a", "a\nb", &"x".repeat(257)] {
             assert_eq!(refused(&mut subscriptions, id), "INVALID_SUBSCRIPTION_ID", "{id:?}");
         }
-        subscriptions.begin("b", 1, 2).unwrap();
+        subscriptions.begin(&"b".into(), 1, 2).unwrap();
         assert_eq!(refused(&mut subscriptions, "c"), "SUBSCRIPTION_LIMIT_EXCEEDED");
         subscriptions.remove(first).unwrap();
-        let again = subscriptions.begin("a", 1, 2).unwrap();
+        let again = subscriptions.begin(&"a".into(), 1, 2).unwrap();
         assert_ne!(first, again);
         assert!(subscriptions.get(first).is_none());
     }

@@ -130,27 +130,31 @@ pub(super) enum CellBuilder {
 }
 
 impl CellBuilder {
-    pub(super) fn new(data_type: DataType) -> Self {
+    /// With room for so many rows, and so many bytes of texts or bytes in them.
+    pub(super) fn with_capacity(data_type: DataType, rows: usize, bytes: usize) -> Self {
         let arrow = arrow_type(data_type);
         match data_type {
-            DataType::Boolean => Self::Boolean(BooleanBuilder::new()),
-            DataType::SmallInt => Self::SmallInt(Int16Builder::new()),
-            DataType::Int => Self::Int(Int32Builder::new()),
-            DataType::BigInt => Self::BigInt(Int64Builder::new()),
-            DataType::Float => Self::Float(Float32Builder::new()),
-            DataType::Double => Self::Double(Float64Builder::new()),
-            DataType::Decimal { .. } => Self::Decimal(Decimal128Builder::new().with_data_type(arrow)),
-            DataType::Text | DataType::Json => Self::Text(StringBuilder::new()),
-            DataType::Timestamp | DataType::DateTime => {
-                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(arrow))
+            DataType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
+            DataType::SmallInt => Self::SmallInt(Int16Builder::with_capacity(rows)),
+            DataType::Int => Self::Int(Int32Builder::with_capacity(rows)),
+            DataType::BigInt => Self::BigInt(Int64Builder::with_capacity(rows)),
+            DataType::Float => Self::Float(Float32Builder::with_capacity(rows)),
+            DataType::Double => Self::Double(Float64Builder::with_capacity(rows)),
+            DataType::Decimal { .. } => {
+                Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(arrow))
             }
-            DataType::Date => Self::Date(Date32Builder::new()),
-            DataType::Time => Self::Time(Time64MicrosecondBuilder::new()),
-            DataType::Bytes => Self::Bytes(BinaryBuilder::new()),
-            DataType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::new(16)),
+            DataType::Text | DataType::Json => Self::Text(StringBuilder::with_capacity(rows, bytes)),
+            DataType::Timestamp | DataType::DateTime => {
+                Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(arrow))
+            }
+            DataType::Date => Self::Date(Date32Builder::with_capacity(rows)),
+            DataType::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(rows)),
+            DataType::Bytes => Self::Bytes(BinaryBuilder::with_capacity(rows, bytes)),
+            DataType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16)),
             DataType::Embedding(dimension) => {
                 let size = i32::try_from(dimension).unwrap_or(i32::MAX);
-                let list = FixedSizeListBuilder::new(Float32Builder::new(), size);
+                let floats = Float32Builder::with_capacity(rows * dimension as usize);
+                let list = FixedSizeListBuilder::with_capacity(floats, size, rows);
                 Self::Embedding(list.with_field(embedding_item()), dimension as usize)
             }
         }
@@ -190,6 +194,22 @@ impl CellBuilder {
             }
         }
         Some(())
+    }
+
+    /// Bytes of texts or bytes in it.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(out) => out.values_slice().len(),
+            Self::Bytes(out) => out.values_slice().len(),
+            _ => 0,
+        }
+    }
+
+    /// The column, and in its place an empty one that has room for as much.
+    pub(super) fn finish_full(&mut self, data_type: DataType, rows: usize) -> ArrayRef {
+        let bytes = self.bytes();
+        let mut full = std::mem::replace(self, Self::with_capacity(data_type, rows, bytes + bytes / 8));
+        full.finish()
     }
 
     pub(super) fn finish(&mut self) -> ArrayRef {

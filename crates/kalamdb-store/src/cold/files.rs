@@ -15,6 +15,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::runtime::Runtime;
 
+use super::filter::KeyFilter;
 use super::open::OpenFile;
 use super::places::{Connected, Place, Places};
 use crate::error::{Error, Result};
@@ -36,9 +37,44 @@ pub struct ColdFiles {
 /// Directories that are remembered at the most.
 const SYNCED_MAX: usize = 10_000;
 
+/// What part of the memory for files their filters may take beside it.
+const FILTERS_PART: usize = 8;
+
 struct Open {
     files: LruCache<String, Arc<OpenFile>>,
     bytes: usize,
+    /// Of these files and of those that were open before.
+    filters: LruCache<String, Arc<KeyFilter>>,
+    filter_bytes: usize,
+}
+
+impl Open {
+    fn remove(&mut self, path: &str) {
+        if let Some(file) = self.files.pop(path) {
+            self.bytes -= file.size();
+        }
+        if let Some(filter) = self.filters.pop(path) {
+            self.filter_bytes -= filter.size();
+        }
+    }
+
+    /// Keeps a file, and lets go those that were not asked for for longest.
+    fn keep(&mut self, path: &str, file: &Arc<OpenFile>, filter: Option<KeyFilter>, bytes_max: usize) {
+        self.remove(path);
+        self.bytes += file.size();
+        self.files.put(path.to_owned(), Arc::clone(file));
+        while self.bytes > bytes_max && self.files.len() > 1 {
+            let Some((_, oldest)) = self.files.pop_lru() else { break };
+            self.bytes -= oldest.size();
+        }
+        let Some(filter) = filter else { return };
+        self.filter_bytes += filter.size();
+        self.filters.put(path.to_owned(), Arc::new(filter));
+        while self.filter_bytes > bytes_max / FILTERS_PART {
+            let Some((_, oldest)) = self.filters.pop_lru() else { break };
+            self.filter_bytes -= oldest.size();
+        }
+    }
 }
 
 impl std::fmt::Debug for ColdFiles {
@@ -77,7 +113,12 @@ impl ColdFiles {
         }
         let store = Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true));
         let own = Connected { store, directory: Some(directory.to_owned()) };
-        let open = Mutex::new(Open { files: LruCache::unbounded(), bytes: 0 });
+        let open = Mutex::new(Open {
+            files: LruCache::unbounded(),
+            bytes: 0,
+            filters: LruCache::unbounded(),
+            filter_bytes: 0,
+        });
         Ok(Self {
             own,
             places: Places::default(),
@@ -212,10 +253,7 @@ impl ColdFiles {
     pub fn remove(&self, path: &str) -> Result<()> {
         // Its directory may go with it; one that is made again is a new entry.
         self.synced().clear();
-        let removed = self.open().files.pop(path);
-        if let Some(file) = removed {
-            self.open().bytes -= file.size();
-        }
+        self.open().remove(path);
         let of = self.find(path)?;
         let at = ObjectPath::parse(of.path)?;
         match self.ask(&of, |place| place.store.delete(&at)) {
@@ -254,16 +292,19 @@ impl ColdFiles {
             return Ok(Arc::clone(known));
         }
         let file = Arc::new(self.fetch(listed)?);
-        let mut open = self.open();
-        open.bytes += file.size();
-        if let Some(other) = open.files.put(listed.path.clone(), Arc::clone(&file)) {
-            open.bytes -= other.size();
-        }
-        while open.bytes > self.bytes_max && open.files.len() > 1 {
-            let Some((_, oldest)) = open.files.pop_lru() else { break };
-            open.bytes -= oldest.size();
-        }
+        let filter = file.key_filter()?;
+        self.open().keep(&listed.path, &file, filter, self.bytes_max);
         Ok(file)
+    }
+
+    /// Whether a file may have a row of a key, as far as that is known without opening it.
+    pub(crate) fn may_have(&self, listed: &ColdFile, key: &[u8]) -> bool {
+        let filter = self.open().filters.get(&listed.path).cloned();
+        let may_have = filter.is_none_or(|filter| filter.may_have(key));
+        if !may_have {
+            metrics::counter!("kalamdb_cold_files_filtered_total").increment(1);
+        }
+        may_have
     }
 
     /// The file that a manifest lists, read anew and checked.

@@ -235,7 +235,7 @@ pub(crate) fn get_cold<T>(
         if of.file.first_key.as_slice() > key {
             break;
         }
-        if of.file.last_key.as_slice() < key {
+        if of.file.last_key.as_slice() < key || !shared.cold_files.may_have(&of.file, key) {
             continue;
         }
         let file = shared.cold_files.file(&of.file)?;

@@ -12,6 +12,7 @@ mod check;
 mod columns;
 mod compact;
 mod files;
+mod filter;
 mod flush;
 mod manifest;
 mod merge;

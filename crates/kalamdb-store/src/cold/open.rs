@@ -22,6 +22,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, RowGroupMeta
 use parquet::file::statistics::Statistics;
 
 use super::columns::{ColdColumn, cell_at};
+use super::filter::KeyFilter;
 use super::writer::SYSTEM_COLUMNS;
 use crate::cut::KeyRange;
 use crate::error::{Error, Result};
@@ -100,6 +101,11 @@ impl OpenFile {
         let [keys, all] = [keys, all].map(|bytes| usize::try_from(bytes).unwrap_or_default());
         let block = all / self.rows.max(1) * self.rows.min(BATCH_ROWS);
         self.bytes.len() + keys + block + metadata.memory_size()
+    }
+
+    /// What tells whether it may have a row of a key.
+    pub(super) fn key_filter(&self) -> Result<Option<KeyFilter>> {
+        KeyFilter::read(&self.bytes, self.metadata.metadata())
     }
 
     /// How many rows it has.

@@ -492,6 +492,31 @@ fn a_file_without_a_commit_is_swept_and_one_with_it_stays() {
 }
 
 #[test]
+fn files_that_do_not_have_a_key_need_not_be_read_for_it() {
+    let (directory, ann) = (tempfile::tempdir().unwrap(), user("ann"));
+    // Not all of the files are kept, but what they say of keys.
+    let options = crate::StoreOptions { cold_cache_bytes: 1 << 17, ..crate::testing::options() };
+    let store = Store::open(directory.path(), &options).unwrap();
+    let mut next_seq = 1;
+    let key = |number: u64| number.to_be_bytes();
+    for file in 0..4 {
+        // Every file's keys lie between those of all others.
+        let rows = (0..1000).map(|at| insert(&ann, &key((at * 4 + file) * 8), &row(1, at)));
+        store.apply(&[commit(next_seq, &rows.collect::<Vec<_>>())]).unwrap();
+        next_seq += 1000;
+        flush(&store, &ann, &mut next_seq, 1000);
+    }
+    let is_there = |number: u64| Ok(store.get(Keyspace::User, &ann, &key(number), |_| ())?.is_some());
+    assert!((0..4000).step_by(97).all(|number| matches!(is_there(number * 8), Ok::<_, Error>(true))));
+    for (path, _) in store.cold_files().list("").unwrap() {
+        std::fs::remove_file(directory.path().join("cold").join(path)).unwrap();
+    }
+    let absent = (0..4000).filter(|number| matches!(is_there(number * 8 + 3), Ok(false))).count();
+    assert!(absent > 3600, "{absent} of 4,000 keys that no file has");
+    assert!((0..4).any(|number| is_there(number * 8).is_err()), "one of them was not at hand any more");
+}
+
+#[test]
 fn a_changed_or_missing_file_is_told_apart_from_rows_that_are_not_there() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ann) = (open(directory.path()), user("ann"));

@@ -165,7 +165,11 @@ impl ColdWriter {
             seq: Int64Builder::new(),
             updated: TimestampMicrosecondBuilder::new().with_timezone("+00:00"),
             deleted: BooleanBuilder::new(),
-            cells: origin.columns.iter().map(|column| CellBuilder::new(column.data_type)).collect(),
+            cells: origin
+                .columns
+                .iter()
+                .map(|column| CellBuilder::with_capacity(column.data_type, 0, 0))
+                .collect(),
             in_batch: 0,
             rows: 0,
             seqs: (u64::MAX, 0),
@@ -203,7 +207,7 @@ impl ColdWriter {
         self.times = (self.times.0.min(row.updated), self.times.1.max(row.updated));
         self.rows += 1;
         self.in_batch += 1;
-        if self.in_batch == BATCH_ROWS { self.write_batch() } else { Ok(()) }
+        if self.in_batch == BATCH_ROWS { self.write_batch(true) } else { Ok(()) }
     }
 
     /// What its rows are of.
@@ -216,15 +220,26 @@ impl ColdWriter {
         self.rows
     }
 
-    fn write_batch(&mut self) -> Result<()> {
-        self.in_batch = 0;
+    fn write_batch(&mut self, is_more_to_come: bool) -> Result<()> {
+        let rows = std::mem::take(&mut self.in_batch);
+        let key_bytes = self.key.values_slice().len();
         let mut arrays: Vec<ArrayRef> = vec![
             Arc::new(self.key.finish()),
             Arc::new(self.seq.finish()),
             Arc::new(self.updated.finish()),
             Arc::new(self.deleted.finish()),
         ];
-        arrays.extend(self.cells.iter_mut().map(CellBuilder::finish));
+        if is_more_to_come {
+            // Columns that grow copy themselves.
+            self.key = BinaryBuilder::with_capacity(rows, key_bytes + key_bytes / 8);
+            self.seq = Int64Builder::with_capacity(rows);
+            self.updated = TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("+00:00");
+            self.deleted = BooleanBuilder::with_capacity(rows);
+            let cells = self.cells.iter_mut().zip(&self.origin.columns);
+            arrays.extend(cells.map(|(out, column)| out.finish_full(column.data_type, rows)));
+        } else {
+            arrays.extend(self.cells.iter_mut().map(CellBuilder::finish));
+        }
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
         self.out.write(batch)
     }
@@ -235,7 +250,7 @@ impl ColdWriter {
     /// Where Parquet cannot write it.
     pub fn finish(mut self) -> Result<WrittenFile> {
         if self.in_batch > 0 {
-            self.write_batch()?;
+            self.write_batch(false)?;
         }
         let mut out = self.out.back()?;
         let pairs = [("kalamdb.first_seq", self.seqs.0), ("kalamdb.last_seq", self.seqs.1)];
@@ -302,7 +317,10 @@ fn describe(origin: &FileOrigin) -> (SchemaRef, WriterProperties) {
         }]));
     // No key is there twice.
     properties = properties.set_column_dictionary_enabled(ColumnPath::from(KEY_COLUMN), false);
-    properties = with_bloom_filter(properties, ColumnPath::from("_updated"));
+    // The key's own columns have one, too, for other readers.
+    for name in [KEY_COLUMN, "_updated"] {
+        properties = with_bloom_filter(properties, ColumnPath::from(name));
+    }
     for name in ["_seq", "_updated"] {
         properties = with_differences(properties, ColumnPath::from(name));
     }

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use datafusion::arrow::compute::take_record_batch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::row::RowConverter;
 use datafusion::common::ScalarValue;
+use datafusion::common::utils::normalize_float_zero;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::accumulator::{Accumulator, AggregateCall, Arguments};
@@ -48,6 +49,8 @@ pub(crate) struct Groups {
     by_key: HashMap<Identity, Group>,
     /// Those that changed since [`Groups::take_changed`].
     changed: HashSet<Identity>,
+    /// Those that changed since [`Groups::trim`].
+    untrimmed: HashSet<Identity>,
     /// Of all groups.
     bytes: usize,
 }
@@ -94,8 +97,11 @@ impl Groups {
             &picked
         };
         let count = batch.num_rows();
-        let evaluate = |it: &Arc<dyn PhysicalExpr>| it.evaluate(batch)?.into_array(count);
-        let keys = plan.group_by.iter().map(evaluate).collect::<Result<Vec<ArrayRef>, _>>()?;
+        let evaluate =
+            |it: &Arc<dyn PhysicalExpr>| -> Result<_> { Ok(it.evaluate(batch)?.into_array(count)?) };
+        // 0.0 and -0.0 are one group, as they are for DataFusion.
+        let keys = plan.group_by.iter().map(|it| Ok(normalize_float_zero(&evaluate(it)?)));
+        let keys = keys.collect::<Result<Vec<ArrayRef>>>()?;
         let keys = (!keys.is_empty()).then(|| plan.keys.convert_columns(&keys)).transpose()?;
         let arguments: Vec<Arguments> =
             plan.calls.iter().map(|call| call.arguments(batch)).collect::<Result<_>>()?;
@@ -106,6 +112,7 @@ impl Groups {
             for (arguments, accumulator) in arguments.iter().zip(&mut group.accumulators) {
                 arguments.apply(accumulator, row, weight);
             }
+            self.untrimmed.insert(key.clone());
             self.changed.insert(key);
         }
         if self.by_key.len() > GROUPS_MAX {
@@ -122,8 +129,8 @@ impl Groups {
     /// its value any more.
     pub(super) fn trim(&mut self, spare: usize) -> Result<bool> {
         let mut knows_all = true;
-        for key in &self.changed {
-            let Some(group) = self.by_key.get_mut(key) else { continue };
+        for key in self.untrimmed.drain() {
+            let Some(group) = self.by_key.get_mut(&key) else { continue };
             for accumulator in &mut group.accumulators {
                 knows_all &= accumulator.trim(spare);
             }
@@ -198,16 +205,20 @@ impl Groups {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(keys.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&plan.schema), arrays, &options)?;
-        let all: Vec<u32> = (0_u32..).take(keys.len()).collect();
-        let mut rows: Vec<Option<Vec<u8>>> =
-            plan.output.encode(&projection.project(&batch, &all)?)?.into_iter().map(Some).collect();
+        let mut chosen: Vec<u32> = (0_u32..).take(keys.len()).collect();
         if let Some(having) = &plan.having {
             let mask = having.evaluate(&batch)?.into_array(keys.len())?;
-            let mask = mask.as_boolean_opt().map(|mask| mask.iter().map(|it| it == Some(true)));
-            for (row, has) in rows.iter_mut().zip(mask.into_iter().flatten()) {
-                if !has {
-                    *row = None;
-                }
+            let mask = mask.as_boolean_opt();
+            let has =
+                |row: &u32| mask.is_some_and(|it| it.is_valid(*row as usize) && it.value(*row as usize));
+            chosen.retain(has);
+        }
+        // IMPORTANT: of those alone: what is selected may fail for groups that HAVING leaves out.
+        let shown = plan.output.encode(&projection.project(&batch, &chosen)?)?;
+        let mut rows = vec![None; keys.len()];
+        for (at, row) in chosen.into_iter().zip(shown) {
+            if let Some(place) = rows.get_mut(at as usize) {
+                *place = Some(row);
             }
         }
         Ok(rows)

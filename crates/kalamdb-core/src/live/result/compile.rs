@@ -19,6 +19,7 @@ use datafusion::prelude::lit;
 
 use super::accumulator::AggregateCall;
 use super::{AggregatePlan, Output, ResultPlan, TopPlan};
+use crate::changes::CHANGES;
 use crate::error::{Error, Result, from_query};
 use crate::live::projection::Projection as Shown;
 use crate::table::{SystemColumn, TableInfo};
@@ -55,14 +56,13 @@ pub(crate) enum Kind<'p> {
 impl Shape<'_> {
     /// Everything that is evaluated, but for what narrows the rows.
     pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expr> + Clone {
-        let (rows, order_by, aggregate) = match &self.kind {
-            Kind::Rows => (self.select.as_slice(), [].as_slice(), None),
-            Kind::Top { order_by, .. } => (self.select.as_slice(), order_by.as_slice(), None),
-            // What is selected is selected from these.
-            Kind::Aggregate { aggregate, .. } => (self.select.as_slice(), [].as_slice(), Some(*aggregate)),
+        let (order_by, aggregate, having) = match &self.kind {
+            Kind::Rows => ([].as_slice(), None, None),
+            Kind::Top { order_by, .. } => (order_by.as_slice(), None, None),
+            Kind::Aggregate { aggregate, having } => ([].as_slice(), Some(*aggregate), *having),
         };
         let grouped = aggregate.into_iter().flat_map(|it| it.group_expr.iter().chain(&it.aggr_expr));
-        rows.iter().chain(order_by.iter().map(|it| &it.expr)).chain(grouped)
+        self.select.iter().chain(order_by.iter().map(|it| &it.expr)).chain(grouped).chain(having)
     }
 
     /// What `select` is evaluated over.
@@ -206,7 +206,17 @@ pub(crate) fn result_plan(
     projection: &Shown,
 ) -> Result<Option<ResultPlan>> {
     let input = shape.input.schema();
+    let has_old_rows = info.stream().is_none() && info.id() != CHANGES;
     match &shape.kind {
+        // IMPORTANT: a row before a change would be told by those of the change, and whether it matched be mistaken.
+        Kind::Rows if has_old_rows && filter_of(shape.input).is_some_and(names_system_column) => {
+            Err(refused(
+                "_seq or _updated in the condition of a live query",
+                Some(
+                    "the log does not have those of rows before a change; subscribe from a seq, or compare a column of your own",
+                ),
+            ))
+        }
         Kind::Rows => Ok(None),
         _ if info.stream().is_some() => Err(refused(
             "ORDER BY, LIMIT or an aggregate in a live query of a STREAM table",

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, from_query};
 use crate::live::change::{ChangeBatches, changes_by_partition, ends_with};
 use crate::live::query::LiveQuery;
 use crate::live::router::Router;
-use crate::live::subscription::{LOG_COMMITS, seek};
+use crate::live::subscription::{READ_BYTES, seek};
 use crate::sql::LivePlan;
 
 /// Rows whose past is looked up, at the most.
@@ -34,12 +34,9 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// The rows in order. Those of an aggregate have the cut's seq.
+    /// The rows in order, with the cut's seq: what came before it is all in them, also what left no row behind.
     pub(crate) fn rows(&self, plan: &ResultPlan, cut_seq: Seq) -> Result<RecordBatch> {
-        match plan {
-            ResultPlan::Top(plan) => plan.output.decode(&self.rows),
-            ResultPlan::Aggregate(plan) => plan.output.decode_change(&self.rows, Some(cut_seq)),
-        }
+        plan.output().decode_change(&self.rows, Some(cut_seq))
     }
 }
 
@@ -70,24 +67,27 @@ pub(crate) async fn make(
 struct PastRows {
     changed: HashSet<Identity>,
     then: Vec<Placed>,
+    /// Bytes of memory, about.
+    bytes: usize,
 }
 
 impl PastRows {
     fn add(&mut self, plan: &TopPlan, query: &LiveQuery, changes: &ChangeBatches) -> Result<()> {
-        let identities_of = |batch: Option<&RecordBatch>| {
-            batch.map_or_else(|| Ok(Vec::new()), |batch| top::identities(plan, batch))
-        };
-        let (new, old) = (identities_of(changes.new_rows())?, identities_of(changes.old_rows())?);
+        let (new, old) =
+            (top::identities(plan, changes.new_rows())?, top::identities(plan, changes.old_rows())?);
         let matching = changes.old_rows().map_or_else(|| Ok(Vec::new()), |old| query.matching(old))?;
         let mut first = Vec::new();
         for (in_new, in_old) in changes.places() {
             let identity = super::nth(&old, *in_old).or_else(|| super::nth(&new, *in_new));
             let is_first = identity.is_some_and(|identity| self.changed.insert(identity.clone()));
+            self.bytes += identity.filter(|_| is_first).map_or(0, |identity| identity.len());
             let matched = |row: &u32| matching.get(*row as usize) == Some(&true);
             first.extend(in_old.filter(|row| is_first && matched(row)));
         }
         if let Some(old) = changes.old_rows().filter(|_| !first.is_empty()) {
-            self.then.push(Placed::of(plan, &query.projection, old, &first)?);
+            let placed = Placed::of(plan, &query.projection, old, &first)?;
+            self.bytes += placed.bytes();
+            self.then.push(placed);
         }
         Ok(())
     }
@@ -104,7 +104,7 @@ async fn make_top(
     if let Some(from) = from {
         let visit = |changes: &ChangeBatches| {
             past.add(top, query, changes)?;
-            let is_too_much = top.has_no_past || past.changed.len() > PAST_ROWS_MAX;
+            let is_too_much = top.has_no_past || past.changed.len() > PAST_ROWS_MAX || past.bytes > BYTES_MAX;
             if is_too_much { Err(too_far_back(from, plan.cut_seq)) } else { Ok(()) }
         };
         read_past(router, plan, query, from, visit).await?;
@@ -121,6 +121,7 @@ async fn make_top(
     while let Some(batch) = stream.try_next().await.map_err(from_query)? {
         let all: Vec<u32> = (0_u32..).take(batch.num_rows()).collect();
         rows.insert(Placed::of(top, &query.projection, &batch, &all)?);
+        rows.settle(top, past.changed.len())?;
         count += batch.num_rows();
     }
     if count >= kept {
@@ -153,10 +154,14 @@ async fn make_groups(
     let (mut now, mut then, mut spare) = (Groups::new(aggregate), Groups::new(aggregate), 0);
     if let Some(from) = from {
         let visit = |changes: &ChangeBatches| {
-            apply_to_groups(&mut then, aggregate, query, changes, -1)?;
             spare += changes.places().len();
-            let is_too_much = aggregate.keeps_values() && spare > PAST_ROWS_MAX;
-            if is_too_much { Err(too_far_back(from, plan.cut_seq)) } else { Ok(()) }
+            let applied = apply_to_groups(&mut then, aggregate, query, changes, -1)
+                .and_then(|()| then.trim(spare).map(drop));
+            match applied {
+                Ok(()) if !aggregate.keeps_values() || spare <= PAST_ROWS_MAX => Ok(()),
+                Ok(()) | Err(Error::TooLarge { .. }) => Err(too_far_back(from, plan.cut_seq)),
+                Err(error) => Err(error),
+            }
         };
         read_past(router, plan, query, from, visit).await?;
     }
@@ -231,15 +236,16 @@ async fn read_past(
         }
         Ok(())
     };
-    loop {
-        for _ in 0..LOG_COMMITS {
-            match reader.next()? {
-                Some(commit) if commit.last_seq() <= plan.cut_seq => visit_commit(&commit)?,
-                _ => return Ok(()),
-            }
+    let mut bytes = 0;
+    while let Some(commit) = reader.next()?.filter(|commit| commit.last_seq() <= plan.cut_seq) {
+        visit_commit(&commit)?;
+        bytes += commit.as_bytes().len();
+        if bytes > READ_BYTES {
+            bytes = 0;
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     }
+    Ok(())
 }
 
 /// What was shown at `from` cannot be told.

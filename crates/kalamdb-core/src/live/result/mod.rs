@@ -16,7 +16,7 @@ use datafusion::arrow::row::{RowConverter, SortField};
 use log_format::Seq;
 
 use crate::error::{Error, Result};
-use crate::live::change::{ChangeBatches, ChangeFrame, ChangeKind, ChangePayload};
+use crate::live::change::{ChangeBatches, ChangeFrame, ChangeKind, ChangePayload, rows_per_frame};
 use crate::live::projection::Projection;
 use crate::live::query::LiveQuery;
 use crate::table::SystemColumn;
@@ -40,9 +40,6 @@ use top::{Placed, TopRows};
 
 /// Bytes that one live query keeps, at the most.
 const BYTES_MAX: usize = 16 << 20;
-
-/// Rows in one frame at the most.
-const FRAME_ROWS_MAX: usize = 1000;
 
 /// What makes a row of a result the same row as before: its primary key, or what its group is of.
 pub(crate) type Identity = Box<[u8]>;
@@ -288,10 +285,7 @@ fn apply_to_top(
     query: &LiveQuery,
     changes: &ChangeBatches,
 ) -> Result<()> {
-    let identities_of = |batch: Option<&RecordBatch>| {
-        batch.map_or_else(|| Ok(Vec::new()), |batch| top::identities(plan, batch))
-    };
-    let (new, old) = (identities_of(changes.new_rows())?, identities_of(changes.old_rows())?);
+    let (new, old) = (top::identities(plan, changes.new_rows())?, top::identities(plan, changes.old_rows())?);
     // Of a row that a commit changes more than once the last state counts.
     let mut last: BTreeMap<&Identity, Option<u32>> = BTreeMap::new();
     for (in_new, in_old) in changes.places() {
@@ -344,10 +338,12 @@ fn frames(output: &Output, difference: Difference, moment: Moment) -> Result<Vec
     let Difference { gone, changed, new } = difference;
     let (before, after): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let none: &[Vec<u8>] = &[];
-    let gone = gone.chunks(FRAME_ROWS_MAX).map(|gone| (ChangeKind::Delete, none, gone));
-    let updates = after.chunks(FRAME_ROWS_MAX).zip(before.chunks(FRAME_ROWS_MAX));
+    let per_frame = |rows: &[Vec<u8>]| rows_per_frame(rows.iter().map(Vec::len).sum(), rows.len());
+    let gone = gone.chunks(per_frame(&gone)).map(|gone| (ChangeKind::Delete, none, gone));
+    let per_update = per_frame(&after).min(per_frame(&before));
+    let updates = after.chunks(per_update).zip(before.chunks(per_update));
     let updates = updates.map(|(after, before)| (ChangeKind::Update, after, before));
-    let new = new.chunks(FRAME_ROWS_MAX).map(|new| (ChangeKind::Insert, new, none));
+    let new = new.chunks(per_frame(&new)).map(|new| (ChangeKind::Insert, new, none));
     let parts: Vec<_> = gone.chain(updates).chain(new).collect();
     let count = parts.len();
     let frame = |(index, (kind, rows, old_rows))| {

@@ -165,6 +165,9 @@ impl Watcher {
                 let caught_up = self.subscription.catch_up(3).unwrap();
                 self.take(&caught_up.frames);
                 self.is_live = caught_up.live;
+                if caught_up.to_make {
+                    self.subscription.make_anew().await.unwrap();
+                }
             }
             let handed_out = async {
                 while !engine.router().is_at(engine.router().feed().published()) {
@@ -354,7 +357,8 @@ async fn a_result_that_grows_too_large_ends_with_its_code() {
         }
     };
     tokio::time::timeout(Duration::from_mins(1), lags).await.unwrap();
-    assert_eq!(subscription.catch_up(10).unwrap_err().code(), ErrorCode::MemoryLimit);
+    assert!(subscription.catch_up(10).unwrap().to_make);
+    assert_eq!(subscription.make_anew().await.unwrap_err().code(), ErrorCode::MemoryLimit);
     assert_eq!(begin(&engine, &root(), sql).await.err().unwrap().code(), ErrorCode::MemoryLimit);
     // Nobody else minds.
     let (mut other, _) = begin(&engine, &root(), "SELECT count(*) FROM app.t").await.unwrap();
@@ -378,9 +382,12 @@ async fn an_order_with_all_columns_goes_on_through_an_alter() {
     let (mut schema, mut frames) = (None, Vec::new());
     let told = async {
         while frames.len() < 2 {
-            let caught_up = subscription.catch_up(10).unwrap();
+            let mut caught_up = subscription.catch_up(10).unwrap();
+            frames.append(&mut caught_up.frames);
+            if caught_up.to_make {
+                caught_up = subscription.make_anew().await.unwrap();
+            }
             schema = caught_up.schema.or(schema.take());
-            frames.extend(caught_up.frames);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -392,5 +399,77 @@ async fn an_order_with_all_columns_goes_on_through_an_alter() {
     assert_eq!(of(0), (Some(vec!["1|1|x".to_owned()]), None));
     assert_eq!(of(1), (None, Some(vec!["3|3|x".to_owned()])));
     assert!(frames[0].more && !frames[1].more);
+    engine.close();
+}
+
+#[tokio::test]
+async fn who_has_the_greatest_seq_of_a_snapshot_has_all_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), "CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, n INT)", &[]).await;
+    ok(&engine, &root(), "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)", &[]).await;
+    // It leaves no row behind that has its seq.
+    ok(&engine, &root(), "DELETE FROM t WHERE id = 1", &[]).await;
+    let sql = "SELECT id FROM t ORDER BY n LIMIT 2";
+    let (mut subscription, _) = begin(&engine, &root(), sql).await.unwrap();
+    let mut snapshot = subscription.take_snapshot().unwrap();
+    assert!(snapshot.is_result);
+    let rows = snapshot.stream.next().await.unwrap().unwrap();
+    assert_eq!(texts(&rows), ["2", "3"]);
+    let greatest = seqs(&rows).into_iter().flatten().max().unwrap().cast_unsigned();
+    assert_eq!(greatest, engine.published().get());
+    drop((snapshot, subscription));
+    ok(&engine, &root(), "INSERT INTO t VALUES (4, 1)", &[]).await;
+    let request = SubscribeRequest {
+        sql: sql.to_owned(),
+        from: Some(Seq::new(greatest)),
+        ..SubscribeRequest::default()
+    };
+    let mut resumed = engine.subscribe(&root(), request, Kept::with_room(9) as _).await.unwrap();
+    let frames = resumed.catch_up(10).unwrap().frames;
+    let told: Vec<_> = frames
+        .iter()
+        .flat_map(|frame| [&frame.payload.old_rows, &frame.payload.rows])
+        .map(|rows| rows.as_ref().map(texts))
+        .collect();
+    assert_eq!(told, [Some(vec!["3".to_owned()]), None, None, Some(vec!["4".to_owned()])]);
+    engine.close();
+}
+
+#[tokio::test]
+async fn groups_are_those_of_the_query_and_only_those_that_are_shown_are_computed() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), "CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, x DOUBLE, n INT)", &[]).await;
+    ok(&engine, &root(), "INSERT INTO t VALUES (1, 0.0, 5), (2, -0.0, 5), (3, 1.5, 4)", &[]).await;
+    let mut begun = Vec::new();
+    for sql in [
+        "SELECT x, count(*) AS n FROM t GROUP BY x",
+        "SELECT x, 100 / sum(n) AS share FROM t GROUP BY x HAVING sum(n) <> 0",
+    ] {
+        let sink = Kept::with_room(usize::MAX);
+        let request = SubscribeRequest { sql: sql.to_owned(), ..SubscribeRequest::default() };
+        let mut subscription = engine.subscribe(&root(), request, Arc::clone(&sink) as _).await.unwrap();
+        let mut snapshot = subscription.take_snapshot().unwrap();
+        let mut rows = texts(&snapshot.stream.next().await.unwrap().unwrap());
+        rows.sort();
+        assert!(subscription.catch_up(1).unwrap().live);
+        begun.push((subscription, sink, rows));
+    }
+    assert_eq!(begun[0].2, ["0.0|2", "1.5|1"]);
+    assert_eq!(begun[1].2, ["0.0|10", "1.5|25"]);
+    ok(&engine, &root(), "UPDATE t SET n = 0 WHERE id = 3", &[]).await;
+    let told = async {
+        loop {
+            if let Some(frame) = begun[1].1.take().pop() {
+                return frame;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_mins(1), told).await.unwrap();
+    assert_eq!(gone.payload.old_rows.as_ref().map(texts), Some(vec!["1.5|25".to_owned()]));
+    assert!(!begun[1].1.take_lagging(), "nothing failed");
+    drop(begun);
     engine.close();
 }

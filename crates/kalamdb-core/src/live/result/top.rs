@@ -96,13 +96,22 @@ impl Placed {
 }
 
 /// What the rows of a batch are.
-pub(super) fn identities(plan: &TopPlan, batch: &RecordBatch) -> Result<Vec<Identity>> {
+pub(super) fn identities(plan: &TopPlan, batch: Option<&RecordBatch>) -> Result<Vec<Identity>> {
+    let Some(batch) = batch else { return Ok(Vec::new()) };
     let key: Vec<ArrayRef> = plan.key.iter().map(|at| Arc::clone(batch.column(*at))).collect();
     Ok(bytes_of(&plan.identity, &key)?.into_iter().map(Identity::from).collect())
 }
 
 fn bytes_of(converter: &RowConverter, columns: &[ArrayRef]) -> Result<Vec<Vec<u8>>> {
     Ok(converter.convert_columns(columns)?.iter().map(|row| row.as_ref().to_vec()).collect())
+}
+
+impl Placed {
+    /// Bytes of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |parts: &[Vec<u8>]| parts.iter().map(Vec::len).sum::<usize>();
+        of(&self.places) + of(&self.rows)
+    }
 }
 
 impl TopRows {
