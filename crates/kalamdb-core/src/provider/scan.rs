@@ -8,13 +8,17 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::SortOptions;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as QueryResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr, conjunction};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
+};
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
 };
@@ -120,6 +124,8 @@ pub(crate) struct TableScan {
     files: Option<Files>,
     /// What each partition reads of both tiers; none: there is one, which goes by the order of keys.
     parts: Vec<Arc<Files>>,
+    /// What those above still have a use for, which gets less while they run: the others may be left out, but need not.
+    useful: Option<Arc<dyn PhysicalExpr>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -174,6 +180,7 @@ impl TableScan {
             ordered: None,
             files,
             parts,
+            useful: None,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
@@ -219,6 +226,7 @@ impl TableScan {
             ordered: Some(Ordered { descending, fetch }),
             files: self.files.clone(),
             parts: Vec::new(),
+            useful: None,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
@@ -243,7 +251,7 @@ impl TableScan {
             return (partition == 0).then(|| Box::new(MergedBatches::new(asked)) as _);
         }
         let part = Arc::clone(self.parts.get(partition)?);
-        Some(Box::new(TierBatches::new(asked, part, metrics)))
+        Some(Box::new(TierBatches::new(asked, part, self.useful.clone(), metrics)))
     }
 }
 
@@ -307,6 +315,30 @@ impl ExecutionPlan for TableScan {
         _: Vec<Arc<dyn ExecutionPlan>>,
     ) -> QueryResult<Arc<dyn ExecutionPlan>> {
         Ok(self)
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        phase: FilterPushdownPhase,
+        pushed: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> QueryResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let filters = pushed.parent_filters.iter().map(|pushed| &pushed.filter);
+        let dynamic: Vec<_> = filters.filter(|it| it.is::<DynamicFilterPhysicalExpr>()).cloned().collect();
+        if !matches!(phase, FilterPushdownPhase::Post) || self.parts.is_empty() || dynamic.is_empty() {
+            return Ok(FilterPushdownPropagation::if_all(pushed));
+        }
+        let scan = Self {
+            asked: Arc::clone(&self.asked),
+            ordered: self.ordered,
+            files: self.files.clone(),
+            parts: self.parts.clone(),
+            useful: Some(conjunction(dynamic)),
+            properties: Arc::clone(&self.properties),
+            metrics: self.metrics.clone(),
+        };
+        let none = vec![PushedDown::No; pushed.parent_filters.len()];
+        Ok(FilterPushdownPropagation::with_parent_pushdown_result(none).with_updated_node(Arc::new(scan)))
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> QueryResult<SendableRecordBatchStream> {

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::{and, filter_record_batch};
+use datafusion::physical_expr::PhysicalExpr;
 use kalamdb_store::{FileBatches, FileScan, FirstError, Hidden, KeyRange, OpenFile};
 
 use crate::error::{Error, Result};
@@ -23,6 +25,8 @@ pub(super) struct TierBatches {
     asked: Arc<Asked>,
     files: Arc<Files>,
     metrics: ScanMetrics,
+    /// What there is still a use for.
+    useful: Option<Arc<dyn PhysicalExpr>>,
     /// The names of the system's columns that are asked for.
     system: Vec<&'static str>,
     hidden: Hidden,
@@ -41,7 +45,12 @@ enum Stage {
 }
 
 impl TierBatches {
-    pub(super) fn new(asked: Arc<Asked>, files: Arc<Files>, metrics: ScanMetrics) -> Self {
+    pub(super) fn new(
+        asked: Arc<Asked>,
+        files: Arc<Files>,
+        useful: Option<Arc<dyn PhysicalExpr>>,
+        metrics: ScanMetrics,
+    ) -> Self {
         let system = asked.shape.columns().iter().filter_map(|column| match column {
             ShapeColumn::System(system) => Some(system.name()),
             ShapeColumn::Own(_) => None,
@@ -51,6 +60,7 @@ impl TierBatches {
             hidden: Hidden::new(&files.manifest, &files.chosen),
             stage: Stage::Hot(files.range.clone()),
             ready: VecDeque::new(),
+            useful,
             asked,
             files,
             metrics,
@@ -69,9 +79,9 @@ impl TierBatches {
                     Some(&file) => Stage::Within(Box::new(self.open(file)?), at + 1),
                     None => return Ok(None),
                 },
-                Stage::Within(mut file, next) => match file.next(&self.asked)? {
+                Stage::Within(mut file, next) => match file.next(&self.asked, self.useful.as_ref())? {
                     Some(batch) => {
-                        self.ready.push_back(batch);
+                        self.ready.extend(Some(batch).filter(|batch| batch.num_rows() > 0));
                         Stage::Within(file, next)
                     }
                     None => {
@@ -134,6 +144,14 @@ impl Iterator for TierBatches {
     }
 }
 
+/// Which rows there is a use for; none: that cannot be told, as where it fails for a row that does not count.
+fn useful_rows(useful: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Option<BooleanArray> {
+    let mask = useful.evaluate(batch).ok()?.into_array(batch.num_rows()).ok()?;
+    let mask = mask.as_boolean_opt()?;
+    // What is neither true nor false is nothing to go by: it stays.
+    Some(if mask.null_count() == 0 { mask.clone() } else { return None })
+}
+
 /// The rows of one file, and how they become rows of now.
 struct FileColumns {
     batches: FileBatches,
@@ -177,12 +195,19 @@ impl Source {
 }
 
 impl FileColumns {
-    fn next(&mut self, asked: &Asked) -> Result<Option<RecordBatch>> {
-        let Some(batch) = self.batches.next().transpose()? else { return Ok(None) };
+    fn next(&mut self, asked: &Asked, useful: Option<&Arc<dyn PhysicalExpr>>) -> Result<Option<RecordBatch>> {
+        let Some((batch, counting)) = self.batches.next().transpose()? else { return Ok(None) };
         let file = self.batches.file();
         let arrays = self.columns.iter().map(|source| source.array(&asked.info, file, &batch));
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let schema = Arc::clone(asked.shape.schema());
-        Ok(Some(RecordBatch::try_new_with_options(schema, arrays.collect::<Result<_>>()?, &options)?))
+        let batch = RecordBatch::try_new_with_options(schema, arrays.collect::<Result<_>>()?, &options)?;
+        // Rows are copied once, and only those that both let through.
+        let useful = useful.and_then(|useful| useful_rows(useful, &batch));
+        Ok(Some(match (counting, useful) {
+            (None, None) => batch,
+            (Some(mask), None) | (None, Some(mask)) => filter_record_batch(&batch, &mask)?,
+            (Some(counting), Some(useful)) => filter_record_batch(&batch, &and(&counting, &useful)?)?,
+        }))
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch};
-use arrow::compute::{and_not, filter_record_batch};
+use arrow::compute::and_not;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use super::manifest::{Manifest, ManifestFile};
@@ -211,7 +211,8 @@ impl FileBatches {
         Ok(mask.map(|mut mask| BooleanArray::new(mask.finish(), None)))
     }
 
-    fn next_batch(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// Which rows of a batch still count; none: all.
+    fn counting_of(&mut self, batch: &RecordBatch) -> Result<Option<BooleanArray>> {
         let mut counting = self.counting(batch.num_rows())?;
         if self.without_deleted {
             let deleted = batch.column_by_name(DELETED_COLUMN).and_then(|it| it.as_boolean_opt().cloned());
@@ -222,10 +223,7 @@ impl FileBatches {
                 counting = Some(and_not(&all, &deleted)?);
             }
         }
-        match counting {
-            None => Ok(batch.clone()),
-            Some(counting) => Ok(filter_record_batch(batch, &counting)?),
-        }
+        Ok(counting)
     }
 }
 
@@ -236,10 +234,12 @@ fn all_set(rows: usize) -> BooleanBufferBuilder {
 }
 
 impl Iterator for FileBatches {
-    type Item = Result<RecordBatch>;
+    /// A batch, and which of its rows still count; none: all of them.
+    type Item = Result<(RecordBatch, Option<BooleanArray>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.reader.next()?;
-        Some(batch.map_err(Error::from).and_then(|batch| self.next_batch(&batch)))
+        let counted = |batch: RecordBatch| self.counting_of(&batch).map(|counting| (batch, counting));
+        Some(batch.map_err(Error::from).and_then(counted))
     }
 }
