@@ -197,19 +197,12 @@ impl CellBuilder {
     }
 
     /// Bytes of texts or bytes in it.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Text(out) => out.values_slice().len(),
             Self::Bytes(out) => out.values_slice().len(),
             _ => 0,
         }
-    }
-
-    /// The column, and in its place an empty one that has room for as much.
-    pub(super) fn finish_full(&mut self, data_type: DataType, rows: usize) -> ArrayRef {
-        let bytes = self.bytes();
-        let mut full = std::mem::replace(self, Self::with_capacity(data_type, rows, bytes + bytes / 8));
-        full.finish()
     }
 
     pub(super) fn finish(&mut self) -> ArrayRef {

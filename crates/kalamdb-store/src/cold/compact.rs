@@ -45,7 +45,7 @@ impl Cut {
         }
         chosen.sort_by(|left, right| left.file.first_key.cmp(&right.file.first_key));
         let chosen = Manifest { flushed_at: self.seq(), files: chosen };
-        let mut writer = ColdWriter::new(origin)?;
+        let mut writer = ColdWriter::new(origin);
         let (all, mut failure) = (KeyRange::default(), FirstError::none());
         let mut rows = ColdRows::new(self.shared(), &chosen, &all, ColdScan::default());
         let _ = rows.up_to(None, &mut |key, row| {

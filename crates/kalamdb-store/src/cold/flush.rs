@@ -65,7 +65,7 @@ impl Cut {
             bytes: 0,
             live: LiveRows::default(),
             has_others: false,
-            writer: ColdWriter::new(origin)?,
+            writer: ColdWriter::new(origin),
         };
         let range = KeyRange { from: (!from_key.is_empty()).then(|| from_key.clone()), until: None };
         let mut failure = FirstError::none();

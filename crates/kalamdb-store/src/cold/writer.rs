@@ -32,7 +32,7 @@ pub(super) const SYSTEM_COLUMNS: [&str; 4] = [KEY_COLUMN, "_seq", "_updated", DE
 pub(super) const PAGE_ROWS: usize = 1024;
 /// Bytes of a column's different values up to which they are worth a dictionary: it is unpacked for the sake of one row.
 const DICTIONARY_BYTES: usize = 1 << 15;
-/// Values that a bloom filter has room for while it is filled; it shrinks to those that came.
+/// Values that a bloom filter has room for while it is filled, where it is not known how many come; it shrinks to those that came.
 const BLOOM_VALUES: u64 = 1 << 16;
 /// Batches that wait to be packed at the most.
 const BATCHES_WAITING: usize = 2;
@@ -69,17 +69,166 @@ pub struct WrittenFile {
     pub bounds: Vec<ColumnBounds>,
 }
 
+/// Rows on their way into a file, as they are stored, one behind the other.
+#[derive(Default)]
+struct Gathered {
+    /// Keys and rows in turn.
+    bytes: Vec<u8>,
+    rows: Vec<GatheredRow>,
+}
+
+/// What is known of one of them, and where it ends.
+struct GatheredRow {
+    key_end: usize,
+    end: usize,
+    seq: u64,
+    updated: i64,
+    deleted: bool,
+}
+
+impl Gathered {
+    /// With room for as much as another one has.
+    fn like(other: &Self) -> Self {
+        let (bytes, rows) = (other.bytes.len(), other.rows.len());
+        Self { bytes: Vec::with_capacity(bytes + bytes / 8), rows: Vec::with_capacity(rows) }
+    }
+
+    fn push(&mut self, key: &[u8], row: &StoredRow<'_>) {
+        let (seq, updated, deleted) = (row.seq.get(), row.updated, row.deleted);
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(row.row);
+        self.rows.push(GatheredRow { key_end, end: self.bytes.len(), seq, updated, deleted });
+    }
+
+    /// Each row, its key and its bytes.
+    fn iter(&self) -> impl Iterator<Item = (&GatheredRow, &[u8], &[u8])> {
+        let starts = std::iter::once(0).chain(self.rows.iter().map(|row| row.end));
+        let of = |from: usize, until: usize| self.bytes.get(from..until).unwrap_or_default();
+        starts
+            .zip(&self.rows)
+            .map(move |(start, row)| (row, of(start, row.key_end), of(row.key_end, row.end)))
+    }
+}
+
+/// Makes columns of rows, and packs those into the file.
+struct Packer {
+    version: SchemaVersion,
+    columns: Vec<ColdColumn>,
+    schema: SchemaRef,
+    out: ArrowWriter<Vec<u8>>,
+    /// By column: bytes of texts or bytes that the last rows had, so that columns need not grow, which copies them.
+    bytes: Vec<usize>,
+}
+
+impl Packer {
+    /// Into a new file that will have so many rows, about.
+    fn new(origin: &FileOrigin, rows: u64) -> Result<Self> {
+        let (schema, properties) = describe(origin, rows);
+        let out = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
+        let (version, columns) = (origin.version, origin.columns.clone());
+        let bytes = vec![0; columns.len()];
+        Ok(Self { version, columns, schema, out, bytes })
+    }
+
+    fn pack(&mut self, gathered: &Gathered) -> Result<()> {
+        const DAMAGED: Error = Error::Damaged { what: "row" };
+        let rows = gathered.rows.len();
+        let mut keys = BinaryBuilder::with_capacity(rows, gathered.bytes.len() / 8);
+        let mut seqs = Int64Builder::with_capacity(rows);
+        let mut times = TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("+00:00");
+        let mut deleted = BooleanBuilder::with_capacity(rows);
+        let columns = self.columns.iter().zip(&self.bytes);
+        let mut cells: Vec<CellBuilder> = columns
+            .map(|(column, bytes)| CellBuilder::with_capacity(column.data_type, rows, bytes + bytes / 8))
+            .collect();
+        for (head, key, row) in gathered.iter() {
+            let row = RowReader::new(row).map_err(|_| DAMAGED)?;
+            if row.version() != self.version || row.count() != cells.len() {
+                return Err(DAMAGED);
+            }
+            let mut row = row.typed();
+            for out in &mut cells {
+                out.append(&mut row).ok_or(DAMAGED)?;
+            }
+            keys.append_value(key);
+            seqs.append_value(head.seq.cast_signed());
+            times.append_value(head.updated);
+            deleted.append_value(head.deleted);
+        }
+        self.bytes = cells.iter().map(CellBuilder::bytes).collect();
+        let mut arrays: Vec<ArrayRef> = vec![
+            Arc::new(keys.finish()),
+            Arc::new(seqs.finish()),
+            Arc::new(times.finish()),
+            Arc::new(deleted.finish()),
+        ];
+        arrays.extend(cells.iter_mut().map(CellBuilder::finish));
+        Ok(self.out.write(&RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)?)
+    }
+}
+
+/// Who packs.
+enum Packing {
+    /// Who writes does it, at the end: there is one batch at the most.
+    Here(Option<Gathered>),
+    /// A thread does it, one batch behind the other.
+    Beside(SyncSender<Gathered>, JoinHandle<Result<Box<Packer>>>),
+    /// Nobody: it has failed.
+    Gone,
+}
+
+impl Packing {
+    fn take(&mut self, batch: Gathered, origin: &FileOrigin) -> Result<()> {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Here(None) => *self = Self::Here(Some(batch)),
+            // There is more than one: who gathers rows need not wait for them to be packed.
+            Self::Here(Some(first)) => {
+                let mut packer = Box::new(Packer::new(origin, BLOOM_VALUES)?);
+                let (sender, batches) = sync_channel(BATCHES_WAITING);
+                let work = move || {
+                    for batch in std::iter::once(first).chain(batches) {
+                        packer.pack(&batch)?;
+                    }
+                    Ok(packer)
+                };
+                let spawned = std::thread::Builder::new().name("cold-packer".to_owned()).spawn(work);
+                let thread = spawned.map_err(Error::Thread)?;
+                *self = Self::Beside(sender, thread);
+                return self.take(batch, origin);
+            }
+            Self::Beside(sender, thread) if sender.send(batch).is_ok() => {
+                *self = Self::Beside(sender, thread);
+            }
+            // It takes no more since it has failed: it says how.
+            gone => return gone.back(origin).map(drop),
+        }
+        Ok(())
+    }
+
+    /// The packer, once it has all batches.
+    fn back(self, origin: &FileOrigin) -> Result<Box<Packer>> {
+        match self {
+            Self::Here(batch) => {
+                let batch = batch.unwrap_or_default();
+                let mut packer = Packer::new(origin, batch.rows.len() as u64)?;
+                packer.pack(&batch)?;
+                Ok(Box::new(packer))
+            }
+            Self::Beside(sender, thread) => {
+                drop(sender);
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            }
+            Self::Gone => Err(Error::Damaged { what: "cold file that is being written" }),
+        }
+    }
+}
+
 /// A file that is being written, in memory: who writes bounds its rows.
 pub struct ColdWriter {
     origin: FileOrigin,
-    schema: SchemaRef,
-    out: Encoder,
-    key: BinaryBuilder,
-    seq: Int64Builder,
-    updated: TimestampMicrosecondBuilder,
-    deleted: BooleanBuilder,
-    cells: Vec<CellBuilder>,
-    in_batch: usize,
+    packing: Packing,
+    gathered: Gathered,
     rows: u64,
     seqs: (u64, u64),
     times: (i64, i64),
@@ -95,119 +244,41 @@ impl std::fmt::Debug for ColdWriter {
     }
 }
 
-/// What packs batches into the file.
-enum Encoder {
-    /// Who writes does it, at the end: there is one batch at the most.
-    Here(Box<Writer>, Option<RecordBatch>),
-    /// A thread does it, one batch behind the other.
-    Beside(SyncSender<RecordBatch>, JoinHandle<Result<Box<Writer>>>),
-    /// Nobody: it has failed.
-    Gone,
-}
-
-type Writer = ArrowWriter<Vec<u8>>;
-
-impl Encoder {
-    fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        match std::mem::replace(self, Self::Gone) {
-            Self::Here(writer, None) => *self = Self::Here(writer, Some(batch)),
-            // There is more than one: who gathers rows need not wait for them to be packed.
-            Self::Here(mut writer, Some(first)) => {
-                let (sender, batches) = sync_channel(BATCHES_WAITING);
-                let work = move || {
-                    for batch in std::iter::once(first).chain(batches) {
-                        writer.write(&batch)?;
-                    }
-                    Ok(writer)
-                };
-                let spawned = std::thread::Builder::new().name("cold-encoder".to_owned()).spawn(work);
-                let thread = spawned.map_err(Error::Thread)?;
-                *self = Self::Beside(sender, thread);
-                return self.write(batch);
-            }
-            Self::Beside(sender, thread) if sender.send(batch).is_ok() => {
-                *self = Self::Beside(sender, thread);
-            }
-            // It takes no more since it has failed: it says how.
-            gone => return gone.back().map(drop),
-        }
-        Ok(())
-    }
-
-    /// The writer, once it has all batches.
-    fn back(self) -> Result<Box<Writer>> {
-        match self {
-            Self::Here(mut writer, batch) => {
-                batch.map_or(Ok(()), |batch| writer.write(&batch))?;
-                Ok(writer)
-            }
-            Self::Beside(sender, thread) => {
-                drop(sender);
-                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-            }
-            Self::Gone => Err(Error::Damaged { what: "cold file that is being written" }),
-        }
-    }
-}
-
 impl ColdWriter {
     /// A file without rows.
-    ///
-    /// # Errors
-    /// Where Parquet cannot hold such columns.
-    pub fn new(origin: FileOrigin) -> Result<Self> {
-        let (schema, properties) = describe(&origin);
-        let out = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
-        Ok(Self {
-            schema,
-            out: Encoder::Here(Box::new(out), None),
-            key: BinaryBuilder::new(),
-            seq: Int64Builder::new(),
-            updated: TimestampMicrosecondBuilder::new().with_timezone("+00:00"),
-            deleted: BooleanBuilder::new(),
-            cells: origin
-                .columns
-                .iter()
-                .map(|column| CellBuilder::with_capacity(column.data_type, 0, 0))
-                .collect(),
-            in_batch: 0,
+    pub fn new(origin: FileOrigin) -> Self {
+        Self {
+            packing: Packing::Here(None),
+            gathered: Gathered::default(),
             rows: 0,
             seqs: (u64::MAX, 0),
             times: (i64::MAX, i64::MIN),
             keys: (Vec::new(), Vec::new()),
             origin,
-        })
+        }
     }
 
-    /// Adds the row of the next greater key.
+    /// Adds the row of the next greater key. Whether it is one of the origin's is found when it is packed, at the end at the latest.
     ///
     /// # Errors
-    /// [`Error::Damaged`] for a row of another version or a key out of order.
+    /// [`Error::Damaged`] for a key out of order, or a row before that was not of the origin.
     pub fn push(&mut self, key: &[u8], row: &StoredRow<'_>) -> Result<()> {
-        const DAMAGED: Error = Error::Damaged { what: "row" };
-        let cells = RowReader::new(row.row).map_err(|_| DAMAGED)?;
-        let is_next = self.rows == 0 || self.keys.1.as_slice() < key;
-        if cells.version() != self.origin.version || cells.count() != self.cells.len() || !is_next {
-            return Err(DAMAGED);
-        }
-        let mut cells = cells.typed();
-        for out in &mut self.cells {
-            out.append(&mut cells).ok_or(DAMAGED)?;
-        }
-        self.key.append_value(key);
-        self.seq.append_value(row.seq.get().cast_signed());
-        self.updated.append_value(row.updated);
-        self.deleted.append_value(row.deleted);
         if self.rows == 0 {
             self.keys.0 = key.to_vec();
+        } else if self.keys.1.as_slice() >= key {
+            return Err(Error::Damaged { what: "row" });
         }
         self.keys.1.clear();
         self.keys.1.extend_from_slice(key);
+        self.gathered.push(key, row);
         self.seqs = (self.seqs.0.min(row.seq.get()), self.seqs.1.max(row.seq.get()));
         self.times = (self.times.0.min(row.updated), self.times.1.max(row.updated));
         self.rows += 1;
-        self.in_batch += 1;
-        if self.in_batch == BATCH_ROWS { self.write_batch(true) } else { Ok(()) }
+        if self.gathered.rows.len() < BATCH_ROWS {
+            return Ok(());
+        }
+        let next = Gathered::like(&self.gathered);
+        self.packing.take(std::mem::replace(&mut self.gathered, next), &self.origin)
     }
 
     /// What its rows are of.
@@ -220,47 +291,22 @@ impl ColdWriter {
         self.rows
     }
 
-    fn write_batch(&mut self, is_more_to_come: bool) -> Result<()> {
-        let rows = std::mem::take(&mut self.in_batch);
-        let key_bytes = self.key.values_slice().len();
-        let mut arrays: Vec<ArrayRef> = vec![
-            Arc::new(self.key.finish()),
-            Arc::new(self.seq.finish()),
-            Arc::new(self.updated.finish()),
-            Arc::new(self.deleted.finish()),
-        ];
-        if is_more_to_come {
-            // Columns that grow copy themselves.
-            self.key = BinaryBuilder::with_capacity(rows, key_bytes + key_bytes / 8);
-            self.seq = Int64Builder::with_capacity(rows);
-            self.updated = TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("+00:00");
-            self.deleted = BooleanBuilder::with_capacity(rows);
-            let cells = self.cells.iter_mut().zip(&self.origin.columns);
-            arrays.extend(cells.map(|(out, column)| out.finish_full(column.data_type, rows)));
-        } else {
-            arrays.extend(self.cells.iter_mut().map(CellBuilder::finish));
-        }
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
-        self.out.write(batch)
-    }
-
     /// The file.
     ///
     /// # Errors
     /// Where Parquet cannot write it.
     pub fn finish(mut self) -> Result<WrittenFile> {
-        if self.in_batch > 0 {
-            self.write_batch(false)?;
+        if !self.gathered.rows.is_empty() {
+            self.packing.take(self.gathered, &self.origin)?;
         }
-        let mut out = self.out.back()?;
+        let Packer { mut out, schema, .. } = *self.packing.back(&self.origin)?;
         let pairs = [("kalamdb.first_seq", self.seqs.0), ("kalamdb.last_seq", self.seqs.1)];
         for (name, seq) in pairs {
             out.append_key_value_metadata(KeyValue::new(name.to_owned(), seq.to_string()));
         }
         let metadata = out.finish()?;
-        let bounds = self.origin.columns.iter().zip(self.schema.fields().iter().skip(SYSTEM_COLUMNS.len()));
-        let bounds =
-            bounds.filter_map(|(column, field)| bounds_of(column, field.name(), &self.schema, &metadata));
+        let bounds = self.origin.columns.iter().zip(schema.fields().iter().skip(SYSTEM_COLUMNS.len()));
+        let bounds = bounds.filter_map(|(column, field)| bounds_of(column, field.name(), &schema, &metadata));
         let bounds = bounds.collect();
         let bytes = Bytes::from(std::mem::take(out.inner_mut()));
         let crc32c = crc32c::crc32c(&bytes);
@@ -294,7 +340,7 @@ fn bounds_of(
 }
 
 /// The schema of such a file, and how it is written.
-fn describe(origin: &FileOrigin) -> (SchemaRef, WriterProperties) {
+fn describe(origin: &FileOrigin, rows: u64) -> (SchemaRef, WriterProperties) {
     let mut fields = vec![
         Field::new(KEY_COLUMN, ArrowType::Binary, false),
         Field::new("_seq", ArrowType::Int64, false),
@@ -319,7 +365,7 @@ fn describe(origin: &FileOrigin) -> (SchemaRef, WriterProperties) {
     properties = properties.set_column_dictionary_enabled(ColumnPath::from(KEY_COLUMN), false);
     // The key's own columns have one, too, for other readers.
     for name in [KEY_COLUMN, "_updated"] {
-        properties = with_bloom_filter(properties, ColumnPath::from(name));
+        properties = with_bloom_filter(properties, ColumnPath::from(name), rows);
     }
     for name in ["_seq", "_updated"] {
         properties = with_differences(properties, ColumnPath::from(name));
@@ -329,7 +375,7 @@ fn describe(origin: &FileOrigin) -> (SchemaRef, WriterProperties) {
         let is_taken = fields.iter().any(|field| *field.name() == column.name);
         let name =
             if is_taken { format!("{}#{}", column.name, column.id.get()) } else { column.name.clone() };
-        properties = of_column(properties, column, &name, is_whole_key);
+        properties = of_column(properties, column, &name, (is_whole_key, rows));
         fields.push(column.field(&name));
     }
     let mut about = vec![
@@ -347,7 +393,7 @@ fn of_column(
     properties: WriterPropertiesBuilder,
     column: &ColdColumn,
     name: &str,
-    is_whole_key: bool,
+    (is_whole_key, rows): (bool, u64),
 ) -> WriterPropertiesBuilder {
     // What a column of lists is called further down does not matter to these.
     let path = ColumnPath::from(name);
@@ -363,7 +409,7 @@ fn of_column(
     if !column.is_key {
         return properties;
     }
-    let properties = with_bloom_filter(properties, path.clone());
+    let properties = with_bloom_filter(properties, path.clone(), rows);
     match column.data_type {
         _ if !is_whole_key => properties,
         DataType::Int | DataType::BigInt | DataType::Timestamp | DataType::DateTime => {
@@ -373,10 +419,14 @@ fn of_column(
     }
 }
 
-fn with_bloom_filter(properties: WriterPropertiesBuilder, path: ColumnPath) -> WriterPropertiesBuilder {
+fn with_bloom_filter(
+    properties: WriterPropertiesBuilder,
+    path: ColumnPath,
+    rows: u64,
+) -> WriterPropertiesBuilder {
     properties
         .set_column_bloom_filter_enabled(path.clone(), true)
-        .set_column_bloom_filter_max_ndv(path, BLOOM_VALUES)
+        .set_column_bloom_filter_max_ndv(path, rows.max(1))
 }
 
 /// Numbers that mostly rise, each as what it is more than the one before.
