@@ -300,11 +300,10 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
     if let ast::Statement::Query(query) = &mut statement
         && let SetExpr::Select(select) = query.body.as_mut()
         && !is_aggregate
+        && !select.projection.iter().any(names_seq)
     {
-        if !select.projection.iter().any(names_seq) {
-            let seq = ast::Expr::Identifier(Ident::new(SystemColumn::Seq.name()));
-            select.projection.push(SelectItem::UnnamedExpr(seq));
-        }
+        let seq = ast::Expr::Identifier(Ident::new(SystemColumn::Seq.name()));
+        select.projection.push(SelectItem::UnnamedExpr(seq));
     }
     // IMPORTANT: what live queries select is compiled once for all that select the same.
     let mut select = with_session(plan(&state, statement, &[]).await?, session)?;
