@@ -179,7 +179,8 @@ async fn limits_hold_and_places_come_free() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_token_ends_its_connection_with_a_code() {
-    let (server, api) = setup("[server]\naccess_token_s = 10\nheartbeat_ms = 60000\nclient_timeout_ms = 120000\n").await;
+    let (server, api) =
+        setup("[server]\naccess_token_s = 10\nheartbeat_ms = 60000\nclient_timeout_ms = 120000\n").await;
     let mut socket = Socket::connect(&server, &api.token).await;
     socket.snapshot("s", ALL, json!({})).await;
     socket.expect_error("TOKEN_EXPIRED").await;
