@@ -73,3 +73,15 @@ mod endings;
 
 /// A WebSocket's life: authentication, snapshots in batches, slow readers, limits, expiry, shutdown.
 mod connection;
+
+/// Presence over the wire: silent clients, accounts that go, endings amid a snapshot, shutdown before a login.
+mod wire_presence;
+
+/// Order over the wire: coalesced changes, results in batches, evicted rows, each listener's own name.
+mod wire_streams;
+
+/// Codes over the wire, each provoked: too long, too much, not allowed, too many, and where in the text.
+mod wire_codes;
+
+/// HTTP beside SQL, and formats: tokens, namespaces, Arrow, origins, `MessagePack`, compression.
+mod wire_http;

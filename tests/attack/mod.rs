@@ -101,6 +101,8 @@ struct World {
     root: Api,
     owners: Vec<Owner>,
     mallory: Api,
+    /// Somebody of another role who asks for the very same at the same time.
+    trent: Api,
     /// Where live queries of mallory began.
     seqs: Vec<Value>,
 }
@@ -127,11 +129,13 @@ impl World {
             );
             mallory.sql(&note).await;
         }
+        root.sql("CREATE USER trent WITH PASSWORD 'password of trent' ROLE service").await;
+        let trent = Api::login(&server, "trent", "password of trent").await;
         let mut owners = Vec::new();
         for (at, name) in (1..).zip(["alice", "bob"]) {
             owners.push(Owner::begin(&server, &root, name, seed ^ at << 48).await);
         }
-        Self { server, root, owners, mallory, seqs: vec![json!(0)] }
+        Self { server, root, owners, mallory, trent, seqs: vec![json!(0)] }
     }
 
     fn check_no_trace(&self, what: &str, answer: &str) {
@@ -193,6 +197,7 @@ impl World {
 
     /// A live query, while others write and mallory does: its snapshot and its changes until the row of the barrier.
     async fn watch(&mut self, sql: &str, barrier: u64, from: Option<usize>) -> Value {
+        let mut twin = Twin::begin(self, sql).await;
         let mut socket = Socket::connect(&self.server, &self.mallory.token).await;
         let options = from.map_or_else(|| json!({}), |at| json!({ "from": self.seqs[at] }));
         socket.subscribe("s", sql, options).await;
@@ -203,6 +208,8 @@ impl World {
         }
         let insert = format!("INSERT INTO app.notes (id, n, body) VALUES ({barrier}, 1, 'barrier')");
         self.mallory.sql(&insert).await;
+        self.trent.sql(&insert).await;
+        twin.finish(sql, barrier).await;
         if ack["type"] == "error" {
             return ack["code"].clone();
         }
@@ -212,6 +219,7 @@ impl World {
         loop {
             let message = socket.next().await;
             self.check_no_trace(sql, &message.to_string());
+            check_names(sql, &message, "mallory", "user");
             let mut rows = Vec::new();
             for row in ["rows", "old_values"].iter().filter_map(|side| message[side].as_array()).flatten() {
                 let mut row = row.clone();
@@ -259,7 +267,8 @@ impl World {
             let path = file.to_string_lossy();
             let of = |owner: &&Owner| path.contains(&format!("/{}/", owner.name));
             let (own, foreign): (Vec<&Owner>, Vec<&Owner>) = self.owners.iter().partition(of);
-            assert!(own.len() == 1 || path.contains("/mallory/"), "{path}: whose is it?");
+            let of_attack = path.contains("/mallory/") || path.contains("/trent/");
+            assert!(own.len() == 1 || of_attack, "{path}: whose is it?");
             with_tag += own.iter().filter(|owner| text.contains(&owner.tag)).count();
             for owner in foreign {
                 let found = text.contains(&owner.tag) || text.contains(&owner.digits.to_string());
@@ -269,6 +278,44 @@ impl World {
         }
         // Two owners with two tables each. A file of tombstones alone has no tag.
         assert!(with_tag >= 4, "only {with_tag} files had rows of their owners");
+    }
+}
+
+/// A live query of the same text as mallory's, of somebody else: what is compiled for one is no good for the other.
+struct Twin {
+    socket: Socket,
+    is_listening: bool,
+}
+
+impl Twin {
+    async fn begin(world: &World, sql: &str) -> Self {
+        let mut socket = Socket::connect(&world.server, &world.trent.token).await;
+        socket.subscribe("s", sql, json!({})).await;
+        let is_listening = socket.next().await["type"] == "subscription_ack";
+        Self { socket, is_listening }
+    }
+
+    /// Takes what comes until the row of the barrier.
+    async fn finish(&mut self, sql: &str, barrier: u64) {
+        let barrier_id = json!(barrier.to_string());
+        while self.is_listening {
+            let message = self.socket.next().await;
+            check_names(sql, &message, "trent", "service");
+            let is_barrier = message["type"] == "change" && message["rows"][0]["id"] == barrier_id;
+            self.is_listening = !is_barrier && message["type"] != "error";
+        }
+    }
+}
+
+/// Who asks is told who they are, whoever asked the same before.
+fn check_names(sql: &str, message: &Value, name: &str, role: &str) {
+    let expected = match sql {
+        _ if sql.contains("current_user() AS v") => name,
+        _ if sql.contains("current_role() AS v") => role,
+        _ => return,
+    };
+    for row in ["rows", "old_values"].iter().filter_map(|side| message[side].as_array()).flatten() {
+        assert_eq!(row["v"], expected, "{sql}: {message}");
     }
 }
 
@@ -324,7 +371,9 @@ async fn round(worlds: &mut [World; 2], random: &mut Random, round: u64) {
         {
             world.ask_for_arrow(sql).await;
         }
-        world.mallory.sql(&format!("DELETE FROM app.notes WHERE id >= {BARRIERS}")).await;
+        for api in [&world.mallory, &world.trent] {
+            api.sql(&format!("DELETE FROM app.notes WHERE id >= {BARRIERS}")).await;
+        }
         if round % 2 == 1 {
             world.flush().await;
         }

@@ -54,7 +54,7 @@ const AGGREGATES: [&str; 12] = [
     "string_agg(body, ',' ORDER BY id)",
     "max(id) - min(id)",
 ];
-const CONDITIONS: [&str; 26] = [
+const CONDITIONS: [&str; 27] = [
     "true",
     "id = 3",
     "id IN (1, 2, 9)",
@@ -69,6 +69,7 @@ const CONDITIONS: [&str; 26] = [
     "_deleted OR NOT _deleted",
     "_seq > 0",
     "current_user() = 'alice'",
+    "current_user() = 'mallory'",
     "id % 2 = 0",
     "n = id",
     "body ~ '[0-9a-f]{8}'",
@@ -269,6 +270,8 @@ pub(super) fn live(random: &mut Random, barrier: u64) -> String {
         "length(body)",
         "extra ->> 'of'",
         "md5(body)",
+        "current_user()",
+        "current_role()",
     ]);
     format!("SELECT id, {value} AS v FROM app.notes WHERE ({}) OR id = {barrier}", condition(random))
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, ORIGIN};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -26,9 +26,22 @@ impl Socket {
 
     /// Without looking at what the server says first; an error is the HTTP status of a refused upgrade.
     pub(crate) async fn open(server: &Server, query: &str, token: &str) -> Result<Self, u16> {
+        Self::open_from(server, query, token, None).await
+    }
+
+    /// The same from a page of this origin.
+    pub(crate) async fn open_from(
+        server: &Server,
+        query: &str,
+        token: &str,
+        origin: Option<&str>,
+    ) -> Result<Self, u16> {
         let mut request = server.socket_url(query).into_client_request().unwrap();
         if !token.is_empty() {
             request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        }
+        if let Some(origin) = origin {
+            request.headers_mut().insert(ORIGIN, origin.parse().unwrap());
         }
         match in_time("connecting", connect_async(request)).await {
             Ok((inner, _)) => Ok(Self { inner }),
@@ -96,6 +109,20 @@ impl Socket {
         let message = self.next().await;
         assert_eq!((&message["type"], &message["code"]), (&json!("error"), &json!(code)), "{message}");
         message
+    }
+
+    /// The next frame, which must be a close with this code and reason.
+    pub(crate) async fn expect_close(&mut self, code: u16, reason: &str) {
+        loop {
+            match self.next_frame().await {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (code, reason));
+                    return;
+                }
+                other => panic!("a close with {code} {reason} was expected, not {other:?}"),
+            }
+        }
     }
 
     /// Asks for a subscription.

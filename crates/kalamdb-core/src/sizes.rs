@@ -1,48 +1,120 @@
 //! Functions that make much of little (`repeat`, `lpad`, `range` and the like) say so before they do: the memory pool bounds what
 //! operators keep, but it knows nothing of what a function allocates, and one call could take all the memory there is.
+//!
+//! Those that put their arguments together are among them, `||` too: each doubles at the most, but subqueries in subqueries double
+//! what was doubled, for each of many rows.
 
-#![expect(clippy::cast_precision_loss, reason = "about how much is what is asked")]
+mod arguments;
+mod operator;
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray};
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::compute::kernels::length::length;
-use datafusion::arrow::datatypes::{
-    DataType as ArrowType, FieldRef, Float64Type, IntervalMonthDayNanoType, IntervalUnit,
-};
-use datafusion::common::{ScalarValue, resources_err};
+use datafusion::arrow::array::Array;
+use datafusion::arrow::compute::concat;
+use datafusion::arrow::datatypes::{DataType as ArrowType, FieldRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, resources_err};
 use datafusion::error::Result as QueryResult;
 use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    BinaryExpr, ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature,
 };
 
-/// Bytes that one call, of a batch of rows, may make.
+use arguments::{Arguments, bytes_of_rows};
+use operator::Concatenation;
+
+/// Bytes that one row's result may have, and about how many are made at a time.
 const CALL_BYTES_MAX: f64 = (128 << 20) as f64;
-/// Bytes of an element of a list that is no text, and of a character.
+/// Bytes that one call, of a batch of rows, may make.
+const BATCH_BYTES_MAX: f64 = (256 << 20) as f64;
+/// Bytes of an element of a list at the least, and of a character at the most.
 const ELEMENT_BYTES: f64 = 8.0;
 const CHARACTER_BYTES: f64 = 4.0;
+/// Bytes that a number or a time has as text at the most; of a float all digits are written.
+const NUMBER_BYTES: f64 = 48.0;
+const FLOAT_BYTES: f64 = 330.0;
+/// How often a format that says how to write a time fits into what it makes: `%+` makes 35 bytes.
+const FORMAT_FACTOR: f64 = 18.0;
 
-/// Puts a bound on each of them.
+/// Each function whose result may be much larger than its largest argument.
+const MEASURES: &[(&str, Measure)] = &[
+    ("repeat", Measure::Repeat),
+    ("lpad", Measure::Pad),
+    ("rpad", Measure::Pad),
+    ("replace", Measure::Replace),
+    ("regexp_replace", Measure::ReplacePattern),
+    ("regexp_match", Measure::Groups),
+    ("concat", Measure::Sum),
+    ("concat_ws", Measure::Joined),
+    (Concatenation::NAME, Measure::Sum),
+    ("overlay", Measure::Sum),
+    ("to_char", Measure::Format),
+    ("range", Measure::Range),
+    ("generate_series", Measure::Range),
+    ("make_array", Measure::Sum),
+    ("map", Measure::Sum),
+    ("struct", Measure::Sum),
+    ("named_struct", Measure::Sum),
+    ("array_append", Measure::Sum),
+    ("array_prepend", Measure::Sum),
+    ("array_concat", Measure::Sum),
+    ("array_union", Measure::Sum),
+    ("array_replace", Measure::Sum),
+    ("array_replace_n", Measure::ReplaceElements),
+    ("array_replace_all", Measure::ReplaceElements),
+    ("array_repeat", Measure::Elements { of: 0 }),
+    ("array_resize", Measure::Elements { of: 2 }),
+    ("arrays_zip", Measure::Zip),
+    ("array_to_string", Measure::ElementsAsText),
+    ("string_to_array", Measure::Split),
+];
+
+/// Puts a bound on each of them, however a statement comes to it.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
-    for (name, measure) in [
-        ("repeat", Measure::Repeat),
-        ("lpad", Measure::Pad),
-        ("rpad", Measure::Pad),
-        ("replace", Measure::Replace),
-        ("range", Measure::Range),
-        ("generate_series", Measure::Range),
-        ("array_repeat", Measure::Elements),
-        ("array_resize", Measure::Elements),
-    ] {
-        let inner = registry.udf(name)?;
-        registry.register_udf(Arc::new(ScalarUDF::new_from_impl(Bounded { inner, measure })))?;
+    for (name, measure) in MEASURES {
+        // `||` is no function that could be called by name.
+        if *name != Concatenation::NAME {
+            let inner = registry.udf(name)?;
+            registry.register_udf(Arc::new(Bounded::function(inner, *measure)))?;
+        }
     }
-    Ok(())
+    registry.register_function_rewrite(Arc::new(BoundAll))
 }
 
-/// How large a result becomes, from its arguments.
+/// Operators (`||`) and literals (`[…]`) stand for functions that no registry is asked for.
+#[derive(Debug)]
+struct BoundAll;
+
+impl FunctionRewrite for BoundAll {
+    fn name(&self) -> &'static str {
+        "bound_sizes"
+    }
+
+    fn rewrite(&self, expr: Expr, _: &DFSchema, _: &ConfigOptions) -> QueryResult<Transformed<Expr>> {
+        let (func, args) = match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
+                (Arc::new(ScalarUDF::new_from_impl(Concatenation::default())), vec![*left, *right])
+            }
+            Expr::ScalarFunction(call) if call.func.inner().downcast_ref::<Bounded>().is_none() => {
+                (call.func, call.args)
+            }
+            other => return Ok(Transformed::no(other)),
+        };
+        let measure = MEASURES.iter().find(|(name, _)| *name == func.name()).map(|(_, measure)| *measure);
+        let Some(measure) = measure else {
+            return Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })));
+        };
+        let func = Arc::new(Bounded::function(func, measure));
+        Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+    }
+}
+
+/// How large the result of a row becomes at the most, from its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Measure {
     /// The first, as often as the second says.
@@ -51,10 +123,108 @@ enum Measure {
     Pad,
     /// The third in the place of the second, at each byte of the first at the most.
     Replace,
+    /// The third once, with the first in it at each of its groups; with flags, at each byte of the first.
+    ReplacePattern,
+    /// The first for each group of the second.
+    Groups,
+    /// All together.
+    Sum,
+    /// All together, with the first between them.
+    Joined,
+    /// What the second says of a time.
+    Format,
     /// From the first to the second in steps of the third.
     Range,
-    /// As many elements as the second says.
-    Elements,
+    /// As many elements as the second says, each like this argument.
+    Elements { of: usize },
+    /// The third in the place of each element of the first.
+    ReplaceElements,
+    /// For each element of the longest a value of all of them.
+    Zip,
+    /// The elements of the first as text, with the longer of the others at each.
+    ElementsAsText,
+    /// An element for each byte of the first.
+    Split,
+}
+
+impl Measure {
+    /// About how many bytes the result has for each row.
+    fn of_rows(self, args: &Arguments<'_>) -> QueryResult<Box<dyn Fn(usize) -> f64>> {
+        let (bytes, numbers) = (|at| args.bytes(at), |at| args.numbers(at));
+        Ok(match self {
+            Self::Repeat => {
+                let (text, times) = (bytes(0)?, numbers(1)?);
+                Box::new(move |row| text.at(row) * times.at(row))
+            }
+            Self::Pad => {
+                let characters = numbers(1)?;
+                Box::new(move |row| characters.at(row) * CHARACTER_BYTES)
+            }
+            Self::Replace => {
+                let (text, from, to) = (bytes(0)?, bytes(1)?, bytes(2)?);
+                // Nothing is found between bytes that are not there: an empty text stands beside each character.
+                Box::new(move |row| text.at(row) + (text.at(row) / from.at(row).max(1.0) + 1.0) * to.at(row))
+            }
+            Self::ReplacePattern => {
+                let (text, to, everywhere) = (bytes(0)?, bytes(2)?, args.count() > 3);
+                // A group is named by two bytes; where all matches are replaced they have no byte in common.
+                Box::new(move |row| {
+                    let (text, to) = (text.at(row), to.at(row));
+                    text + if everywhere { (text + 1.0) * to } else { to + text * to / 2.0 }
+                })
+            }
+            Self::Groups => {
+                let (text, pattern) = (bytes(0)?, bytes(1)?);
+                Box::new(move |row| text.at(row) * (pattern.at(row) / 2.0 + 1.0))
+            }
+            Self::Format => {
+                let format = bytes(1)?;
+                Box::new(move |row| format.at(row) * FORMAT_FACTOR)
+            }
+            Self::Range => args.range()?,
+            _ => self.of_lists(args)?,
+        })
+    }
+
+    /// The same, of functions of many arguments and of lists.
+    fn of_lists(self, args: &Arguments<'_>) -> QueryResult<Box<dyn Fn(usize) -> f64>> {
+        let (bytes, numbers, elements) = (|at| args.bytes(at), |at| args.numbers(at), |at| args.elements(at));
+        Ok(match self {
+            Self::Elements { of } => {
+                let (element, times, null_bytes) = (bytes(of)?, numbers(1)?, args.element_bytes(0));
+                Box::new(move |row| (element.at(row) + null_bytes) * times.at(row))
+            }
+            Self::ReplaceElements => {
+                let (list, count, to) = (bytes(0)?, elements(0)?, bytes(2)?);
+                Box::new(move |row| list.at(row) + count.at(row) * to.at(row))
+            }
+            Self::Zip => {
+                let count = args.each(Arguments::elements)?;
+                let element_bytes: f64 = (0..args.count()).map(|at| args.element_bytes(at)).sum();
+                let sum = args.sum()?;
+                Box::new(move |row| {
+                    sum(row) + count.iter().map(|it| it.at(row)).fold(0.0, f64::max) * element_bytes
+                })
+            }
+            Self::ElementsAsText => {
+                let (text, count, between, none) = (bytes(0)?, args.leaves(0)?, bytes(1)?, bytes(2)?);
+                let written = if args.has_floats(0) { FLOAT_BYTES } else { NUMBER_BYTES };
+                Box::new(move |row| {
+                    text.at(row) + count.at(row) * (written + between.at(row).max(none.at(row)))
+                })
+            }
+            Self::Split => {
+                let text = bytes(0)?;
+                Box::new(move |row| (text.at(row) + 1.0) * ELEMENT_BYTES)
+            }
+            Self::Joined => {
+                let (sum, between) = (args.sum()?, bytes(0)?);
+                let places = f64::from(u32::try_from(args.count()).unwrap_or(u32::MAX));
+                Box::new(move |row| sum(row) + between.at(row) * places)
+            }
+            _ => args.sum()?,
+        })
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -64,124 +234,75 @@ struct Bounded {
 }
 
 impl Bounded {
-    /// About how many bytes the result has.
-    fn bytes(&self, args: &ScalarFunctionArgs) -> QueryResult<f64> {
-        let rows = if args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_))) {
-            args.number_rows
-        } else {
-            1
-        };
-        let sizes = |at: usize| args.args.get(at).map_or_else(|| Ok(Numbers::One(0.0)), text_bytes);
-        let numbers = |at: usize| args.args.get(at).map_or_else(|| Ok(Numbers::One(0.0)), numbers);
-        let sum = |of: &dyn Fn(usize) -> f64| (0..rows).map(|row| of(row).max(0.0)).sum();
-        Ok(match self.measure {
-            Measure::Repeat => {
-                let (text, times) = (sizes(0)?, numbers(1)?);
-                sum(&|row| text.at(row) * times.at(row))
-            }
-            Measure::Pad => {
-                let characters = numbers(1)?;
-                sum(&|row| characters.at(row) * CHARACTER_BYTES)
-            }
-            Measure::Replace => {
-                let (text, from, to) = (sizes(0)?, sizes(1)?, sizes(2)?);
-                // Nothing is found between bytes that are not there: an empty text stands beside each character.
-                sum(&|row| text.at(row) + (text.at(row) / from.at(row).max(1.0) + 1.0) * to.at(row))
-            }
-            Measure::Range => {
-                let (first, second, step) = (numbers(0)?, numbers(1)?, numbers(2)?);
-                let (one, two) = (args.args.len() == 1, args.args.len() < 3);
-                sum(&|row| {
-                    let (start, end) =
-                        if one { (0.0, first.at(row)) } else { (first.at(row), second.at(row)) };
-                    let step = if two { 1.0 } else { step.at(row) };
-                    if step == 0.0 { 0.0 } else { (end - start) / step * ELEMENT_BYTES }
-                })
-            }
-            Measure::Elements => {
-                let (element, times) =
-                    (sizes(if self.inner.name() == "array_resize" { 2 } else { 0 })?, numbers(1)?);
-                sum(&|row| (element.at(row) + ELEMENT_BYTES) * times.at(row))
-            }
-        })
+    fn function(inner: Arc<ScalarUDF>, measure: Measure) -> ScalarUDF {
+        ScalarUDF::new_from_impl(Self { inner, measure })
     }
-}
 
-/// A number for each row.
-enum Numbers {
-    One(f64),
-    Many(Arc<dyn Array>),
-}
-
-impl Numbers {
-    /// None is nothing.
-    fn at(&self, row: usize) -> f64 {
-        match self {
-            Self::One(number) => *number,
-            Self::Many(array) => {
-                let array = array.as_primitive::<Float64Type>();
-                if row < array.len() && array.is_valid(row) { array.value(row) } else { 0.0 }
-            }
+    fn refuse<T>(&self, bytes: f64, limit: f64) -> QueryResult<T> {
+        if bytes.is_infinite() {
+            return resources_err!(
+                "{} would never end: the months, days and seconds of its step point both ways",
+                self.name()
+            );
         }
+        resources_err!(
+            "{} would make {:.0} MiB at once, more than {:.0} MiB",
+            self.name(),
+            bytes / f64::from(1 << 20),
+            limit / f64::from(1 << 20)
+        )
     }
-}
 
-/// Numbers as they are; times, dates and the time between them in nanoseconds.
-fn numbers(value: &ColumnarValue) -> QueryResult<Numbers> {
-    const DAY: f64 = 86_400e9;
-    let array = match value {
-        ColumnarValue::Array(array) => Arc::clone(array),
-        ColumnarValue::Scalar(scalar) => scalar.to_array()?,
-    };
-    let array = match array.data_type() {
-        ArrowType::Interval(IntervalUnit::MonthDayNano) => {
-            let intervals = array.as_primitive::<IntervalMonthDayNanoType>();
-            let nanos =
-                |it: <IntervalMonthDayNanoType as datafusion::arrow::array::ArrowPrimitiveType>::Native| {
-                    (f64::from(it.months) * 28.0 + f64::from(it.days)) * DAY + it.nanoseconds as f64
-                };
-            Arc::new(intervals.unary::<_, Float64Type>(nanos)) as Arc<dyn Array>
+    /// Rows that may be done at a time. What is measured is the most that can be made of a row: of many rows it is much more than they
+    /// come to, so these are taken in parts.
+    fn parts(&self, args: &ScalarFunctionArgs) -> QueryResult<Vec<Range<usize>>> {
+        let arguments = Arguments::new(args);
+        let of_row = self.measure.of_rows(&arguments)?;
+        let (mut parts, mut start, mut sum) = (Vec::new(), 0, 0.0);
+        for row in 0..arguments.rows() {
+            let bytes = of_row(row).max(0.0);
+            if bytes > CALL_BYTES_MAX {
+                return self.refuse(bytes, CALL_BYTES_MAX);
+            }
+            if sum + bytes > CALL_BYTES_MAX {
+                parts.push(start..row);
+                (start, sum) = (row, 0.0);
+            }
+            sum += bytes;
         }
-        ArrowType::Date32 | ArrowType::Date64 => {
-            let days = cast(&cast(&array, &ArrowType::Date32)?, &ArrowType::Int32)?;
-            let days = cast(&days, &ArrowType::Float64)?;
-            Arc::new(days.as_primitive::<Float64Type>().unary::<_, Float64Type>(|days| days * DAY))
-        }
-        ArrowType::Timestamp(unit, _) => {
-            use datafusion::arrow::datatypes::TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
-            let nanos = match unit {
-                Second => 1e9,
-                Millisecond => 1e6,
-                Microsecond => 1e3,
-                Nanosecond => 1.0,
+        parts.push(start..arguments.rows());
+        Ok(parts)
+    }
+
+    /// Does some rows after the others, as long as what they make is not too much.
+    fn invoke_by_parts(
+        &self,
+        args: &ScalarFunctionArgs,
+        parts: Vec<Range<usize>>,
+    ) -> QueryResult<ColumnarValue> {
+        let (mut made, mut bytes) = (Vec::with_capacity(parts.len()), 0.0);
+        for part in parts {
+            let of_part = |arg: &ColumnarValue| match arg {
+                ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(part.start, part.len())),
+                scalar @ ColumnarValue::Scalar(_) => scalar.clone(),
             };
-            let times = cast(&cast(&array, &ArrowType::Int64)?, &ArrowType::Float64)?;
-            Arc::new(times.as_primitive::<Float64Type>().unary::<_, Float64Type>(|time| time * nanos))
+            let args = ScalarFunctionArgs {
+                args: args.args.iter().map(of_part).collect(),
+                arg_fields: args.arg_fields.clone(),
+                number_rows: part.len(),
+                return_field: Arc::clone(&args.return_field),
+                config_options: Arc::clone(&args.config_options),
+            };
+            let result = self.inner.invoke_with_args(args)?.into_array(part.len())?;
+            let of_row = bytes_of_rows(&result)?;
+            bytes += (0..part.len()).map(|row| of_row.at(row)).sum::<f64>();
+            if bytes > BATCH_BYTES_MAX {
+                return self.refuse(bytes, BATCH_BYTES_MAX);
+            }
+            made.push(result);
         }
-        _ => cast(&array, &ArrowType::Float64)?,
-    };
-    Ok(match value {
-        ColumnarValue::Array(_) => Numbers::Many(array),
-        ColumnarValue::Scalar(_) => Numbers::One(Numbers::Many(array).at(0)),
-    })
-}
-
-/// Bytes of texts; of other values, of one of them on average.
-fn text_bytes(value: &ColumnarValue) -> QueryResult<Numbers> {
-    let array = match value {
-        ColumnarValue::Scalar(
-            ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text),
-        ) => {
-            return Ok(Numbers::One(text.as_ref().map_or(0.0, |text| text.len() as f64)));
-        }
-        ColumnarValue::Scalar(scalar) => return Ok(Numbers::One(scalar.size() as f64)),
-        ColumnarValue::Array(array) => array,
-    };
-    match array.data_type() {
-        ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View => {
-            Ok(Numbers::Many(cast(&length(array)?, &ArrowType::Float64)?))
-        }
-        _ => Ok(Numbers::One(array.get_array_memory_size() as f64 / array.len().max(1) as f64)),
+        let made: Vec<&dyn Array> = made.iter().map(AsRef::as_ref).collect();
+        Ok(ColumnarValue::Array(concat(&made)?))
     }
 }
 
@@ -192,6 +313,10 @@ impl ScalarUDFImpl for Bounded {
 
     fn aliases(&self) -> &[String] {
         self.inner.aliases()
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> QueryResult<String> {
+        self.inner.schema_name(args)
     }
 
     fn signature(&self) -> &Signature {
@@ -211,15 +336,7 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> QueryResult<ColumnarValue> {
-        let bytes = self.bytes(&args)?;
-        if bytes > CALL_BYTES_MAX {
-            return resources_err!(
-                "{} would make {:.0} MiB at once, more than {:.0} MiB",
-                self.name(),
-                bytes / f64::from(1 << 20),
-                CALL_BYTES_MAX / f64::from(1 << 20)
-            );
-        }
-        self.inner.invoke_with_args(args)
+        let parts = self.parts(&args)?;
+        if parts.len() == 1 { self.inner.invoke_with_args(args) } else { self.invoke_by_parts(&args, parts) }
     }
 }
