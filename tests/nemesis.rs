@@ -214,7 +214,7 @@ async fn run(time: Duration, seed: u64) {
         nemesis.flushes,
         nemesis.alterations,
     );
-    assert!(checked > 100 && resumed > 10, "too little happened");
+    assert!(checked > 20 && resumed > 3, "too little happened");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,15 +104,17 @@ impl Subscriber {
             return Ended::Left;
         }
         let until = self.frames.saturating_add(frames);
+        let mut is_begun = false;
         while self.frames < until && self.whole.as_ref().is_none_or(|(_, rows)| Some(rows) != wanted) {
             if self.random.below(60) == 0 && wanted.is_none() {
                 pause(&mut self.random, 600).await;
             }
-            let patience = Duration::from_millis(if wanted.is_some() { 5000 } else { 500 });
-            // Where nothing comes for a while it leaves, as if it had had enough.
+            // Where nothing comes for a while it leaves, as if it had had enough; a busy machine takes long to begin.
+            let patience = Duration::from_millis(if wanted.is_some() || !is_begun { 5000 } else { 500 });
             let Ok(Some(message)) = tokio::time::timeout(patience, socket.next_or_end()).await else {
                 return Ended::Left;
             };
+            is_begun = true;
             let has_more = message["batch_control"]["has_more"] == true;
             match message["type"].as_str().unwrap() {
                 "subscription_ack" => {
