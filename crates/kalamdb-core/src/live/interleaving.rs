@@ -13,7 +13,7 @@ use shuttle::thread;
 
 use self::feed::{After, Feed};
 use self::router::{Position, Router, Sink, Subscriber, SubscriptionId};
-use super::{change, projection, query, result};
+use super::{change, ids, projection, query, result};
 use crate::catalog::Catalog;
 use crate::sql::{LivePlan, live_plan};
 use crate::testing::{root, session};

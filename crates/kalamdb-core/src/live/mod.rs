@@ -32,6 +32,7 @@ mod endings;
 mod eviction_tests;
 mod evictions;
 mod feed;
+mod ids;
 #[cfg(test)]
 mod interleaving;
 mod projection;

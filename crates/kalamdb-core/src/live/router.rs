@@ -23,6 +23,7 @@ use crate::table::TableInfo;
 // By their place beside this file: a test has a second copy of feed and router that meets at other locks.
 use super::change::{ChangeBatches, ChangeFrame, PartitionChanges, changes_by_partition, ends_with};
 use super::feed::{After, Feed};
+use super::ids::Ids;
 use super::projection::Projections;
 use super::query::{LiveQuery, Route};
 use super::result::{LiveResult, SharedResult};
@@ -117,53 +118,24 @@ impl Subscriber {
     }
 }
 
-/// Some subscribers, in order. Of most there is one: a set would take several times its place.
-#[derive(Default)]
-struct Ids(Vec<SubscriptionId>);
-
-impl Ids {
-    fn insert(&mut self, id: SubscriptionId) {
-        if let Err(place) = self.0.binary_search(&id) {
-            if self.0.is_empty() {
-                self.0.reserve_exact(1);
-            }
-            self.0.insert(place, id);
-        }
-    }
-
-    fn remove(&mut self, id: SubscriptionId) {
-        if let Ok(place) = self.0.binary_search(&id) {
-            self.0.remove(place);
-        }
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    const fn as_slice(&self) -> &[SubscriptionId] {
-        self.0.as_slice()
-    }
-}
-
 /// The live subscribers of one partition.
 #[derive(Default)]
 struct PartitionRoutes {
     /// Those whose filter says nothing about a constant.
-    unrouted: Ids,
+    unrouted: Ids<SubscriptionId>,
     /// Of one schema version by column: while an ALTER is handed out there are subscribers of both.
     by_column: HashMap<(SchemaVersion, usize), ColumnRoutes>,
     /// Those that are told of flushes.
-    of_flushes: Ids,
+    of_flushes: Ids<SubscriptionId>,
     /// Those that are told of rows that go by themselves.
-    of_evictions: Ids,
+    of_evictions: Ids<SubscriptionId>,
 }
 
 /// Those whose filter asks for a constant in one column.
 struct ColumnRoutes {
     /// The table as they know it.
     info: Arc<TableInfo>,
-    by_value: HashMap<Arc<[u8]>, Ids>,
+    by_value: HashMap<Arc<[u8]>, Ids<SubscriptionId>>,
 }
 
 struct Routes {
@@ -382,7 +354,7 @@ impl Router {
 }
 
 impl PartitionRoutes {
-    fn slot(&mut self, query: &LiveQuery) -> &mut Ids {
+    fn slot(&mut self, query: &LiveQuery) -> &mut Ids<SubscriptionId> {
         let Some(Route { column, value }) = &query.route else { return &mut self.unrouted };
         let of_column = self.by_column.entry((query.info.version(), *column));
         let routes = of_column
