@@ -92,16 +92,19 @@ impl Socket {
         self.next_or_end().await.expect("the connection ended")
     }
 
-    /// The next message, or none where the server closed the connection.
+    /// The next message, or none where the server closed the connection. Pings do not make the wait for it longer.
     pub(crate) async fn next_or_end(&mut self) -> Option<Value> {
-        loop {
-            match in_time("a message", self.inner.next()).await {
-                Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(&text).unwrap()),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
-                Some(Ok(other)) => panic!("a text frame was expected, not {other:?}"),
+        let message = async {
+            loop {
+                match self.inner.next().await {
+                    Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(&text).unwrap()),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                    Some(Ok(other)) => panic!("a text frame was expected, not {other:?}"),
+                }
             }
-        }
+        };
+        in_time("a message", message).await
     }
 
     /// The next message, which must be an error with this code.
