@@ -65,7 +65,7 @@ pub struct SubscribeRequest {
     pub on_gap: OnGap,
     /// Whether it may be told less: of rows that changed more than once while it was behind, what came of it.
     pub coalesce: bool,
-    /// Whether to be told when rows move to the cold tier ([`Sink::flushed`]).
+    /// Whether to be told when rows move to the cold tier ([`crate::Sink::flushed`]).
     pub notify_flush: bool,
     /// Whether rows of a STREAM table that go by themselves, after their time or beyond its buffer, come as deletes.
     pub notify_evicted: bool,
