@@ -115,15 +115,17 @@ pub(crate) fn as_one(frames: &mut [ChangeFrame], prev_seq: Seq) -> Result<()> {
     let Some((last, others)) = frames.split_last_mut() else { return Ok(()) };
     last.prev_seq = prev_seq;
     for frame in others {
-        let payload = &frame.payload;
-        let untold = |batch: &Option<RecordBatch>| batch.as_ref().map(without_seq).transpose();
-        let (rows, old_rows) = (untold(&payload.rows)?, untold(&payload.old_rows)?);
-        frame.payload =
-            Arc::new(ChangePayload::new(payload.kind, prev_seq, payload.commit_time, rows, old_rows));
-        frame.prev_seq = prev_seq;
-        frame.more = true;
+        *frame = not_the_last(frame, prev_seq)?;
     }
     Ok(())
+}
+
+/// A frame of a change that is whole or not at all, which is not the last of it; see [`as_one`].
+pub(crate) fn not_the_last(frame: &ChangeFrame, prev_seq: Seq) -> Result<ChangeFrame> {
+    let ChangePayload { kind, commit_time, rows, old_rows, .. } = frame.payload.as_ref();
+    let untold = |batch: &Option<RecordBatch>| batch.as_ref().map(without_seq).transpose();
+    let payload = ChangePayload::new(*kind, prev_seq, *commit_time, untold(rows)?, untold(old_rows)?);
+    Ok(ChangeFrame { payload: Arc::new(payload), prev_seq, more: true })
 }
 
 /// The rows, NULL in the place of each one's `_seq`: there is nothing to resume from.
@@ -300,6 +302,8 @@ pub(crate) struct ChangeBatches {
     places: Vec<(Option<u32>, Option<u32>)>,
     new: Option<RecordBatch>,
     old: Option<RecordBatch>,
+    /// How many of them go into one frame: found once for all who get them.
+    rows_per_frame: usize,
     /// Payloads that others may share.
     made: HashMap<PayloadKey, Arc<ChangePayload>>,
 }
@@ -322,12 +326,15 @@ impl ChangeBatches {
             places.push((add(&mut new, change.new)?, add(&mut old, change.old)?));
         }
         let finish = |builder: Option<BatchBuilder<'_>>| builder.map(|mut rows| rows.finish()).transpose();
+        let (new, old) = (finish(new)?, finish(old)?);
+        let bytes = [&new, &old].into_iter().flatten().map(RecordBatch::get_array_memory_size).sum();
         Ok(Self {
+            rows_per_frame: rows_per_frame(bytes, changes.changes.len()),
             commit_time: changes.commit_time,
             seqs: changes.changes.iter().map(|change| change.seq).collect(),
             places,
-            new: finish(new)?,
-            old: finish(old)?,
+            new,
+            old,
             made: HashMap::new(),
         })
     }
@@ -366,7 +373,6 @@ impl ChangeBatches {
         let is = |mask: &[bool], row: Option<u32>| {
             row.and_then(|row| mask.get(row as usize)).copied().unwrap_or_default()
         };
-        let rows_max = self.rows_per_frame();
         let mut runs: Vec<(ChangeKind, Vec<u32>)> = Vec::new();
         for (index, (new, old)) in (0_u32..).zip(&self.places) {
             let kind = match (is(&matches_old, *old), is(&matches_new, *new)) {
@@ -376,7 +382,7 @@ impl ChangeBatches {
                 (false, false) => continue,
             };
             match runs.last_mut() {
-                Some((last, run)) if *last == kind && run.len() < rows_max => run.push(index),
+                Some((last, run)) if *last == kind && run.len() < self.rows_per_frame => run.push(index),
                 _ => runs.push((kind, vec![index])),
             }
         }
@@ -389,13 +395,6 @@ impl ChangeBatches {
             Ok(frame)
         });
         frames.collect()
-    }
-
-    fn rows_per_frame(&self) -> usize {
-        let both = [&self.new, &self.old].into_iter().flatten();
-        let bytes = both.map(RecordBatch::get_array_memory_size).sum();
-        // A builder's room for more is counted, too, which a single row does not care about.
-        if self.places.len() == 1 { 1 } else { rows_per_frame(bytes, self.places.len()) }
     }
 
     fn payload(&mut self, query: &LiveQuery, kind: ChangeKind, run: Vec<u32>) -> Result<Arc<ChangePayload>> {

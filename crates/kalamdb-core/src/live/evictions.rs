@@ -4,7 +4,6 @@
 //! eviction before it ended.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use kalamdb_log::LogReader;
 use kalamdb_store::{KeyRange, Keyspace};
@@ -12,9 +11,7 @@ use log_format::{ArchivedChangeEvent as Event, Frame, Partition, PartitionHash, 
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::live::change::{
-    ChangeBatches, ChangeFrame, ChangePayload, PartitionChanges, appended, without_seq,
-};
+use crate::live::change::{ChangeBatches, ChangeFrame, PartitionChanges, appended, not_the_last};
 use crate::live::query::LiveQuery;
 use crate::live::router::Router;
 use crate::live::subscription::READ_BYTES;
@@ -43,7 +40,7 @@ struct Underway {
 /// What came of telling some of an eviction.
 pub(super) enum Told {
     /// There is more of it.
-    Some,
+    Part,
     /// That was all.
     All {
         /// The last frame, which has the eviction's seq; none where no row that went was one of the query's.
@@ -86,7 +83,7 @@ impl Evictions {
         prev_seq: Seq,
         out: &mut Vec<ChangeFrame>,
     ) -> Result<Told> {
-        let Some(underway) = &mut self.underway else { return Ok(Told::Some) };
+        let Some(underway) = &mut self.underway else { return Ok(Told::Part) };
         let (mut commits, mut bytes, mut is_all) = (Vec::new(), 0, false);
         while bytes < READ_BYTES {
             match underway.reader.next()?.filter(|commit| commit.first_seq() < underway.before) {
@@ -111,7 +108,7 @@ impl Evictions {
             }
         }
         if !is_all {
-            return Ok(Told::Some);
+            return Ok(Told::Part);
         }
         let last = underway.held.take().map(|frame| ChangeFrame { prev_seq, more: false, ..frame });
         self.gone_below = self.gone_below.max(underway.before);
@@ -121,14 +118,8 @@ impl Evictions {
     }
 }
 
-fn not_the_last(frame: &ChangeFrame, prev_seq: Seq) -> Result<ChangeFrame> {
-    let old_rows = frame.payload.old_rows.as_ref().map(without_seq).transpose()?;
-    let payload = ChangePayload::new(frame.payload.kind, prev_seq, frame.payload.commit_time, None, old_rows);
-    Ok(ChangeFrame { payload: Arc::new(payload), prev_seq, more: true })
-}
-
 /// The event of a commit that evicts rows of a partition, and below which seq.
-pub(super) fn evicted_by(commit: &Frame, partition: &Partition) -> Result<Option<(Seq, Seq)>> {
+fn evicted_by(commit: &Frame, partition: &Partition) -> Result<Option<(Seq, Seq)>> {
     let mut found = None;
     for (seq, event) in commit.events() {
         if let Event::StreamEvicted(event) = event?

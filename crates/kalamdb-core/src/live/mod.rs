@@ -5,6 +5,7 @@
 //! - `projection`: what live queries select, shared by those that select the same.
 //! - `change`: what one commit changes for one live query.
 //! - `result`: live queries that order, limit or aggregate.
+//! - `ids`: whom a route leads to.
 //! - `router`: who gets what, as commits are published.
 //! - `evictions`: rows of STREAM tables that went by themselves.
 //! - `endings`: ending a subscription from outside.
