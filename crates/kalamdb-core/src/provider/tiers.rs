@@ -149,7 +149,7 @@ fn useful_rows(useful: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Option<Bo
     let mask = useful.evaluate(batch).ok()?.into_array(batch.num_rows()).ok()?;
     let mask = mask.as_boolean_opt()?;
     // What is neither true nor false is nothing to go by: it stays.
-    Some(if mask.null_count() == 0 { mask.clone() } else { return None })
+    (mask.null_count() == 0).then(|| mask.clone())
 }
 
 /// The rows of one file, and how they become rows of now.
