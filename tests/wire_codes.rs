@@ -24,7 +24,7 @@ async fn check(api: &Api, sql: &str, params: &[Value], status: u16, code: &str) 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_takes_too_long_is_stopped() {
     let (_server, root) = setup("[server]\nstatement_timeout_ms = 2000\n").await;
-    let heavy = "SELECT count(*) FROM range(0, 10000000) a CROSS JOIN range(0, 10000000) b WHERE a.value % 7 = b.value % 5";
+    let heavy = "SELECT count(*) FROM range(0, 1000000000000) WHERE value % 7 = 3";
     let error = check(&root, heavy, &[], 504, "TIMEOUT").await;
     assert!(error["message"].as_str().unwrap().contains("2000 ms"), "{error}");
     assert_eq!(root.rows("SELECT 1").await, [json!(["1"])]);
