@@ -1,5 +1,7 @@
 //! Codes that a client is to tell apart, each provoked: of SQL over HTTP, of a subscription, of an upgrade.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::{Api, Server, Socket, in_time};
@@ -28,6 +30,31 @@ async fn a_statement_that_takes_too_long_is_stopped() {
     let error = check(&root, heavy, &[], 504, "TIMEOUT").await;
     assert!(error["message"].as_str().unwrap().contains("2000 ms"), "{error}");
     assert_eq!(root.rows("SELECT 1").await, [json!(["1"])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_that_do_not_give_way_are_answered_and_end() {
+    let (_server, root) = setup("[server]\nstatement_timeout_ms = 2000\n").await;
+    let left = "range(0, 500000) AS a JOIN range(0, 10000000) AS b";
+    let joins = [
+        // A condition that never holds, one that seldom does among many of one key, and no condition at all.
+        format!("SELECT count(*) FROM {left} ON a.value + b.value < 0"),
+        format!("SELECT count(*) FROM {left} ON a.value % 2 = b.value % 2 AND a.value + b.value < 0"),
+        format!("SELECT count(*) FROM {left} ON true WHERE random() < 2"),
+    ];
+    for join in &joins {
+        let error = in_time("an answer", check(&root, join, &[], 504, "TIMEOUT")).await;
+        assert!(error["message"].as_str().unwrap().contains("2000 ms"), "{error}");
+    }
+    in_time("the joins to end", async {
+        let runs = |metrics: &Value| {
+            !metrics.as_str().unwrap().lines().any(|line| line == "kalamdb_queries_running 0")
+        };
+        while runs(&root.get("/metrics").await.body) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

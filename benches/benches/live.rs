@@ -11,10 +11,12 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use kalamdb_benches::report::{ROUNDS, Report, median};
+use kalamdb_benches::sockets::{self, Arrivals, Plain};
 use kalamdb_benches::{directory, memory_kib, session};
 use kalamdb_core::clock;
 use kalamdb_core::format::Role;
@@ -27,7 +29,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 /// Where the process is the server, its directory.
 const SERVE: &str = "KALAMDB_BENCH_SERVE";
@@ -42,6 +45,10 @@ const MISSED: usize = 250_000;
 /// Writes a second, and for how long.
 const WRITES_PER_SECOND: u64 = 1_000;
 const SECONDS: u64 = 5;
+/// A query that takes a core for some seconds.
+const HEAVY: &str = "SELECT count(*) FROM range(0, 300000000) WHERE value % 7 = 3";
+/// About what a change takes on its way.
+const CHANGE_BYTES: usize = 250;
 /// Rows that are written one by one for a latency.
 const SAMPLES: usize = 200;
 
@@ -154,7 +161,10 @@ async fn connect(address: &str, token: &str) -> Socket {
     let mut request = url.into_client_request().expect("a request");
     let bearer = format!("Bearer {token}").parse().expect("a header");
     request.headers_mut().insert("Authorization", bearer);
-    let (mut socket, _) = connect_async(request).await.expect("it connects");
+    // By default it clears 128 KiB for each read.
+    let config = WebSocketConfig::default().read_buffer_size(4 << 10);
+    let connecting = connect_async_with_config(request, Some(config), true);
+    let (mut socket, _) = connecting.await.expect("it connects");
     assert!(next(&mut socket).await.contains("auth_success"));
     socket
 }
@@ -186,7 +196,7 @@ fn id_of(change: &str) -> i64 {
 }
 
 /// Tells when which row arrived, for each message of some sockets.
-fn listen(sockets: Vec<Socket>) -> (mpsc::UnboundedReceiver<(i64, std::time::Instant)>, JoinSet<()>) {
+fn listen(sockets: Vec<Socket>) -> (Arrivals, JoinSet<()>) {
     let (sender, arrivals) = mpsc::unbounded_channel();
     let mut listening = JoinSet::new();
     for mut socket in sockets {
@@ -222,11 +232,26 @@ async fn measure() {
     let directory = directory();
     let mut bench = Bench::begin(directory.path()).await;
     let mut report = Report::default();
-    paced(&mut bench, &mut report).await;
-    fan_out(&mut bench, &mut report).await;
-    beside_others(&mut bench, &mut report).await;
-    reconnecting(&mut bench, &mut report).await;
-    catching_up(&mut bench, &mut report).await;
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
+    if is_wanted("fan-out") {
+        fan_out(&mut bench, &mut report).await;
+    }
+    if is_wanted("paced") {
+        paced(&mut bench, &mut report).await;
+    }
+    if is_wanted("many") {
+        beside_others(&mut bench, &mut report).await;
+    }
+    if is_wanted("catch-up") {
+        catching_up(&mut bench, &mut report).await;
+    }
+    if is_wanted("queries") {
+        beside_queries(&mut bench, &mut report).await;
+    }
+    if is_wanted("reconnect") {
+        reconnecting(&mut bench, &mut report).await;
+    }
     report.print();
 }
 
@@ -236,6 +261,35 @@ async fn paced(bench: &mut Bench, report: &mut Report) {
     let mut socket = bench.connect(&token).await;
     subscribe(&mut socket, "s", "SELECT * FROM bench.own").await;
     let (mut arrivals, _listening) = listen(vec![socket]);
+    let millis = paced_latencies(bench, &token, &mut arrivals).await;
+    say_latency(report, "HTTP INSERT to notification, 1,000 a second", millis, [1.0, 5.0]);
+}
+
+/// The same beside two queries that take a core each.
+async fn beside_queries(bench: &mut Bench, report: &mut Report) {
+    let token = bench.tokens.first().cloned().expect("a user");
+    let mut socket = bench.connect(&token).await;
+    subscribe(&mut socket, "s", "SELECT * FROM bench.own").await;
+    let (mut arrivals, _listening) = listen(vec![socket]);
+    let (other, url) = (bench.root.clone(), format!("http://{}/v1/api/sql", bench.address));
+    let mut querying = JoinSet::new();
+    for _ in 0..2 {
+        let query = bench.http.post(&url).bearer_auth(&other).json(&json!({ "sql": HEAVY }));
+        querying.spawn(async move {
+            loop {
+                let answer = query.try_clone().expect("its body is bytes").send().await.expect("it answers");
+                assert!(answer.status().is_success());
+            }
+        });
+    }
+    let millis = paced_latencies(bench, &token, &mut arrivals).await;
+    assert_eq!(querying.len(), 2, "they still run");
+    querying.shutdown().await;
+    say_latency(report, "… beside two queries without end", millis, [f64::INFINITY; 2]);
+}
+
+/// Milliseconds from each of some writes to its notification.
+async fn paced_latencies(bench: &mut Bench, token: &str, arrivals: &mut Arrivals) -> Vec<f64> {
     let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / WRITES_PER_SECOND));
     let (mut begun, first) = (Vec::new(), bench.next_id + 1);
     for _ in 0..WRITES_PER_SECOND * SECONDS {
@@ -243,7 +297,7 @@ async fn paced(bench: &mut Bench, report: &mut Report) {
         begun.push(clock::instant());
         let id = bench.next_id();
         bench
-            .sql(&token, "INSERT INTO bench.own VALUES ($1, -1, 'a row of a hundred bytes')", &[json!(id)])
+            .sql(token, "INSERT INTO bench.own VALUES ($1, -1, 'a row of a hundred bytes')", &[json!(id)])
             .await;
     }
     let mut millis = Vec::new();
@@ -252,17 +306,17 @@ async fn paced(bench: &mut Bench, report: &mut Report) {
         let begun = usize::try_from(id - first).ok().and_then(|at| begun.get(at)).expect("one of these rows");
         millis.push(at.saturating_duration_since(*begun).as_secs_f64() * 1e3);
     }
-    say_latency(report, "HTTP INSERT to notification, 1,000 a second", millis, [1.0, 5.0]);
+    millis
 }
 
-/// One row to a thousand connections.
+/// One row to a thousand connections, and to a thousand sockets of a server that only writes.
 async fn fan_out(bench: &mut Bench, report: &mut Report) {
+    let mut sockets = connect_all(bench).await;
     let before = bench.memory();
-    let mut sockets = Vec::new();
-    for token in &bench.tokens {
-        sockets.push(bench.connect(token).await);
-    }
-    let idle = (bench.memory() - before) / count(CONNECTIONS);
+    let mut more = connect_all(bench).await;
+    more.extend(connect_all(bench).await);
+    let idle = (bench.memory() - before) / count(more.len());
+    drop(more);
     let verdict = if idle <= 20.0 { "holds" } else { "DOES NOT HOLD" };
     report.add(
         "KiB of an idle connection",
@@ -273,8 +327,14 @@ async fn fan_out(bench: &mut Bench, report: &mut Report) {
     for socket in &mut sockets {
         subscribe(socket, "s", "SELECT * FROM bench.everyone").await;
     }
-    let (mut arrivals, _listening) = listen(sockets);
-    let mut millis = Vec::new();
+    let streams = sockets.into_iter().map(|socket| match socket.into_inner() {
+        MaybeTlsStream::Plain(stream) => stream,
+        _ => unreachable!("it is not encrypted"),
+    });
+    let (plain, plain_streams) = Plain::start(CONNECTIONS).await;
+    let (mut arrivals, _listening) = sockets::listen(streams.collect());
+    let (mut plain_arrivals, _plain_listening) = sockets::listen(plain_streams);
+    let (mut millis, mut plain_millis) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         let id = bench.next_id();
         let begun = clock::instant();
@@ -285,22 +345,43 @@ async fn fan_out(bench: &mut Bench, report: &mut Report) {
                 &[json!(id)],
             )
             .await;
-        let mut last = begun;
-        for _ in 0..CONNECTIONS {
-            last = last.max(arrivals.recv().await.expect("it listens").1);
-        }
-        millis.push(last.saturating_duration_since(begun).as_secs_f64() * 1e3);
+        millis.push(until_all(&mut arrivals, begun).await);
+        let begun = clock::instant();
+        plain.write(id, CHANGE_BYTES);
+        plain_millis.push(until_all(&mut plain_arrivals, begun).await);
     }
     say_latency(report, "one row to 1,000 subscribers, the last one", millis, [f64::INFINITY, 10.0]);
+    say_latency(
+        report,
+        "… the same bytes to 1,000 sockets, by a server that only writes",
+        plain_millis,
+        [f64::INFINITY; 2],
+    );
+}
+
+async fn connect_all(bench: &Bench) -> Vec<Socket> {
+    let mut sockets = Vec::new();
+    for token in &bench.tokens {
+        sockets.push(bench.connect(token).await);
+    }
+    sockets
+}
+
+/// Milliseconds until the last of all connections has it.
+async fn until_all(arrivals: &mut Arrivals, begun: std::time::Instant) -> f64 {
+    let mut last = begun;
+    for _ in 0..CONNECTIONS {
+        last = last.max(arrivals.recv().await.expect("it listens").1);
+    }
+    last.saturating_duration_since(begun).as_secs_f64() * 1e3
 }
 
 /// One subscription that matches among a hundred, and among a hundred thousand.
 async fn beside_others(bench: &mut Bench, report: &mut Report) {
     let token = bench.tokens.first().cloned().expect("a user");
-    let filter = |room: usize| format!("SELECT * FROM bench.own WHERE room = {room}");
     let mut socket = bench.connect(&token).await;
     for room in 0..SUBSCRIPTIONS {
-        subscribe(&mut socket, &format!("s{room}"), &filter(room)).await;
+        subscribe(&mut socket, &format!("s{room}"), &of_room(room)).await;
     }
     let (mut arrivals, listening) = listen(vec![socket]);
     let alone = latencies(bench, &token, &mut arrivals).await;
@@ -309,23 +390,12 @@ async fn beside_others(bench: &mut Bench, report: &mut Report) {
     for token in &bench.tokens {
         sockets.push(bench.connect(token).await);
     }
-    let connected = bench.memory();
-    let mut subscribing = JoinSet::new();
-    for mut socket in sockets {
-        subscribing.spawn(async move {
-            for room in 0..SUBSCRIPTIONS {
-                subscribe(
-                    &mut socket,
-                    &format!("s{room}"),
-                    &format!("SELECT * FROM bench.own WHERE room = {room}"),
-                )
-                .await;
-            }
-            socket
-        });
-    }
-    let sockets = subscribing.join_all().await;
-    let each = (bench.memory() - connected) / count(CONNECTIONS * SUBSCRIPTIONS);
+    // Memory that was freed before is used first.
+    let first = SUBSCRIPTIONS / 4;
+    let sockets = subscribe_all(sockets, 0..first).await;
+    let before = bench.memory();
+    let sockets = subscribe_all(sockets, first..SUBSCRIPTIONS).await;
+    let each = (bench.memory() - before) / count(CONNECTIONS * (SUBSCRIPTIONS - first));
     let verdict = if each <= 2.0 { "holds" } else { "DOES NOT HOLD" };
     report.add(
         "KiB of a further subscription",
@@ -340,12 +410,26 @@ async fn beside_others(bench: &mut Bench, report: &mut Report) {
     report.ratio("100,000 subscriptions / 100", &among, &alone, 0.0..1.2);
 }
 
+/// Subscribes on each socket to each of these rooms.
+async fn subscribe_all(sockets: Vec<Socket>, rooms: std::ops::Range<usize>) -> Vec<Socket> {
+    let subscribing = sockets.into_iter().map(|mut socket| {
+        let rooms = rooms.clone();
+        async move {
+            for room in rooms {
+                subscribe(&mut socket, &format!("s{room}"), &of_room(room)).await;
+            }
+            socket
+        }
+    });
+    subscribing.collect::<JoinSet<_>>().join_all().await
+}
+
+fn of_room(room: usize) -> String {
+    format!("SELECT * FROM bench.own WHERE room = {room}")
+}
+
 /// Microseconds from a write to the one notification of it, in rounds.
-async fn latencies(
-    bench: &mut Bench,
-    token: &str,
-    arrivals: &mut mpsc::UnboundedReceiver<(i64, std::time::Instant)>,
-) -> Vec<f64> {
+async fn latencies(bench: &mut Bench, token: &str, arrivals: &mut Arrivals) -> Vec<f64> {
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let mut micros = Vec::new();
@@ -366,26 +450,21 @@ async fn latencies(
 async fn reconnecting(bench: &mut Bench, report: &mut Report) {
     let token = bench.tokens.first().cloned().expect("a user");
     let from = snapshot_seq(bench, &token).await;
-    let first = bench.next_id + 1;
-    let mut connections = come(bench, &from).await;
-    let mut before = Vec::new();
-    for id in first..first + 1000 {
-        before.push(write(bench, &token, id).await);
-    }
-    connections.shutdown().await;
+    let connections = come(bench, &from).await;
+    // On a thread of its own: it is not to wait for what those who come do themselves.
+    let (told, orders) = std::sync::mpsc::channel();
+    let (address, first) = (bench.address.clone(), bench.next_id + 1);
+    let writing = std::thread::spawn(move || write_until(&address, &token, first, &orders));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    drop(connections);
+    told.send(()).expect("it writes");
     let begun = clock::instant();
-    let (mut ids, mut during) = (first + 1000.., Vec::new());
-    let mut coming = Box::pin(come(bench, &from));
-    connections = loop {
-        let id = ids.next().expect("there are enough");
-        tokio::select! {
-            connections = &mut coming => break connections,
-            millis = write(bench, &token, id) => during.push(millis),
-        }
-    };
+    let connections = come(bench, &from).await;
     let took = begun.elapsed().as_secs_f64();
-    drop((coming, connections));
-    bench.next_id = ids.start;
+    told.send(()).expect("it writes");
+    let (before, during) = writing.join().expect("it writes");
+    drop(connections);
+    bench.next_id = first + i64::try_from(before.len() + during.len()).expect("few enough");
     let seconds = |it: f64| format!("{it:.2} s");
     report.add("10,000 connections come back, all go on after", &[took], seconds, String::new());
     let rate = count(during.len()) / took;
@@ -394,11 +473,30 @@ async fn reconnecting(bench: &mut Bench, report: &mut Report) {
     say_latency(report, "… an HTTP INSERT meanwhile", during, [f64::INFINITY; 2]);
 }
 
-/// Milliseconds of one INSERT.
-async fn write(bench: &Bench, token: &str, id: i64) -> f64 {
-    let begun = clock::instant();
-    bench.sql(token, "INSERT INTO bench.own VALUES ($1, -1, 'beside the others')", &[json!(id)]).await;
-    begun.elapsed().as_secs_f64() * 1e3
+/// Writes row by row; gives the milliseconds that each took, up to the first order and up to the second.
+fn write_until(address: &str, token: &str, first: i64, orders: &Receiver<()>) -> (Vec<f64>, Vec<f64>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    runtime.block_on(async {
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client is made");
+        let url = format!("http://{address}/v1/api/sql");
+        let (mut millis, mut ids) = ([Vec::new(), Vec::new()], first..);
+        for millis in &mut millis {
+            while orders.try_recv().is_err() {
+                let begun = clock::instant();
+                let params = [json!(ids.next())];
+                let sql = "INSERT INTO bench.own VALUES ($1, -1, 'beside the others')";
+                let request =
+                    http.post(&url).bearer_auth(token).json(&json!({ "sql": sql, "params": params }));
+                let answer = request.send().await.expect("it answers");
+                assert!(answer.status().is_success());
+                answer.bytes().await.expect("it is read");
+                millis.push(begun.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        let [before, during] = millis;
+        (before, during)
+    })
 }
 
 /// Ten thousand connections, all at once, each with a subscription that goes on after a seq. Each lives for as long as its task.

@@ -8,6 +8,7 @@
 
 pub mod change_log;
 pub mod report;
+pub mod sockets;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -21,6 +21,7 @@ use kalamdb_sql::{LiveQueries, SystemTables};
 use kalamdb_store::{Store, StoreOptions};
 use log_format::{ChangeEvent, Namespace, NamespaceId, Partition, Role, Seq, User, UserId, Value};
 use serde_json::Value as Json;
+use tokio::runtime::Handle;
 
 use crate::accounts;
 use crate::arithmetic;
@@ -37,6 +38,7 @@ use crate::live::{self, Endings, Feed, Router, Sink, SubscribeRequest, Subscript
 use crate::log_keeper::LogKeeper;
 use crate::places::Places;
 use crate::provider::{CATALOG, KeyOrder};
+use crate::queries::QueryThreads;
 use crate::replay::{Replayed, refuse_files_without_log, replay};
 use crate::requests::{Commits, Committed, Planning};
 use crate::session::{DEFAULT_NAMESPACE, Session};
@@ -140,6 +142,7 @@ struct Shared {
     snowflakes: Arc<Snowflakes>,
     session_state: SessionState,
     plans: Plans,
+    query_threads: QueryThreads,
     next_subscription: AtomicU64,
     stop: Arc<Stop>,
     jobs: Arc<JobBell>,
@@ -276,6 +279,7 @@ impl Engine {
             snowflakes: Arc::new(Snowflakes::default()),
             session_state: query_state(options.query_bytes_max)?,
             plans: Plans::default(),
+            query_threads: QueryThreads::start()?,
             next_subscription: AtomicU64::new(1),
             stop,
             jobs: on.jobs,
@@ -403,6 +407,12 @@ impl Engine {
     /// The last seq that is published.
     pub fn published(&self) -> Seq {
         self.shared.router.feed().published()
+    }
+
+    /// Where to run what reads much: a subscription that begins, a batch of its snapshot, a result that is made anew. What
+    /// keeps a core there holds up nobody's messages. Statements go there by themselves.
+    pub fn query_threads(&self) -> &Handle {
+        self.shared.query_threads.handle()
     }
 
     // ── for the engine's own modules ──

@@ -53,6 +53,7 @@ mod log_keeper;
 mod model_tests;
 mod places;
 mod provider;
+mod queries;
 mod replay;
 mod reply;
 mod requests;

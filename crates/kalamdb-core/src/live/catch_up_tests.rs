@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::arrow::array::AsArray;
+use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::util::pretty::pretty_format_batches;
 use log_format::{Role, Seq};
 
 use crate::live::ChangeKind;
@@ -27,14 +28,19 @@ async fn live(engine: &Engine, who: &Session) -> Subscription {
     live
 }
 
-/// Everything that it missed.
-async fn caught_up(engine: &Engine, subscription: &mut Subscription) -> Vec<ChangeFrame> {
+/// Until the router is at the end.
+async fn handed_out(engine: &Engine) {
     let handed_out = async {
         while !engine.router().is_at(engine.router().feed().published()) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::time::timeout(Duration::from_mins(1), handed_out).await.unwrap();
+}
+
+/// Everything that it missed.
+async fn caught_up(engine: &Engine, subscription: &mut Subscription) -> Vec<ChangeFrame> {
+    handed_out(engine).await;
     let mut frames = Vec::new();
     loop {
         let caught_up = subscription.catch_up(1000).unwrap();
@@ -183,14 +189,121 @@ async fn one_whose_expression_fails_is_set_aside_alone() {
         begun.push((subscription, sink));
     }
     ok(&engine, &ann, "INSERT INTO app.t VALUES (1, 0)", &[]).await;
-    let handed_out = async {
-        while !engine.router().is_at(engine.router().feed().published()) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(1), handed_out).await.unwrap();
+    handed_out(&engine).await;
     assert!(begun[0].1.take_lagging() && begun[0].0.catch_up(1).is_err());
     assert!(!begun[1].1.take_lagging() && begun[1].1.take().len() == 1);
     drop(begun);
+    engine.close();
+}
+
+/// A frame with all that is sent of it.
+fn described(frame: &ChangeFrame) -> String {
+    let shown = |rows: &Option<RecordBatch>| {
+        rows.as_ref().map(|rows| pretty_format_batches(std::slice::from_ref(rows)).unwrap().to_string())
+    };
+    let payload = &frame.payload;
+    format!(
+        "{:?} {} after {}, more: {}, at {}: {:?} instead of {:?}",
+        payload.kind,
+        payload.seq,
+        frame.prev_seq,
+        frame.more,
+        payload.commit_time,
+        shown(&payload.rows),
+        shown(&payload.old_rows)
+    )
+}
+
+#[tokio::test]
+async fn one_who_reads_many_commits_at_once_gets_what_one_who_is_live_gets() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
+    ok(&engine, &root(), "CREATE USER TABLE app.t (id BIGINT PRIMARY KEY, n INT, body TEXT)", &[]).await;
+    let queries = [
+        "SELECT * FROM app.t",
+        "SELECT id, upper(body) AS loud, n * 2 AS twice FROM app.t WHERE n % 3 <> 1",
+        "SELECT body FROM app.t WHERE n = 2",
+    ];
+    let mut pairs = Vec::new();
+    for sql in queries {
+        let request = || SubscribeRequest { sql: sql.to_owned(), ..SubscribeRequest::default() };
+        let sink = Kept::with_room(usize::MAX);
+        let mut live = engine.subscribe(&ann, request(), Arc::clone(&sink) as _).await.unwrap();
+        assert!(live.catch_up(1).unwrap().live);
+        let behind = engine.subscribe(&ann, request(), Kept::with_room(0) as _).await.unwrap();
+        pairs.push((live, sink, behind));
+    }
+    let mut state = 11_u64;
+    let mut below = |limit: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % limit
+    };
+    for _ in 0..300 {
+        let (from, n) = (below(30), below(6));
+        let sql = match below(5) {
+            0 => format!("DELETE FROM app.t WHERE id BETWEEN {from} AND {from} + 3"),
+            1 => format!("UPDATE app.t SET n = n + {n} WHERE id < {from}"),
+            2 => format!(
+                "BEGIN; DELETE FROM app.t WHERE id = {from}; UPDATE app.t SET body = 'w{n}' WHERE n = {n}; COMMIT"
+            ),
+            _ => format!(
+                "INSERT INTO app.t SELECT value, value % 7, 'b{n}' FROM range({from}, {from} + {n} + 1) ON CONFLICT (id) DO UPDATE SET n = {n}"
+            ),
+        };
+        ok(&engine, &ann, &sql, &[]).await;
+    }
+    for (_, sink, behind) in &mut pairs {
+        let frames = caught_up(&engine, behind).await;
+        let caught_up: Vec<String> = frames.iter().map(described).collect();
+        let delivered: Vec<String> = sink.take().iter().map(described).collect();
+        assert!(caught_up.len() > 50 && !sink.take_lagging(), "{}", caught_up.len());
+        assert_eq!(caught_up, delivered);
+        assert!(frames.iter().any(|frame| frame.more), "no commit had several frames");
+    }
+    drop(pairs);
+    engine.close();
+}
+
+#[tokio::test]
+async fn what_comes_before_a_commit_that_fails_comes_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let ann = session("ann", Role::User);
+    ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
+    ok(&engine, &root(), "CREATE USER TABLE app.t (id BIGINT PRIMARY KEY, n INT)", &[]).await;
+    let other = live(&engine, &ann).await;
+    let mut begun = Vec::new();
+    for condition in ["n <> 0 AND 6 / n > 1", "6 / n > 1"] {
+        let sql = format!("SELECT id FROM app.t WHERE {condition}");
+        let request = SubscribeRequest { sql, ..SubscribeRequest::default() };
+        begun.push(engine.subscribe(&ann, request, Kept::with_room(0) as _).await.unwrap());
+    }
+    for (id, n) in [(1, 2), (2, 1), (3, 0), (4, 3), (5, 0)] {
+        ok(&engine, &ann, &format!("INSERT INTO app.t VALUES ({id}, {n})"), &[]).await;
+    }
+    handed_out(&engine).await;
+    // By itself no row fails the first; together they would. The second fails at the third row.
+    for (subscription, expected) in begun.iter_mut().zip([&[1, 2, 4][..], &[1, 2]]) {
+        let (mut told, mut last) = (BTreeMap::new(), subscription.start_seq());
+        let is_live = loop {
+            match subscription.catch_up(100) {
+                Ok(caught_up) => {
+                    take_over(&caught_up.frames, &mut last, &mut told);
+                    if caught_up.live {
+                        break true;
+                    }
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("zero"), "{error}");
+                    break false;
+                }
+            }
+        };
+        assert_eq!(told.keys().copied().collect::<Vec<_>>(), expected);
+        assert_eq!(is_live, expected.len() == 3);
+    }
+    drop((begun, other));
     engine.close();
 }

@@ -284,6 +284,11 @@ impl<'f> PartitionChanges<'f> {
         Self { commit_time, changes: changes.into_iter().flatten().filter(is_there).collect() }
     }
 
+    /// How many there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.changes.len()
+    }
+
     /// The changes after a seq: a subscriber may resume in the middle of a commit.
     pub(crate) fn after(mut self, seq: Seq) -> Self {
         self.changes.retain(|change| change.seq > seq);
@@ -296,7 +301,8 @@ type PayloadKey = (u64, ChangeKind, Vec<u32>);
 
 /// The rows of one partition's changes in Arrow, made once for all live queries that may match.
 pub(crate) struct ChangeBatches {
-    commit_time: i64,
+    /// When each commit was made, and where in `places` its changes end. There is at least one.
+    commits: Vec<(i64, usize)>,
     seqs: Vec<Seq>,
     /// By change: its row in `new`, in `old`.
     places: Vec<(Option<u32>, Option<u32>)>,
@@ -308,40 +314,52 @@ pub(crate) struct ChangeBatches {
     made: HashMap<PayloadKey, Arc<ChangePayload>>,
 }
 
+/// Changes of one kind, of one commit, that go into one frame: which commit, and which they are.
+struct Run {
+    commit: usize,
+    kind: ChangeKind,
+    changes: Vec<u32>,
+}
+
 impl ChangeBatches {
-    pub(crate) fn new<'t>(info: &'t TableInfo, changes: &PartitionChanges<'_>) -> Result<Self> {
+    pub(crate) fn new(info: &TableInfo, changes: &PartitionChanges<'_>) -> Result<Self> {
+        Self::of_commits(info, std::slice::from_ref(changes))
+    }
+
+    /// The same of several commits, one after another: what there is to do once for each is done once for all of them.
+    pub(crate) fn of_commits<'t>(info: &'t TableInfo, commits: &[PartitionChanges<'_>]) -> Result<Self> {
         let (mut new, mut old) = (None, None);
-        let mut places = Vec::with_capacity(changes.changes.len());
-        for change in &changes.changes {
-            let head = RowHead { seq: change.seq, updated: changes.commit_time, deleted: false };
-            let add = |builder: &mut Option<BatchBuilder<'t>>, row: Option<&[u8]>| -> Result<_> {
-                let Some(row) = row else { return Ok(None) };
-                let builder = match builder {
-                    Some(builder) => builder,
-                    None => builder.insert(BatchBuilder::new(info, info.shape(), changes.changes.len())),
+        let count = commits.iter().map(PartitionChanges::len).sum();
+        let (mut places, mut seqs) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut ends = Vec::with_capacity(commits.len());
+        for commit in commits {
+            for change in &commit.changes {
+                let head = RowHead { seq: change.seq, updated: commit.commit_time, deleted: false };
+                let add = |builder: &mut Option<BatchBuilder<'t>>, row: Option<&[u8]>| -> Result<_> {
+                    let Some(row) = row else { return Ok(None) };
+                    let builder = builder.get_or_insert_with(|| BatchBuilder::new(info, info.shape(), count));
+                    builder.push(head, row)?;
+                    Ok(u32::try_from(builder.rows() - 1).ok())
                 };
-                builder.push(head, row)?;
-                Ok(u32::try_from(builder.rows() - 1).ok())
-            };
-            places.push((add(&mut new, change.new)?, add(&mut old, change.old)?));
+                places.push((add(&mut new, change.new)?, add(&mut old, change.old)?));
+                seqs.push(change.seq);
+            }
+            ends.push((commit.commit_time, places.len()));
         }
         let finish = |builder: Option<BatchBuilder<'_>>| builder.map(|mut rows| rows.finish()).transpose();
         let (new, old) = (finish(new)?, finish(old)?);
-        let bytes = [&new, &old].into_iter().flatten().map(RecordBatch::get_array_memory_size).sum();
-        Ok(Self {
-            rows_per_frame: rows_per_frame(bytes, changes.changes.len()),
-            commit_time: changes.commit_time,
-            seqs: changes.changes.iter().map(|change| change.seq).collect(),
-            places,
-            new,
-            old,
-            made: HashMap::new(),
-        })
+        let rows_per_frame = rows_per_frame(memory_of([&new, &old]), count);
+        Ok(Self { commits: ends, seqs, places, new, old, rows_per_frame, made: HashMap::new() })
     }
 
-    /// When all of it was committed.
-    pub(crate) const fn commit_time(&self) -> i64 {
-        self.commit_time
+    /// When the last of it was committed.
+    pub(crate) fn commit_time(&self) -> i64 {
+        self.commits.last().map_or(0, |(commit_time, _)| *commit_time)
+    }
+
+    /// Bytes of all rows.
+    pub(crate) fn bytes(&self) -> usize {
+        memory_of([&self.new, &self.old])
     }
 
     /// The seq of the last change.
@@ -364,8 +382,26 @@ impl ChangeBatches {
         self.old.as_ref()
     }
 
-    /// The frames this commit makes for a live query whose last frame had the seq `prev_seq`.
+    /// The frames this makes for a live query whose last frame had the seq `prev_seq`.
     pub(crate) fn frames(&mut self, query: &LiveQuery, prev_seq: Seq) -> Result<Vec<ChangeFrame>> {
+        let runs = self.runs(query)?;
+        let commit_of: Vec<usize> = runs.iter().map(|run| run.commit).collect();
+        // One commit's are shared with others; of several commits there is nobody else who would get the same.
+        let payloads = match self.commits.as_slice() {
+            [_] => runs.into_iter().map(|run| self.payload(query, run)).collect::<Result<Vec<_>>>()?,
+            _ => self.payloads(query, &runs)?,
+        };
+        let mut prev_seq = prev_seq;
+        let frames = payloads.into_iter().enumerate().map(|(at, payload)| {
+            let more = commit_of.get(at) == commit_of.get(at + 1);
+            let seq = payload.seq;
+            ChangeFrame { payload, prev_seq: std::mem::replace(&mut prev_seq, seq), more }
+        });
+        Ok(frames.collect())
+    }
+
+    /// What matches, cut into frames.
+    fn runs(&self, query: &LiveQuery) -> Result<Vec<Run>> {
         let matches = |batch: &Option<RecordBatch>| {
             batch.as_ref().map_or(Ok(Vec::new()), |batch| query.matching(batch))
         };
@@ -373,46 +409,96 @@ impl ChangeBatches {
         let is = |mask: &[bool], row: Option<u32>| {
             row.and_then(|row| mask.get(row as usize)).copied().unwrap_or_default()
         };
-        let mut runs: Vec<(ChangeKind, Vec<u32>)> = Vec::new();
-        for (index, (new, old)) in (0_u32..).zip(&self.places) {
-            let kind = match (is(&matches_old, *old), is(&matches_new, *new)) {
-                (false, true) => ChangeKind::Insert,
-                (true, true) => ChangeKind::Update,
-                (true, false) => ChangeKind::Delete,
-                (false, false) => continue,
-            };
-            match runs.last_mut() {
-                Some((last, run)) if *last == kind && run.len() < self.rows_per_frame => run.push(index),
-                _ => runs.push((kind, vec![index])),
+        let mut runs: Vec<Run> = Vec::new();
+        let mut changes = (0_u32..).zip(&self.places);
+        let mut begin = 0;
+        for (commit, (_, end)) in self.commits.iter().enumerate() {
+            for (index, (new, old)) in changes.by_ref().take(end - begin) {
+                let kind = match (is(&matches_old, *old), is(&matches_new, *new)) {
+                    (false, true) => ChangeKind::Insert,
+                    (true, true) => ChangeKind::Update,
+                    (true, false) => ChangeKind::Delete,
+                    (false, false) => continue,
+                };
+                match runs.last_mut() {
+                    Some(run)
+                        if run.commit == commit
+                            && run.kind == kind
+                            && run.changes.len() < self.rows_per_frame =>
+                    {
+                        run.changes.push(index);
+                    }
+                    _ => runs.push(Run { commit, kind, changes: vec![index] }),
+                }
             }
+            begin = *end;
         }
-        let mut prev_seq = prev_seq;
-        let count = runs.len();
-        let frames = runs.into_iter().enumerate().map(|(index, (kind, run))| {
-            let payload = self.payload(query, kind, run)?;
-            let frame = ChangeFrame { prev_seq, more: index + 1 < count, payload };
-            prev_seq = frame.payload.seq;
-            Ok(frame)
-        });
-        frames.collect()
+        Ok(runs)
     }
 
-    fn payload(&mut self, query: &LiveQuery, kind: ChangeKind, run: Vec<u32>) -> Result<Arc<ChangePayload>> {
-        let key = (query.projection.number(), kind, run);
+    /// The rows after and before of some changes.
+    fn rows_of(&self, changes: &[u32]) -> (Vec<u32>, Vec<u32>) {
+        let places = changes.iter().filter_map(|index| self.places.get(*index as usize));
+        let (new, old): (Vec<_>, Vec<_>) = places.copied().unzip();
+        (new.into_iter().flatten().collect(), old.into_iter().flatten().collect())
+    }
+
+    /// The payloads of frames of several commits: what is selected is computed once, each has a slice of it.
+    fn payloads(&self, query: &LiveQuery, runs: &[Run]) -> Result<Vec<Arc<ChangePayload>>> {
+        let (mut all_new, mut all_old) = (Vec::new(), Vec::new());
+        let mut parts = Vec::with_capacity(runs.len());
+        for run in runs {
+            let (new, old) = self.rows_of(&run.changes);
+            let of_new = (run.kind != ChangeKind::Delete).then_some((all_new.len(), new.len()));
+            let of_old = (run.kind != ChangeKind::Insert).then_some((all_old.len(), old.len()));
+            all_new.extend(of_new.map(|_| new).unwrap_or_default());
+            all_old.extend(of_old.map(|_| old).unwrap_or_default());
+            parts.push((of_new, of_old));
+        }
+        let project = |batch: &Option<RecordBatch>, rows: &[u32]| {
+            let batch = batch.as_ref().filter(|_| !rows.is_empty());
+            batch.map(|batch| query.projection.project(batch, rows)).transpose()
+        };
+        let (new, old) = (project(&self.new, &all_new)?, project(&self.old, &all_old)?);
+        let slice = |batch: &Option<RecordBatch>, part: Option<(usize, usize)>| {
+            part.zip(batch.as_ref()).map(|((offset, length), batch)| batch.slice(offset, length))
+        };
+        let payloads = runs.iter().zip(parts).map(|(run, (of_new, of_old))| {
+            Arc::new(self.payload_of(run, slice(&new, of_new), slice(&old, of_old)))
+        });
+        Ok(payloads.collect())
+    }
+
+    fn payload_of(
+        &self,
+        run: &Run,
+        rows: Option<RecordBatch>,
+        old_rows: Option<RecordBatch>,
+    ) -> ChangePayload {
+        let last = run.changes.last().and_then(|index| self.seqs.get(*index as usize));
+        let commit_time = self.commits.get(run.commit).map_or(0, |(commit_time, _)| *commit_time);
+        ChangePayload::new(run.kind, last.copied().unwrap_or_default(), commit_time, rows, old_rows)
+    }
+
+    /// The payload of a frame, which others may have made already.
+    fn payload(&mut self, query: &LiveQuery, run: Run) -> Result<Arc<ChangePayload>> {
+        let key = (query.projection.number(), run.kind, run.changes);
         if let Some(made) = self.made.get(&key) {
             return Ok(Arc::clone(made));
         }
-        let places = key.2.iter().filter_map(|index| self.places.get(*index as usize));
-        let (new, old): (Vec<_>, Vec<_>) = places.copied().unzip();
-        let pick = |batch: &Option<RecordBatch>, rows: Vec<Option<u32>>| {
-            let rows: Vec<u32> = rows.into_iter().flatten().collect();
-            batch.as_ref().map(|batch| query.projection.project(batch, &rows)).transpose()
+        let run = Run { changes: key.2, ..run };
+        let (new, old) = self.rows_of(&run.changes);
+        let pick = |batch: &Option<RecordBatch>, rows: &[u32]| {
+            batch.as_ref().map(|batch| query.projection.project(batch, rows)).transpose()
         };
-        let seq = key.2.last().and_then(|index| self.seqs.get(*index as usize)).copied().unwrap_or_default();
-        let rows = if kind == ChangeKind::Delete { None } else { pick(&self.new, new)? };
-        let old_rows = if kind == ChangeKind::Insert { None } else { pick(&self.old, old)? };
-        let payload = Arc::new(ChangePayload::new(kind, seq, self.commit_time, rows, old_rows));
-        self.made.insert(key, Arc::clone(&payload));
+        let rows = if run.kind == ChangeKind::Delete { None } else { pick(&self.new, &new)? };
+        let old_rows = if run.kind == ChangeKind::Insert { None } else { pick(&self.old, &old)? };
+        let payload = Arc::new(self.payload_of(&run, rows, old_rows));
+        self.made.insert((key.0, key.1, run.changes), Arc::clone(&payload));
         Ok(payload)
     }
+}
+
+fn memory_of(batches: [&Option<RecordBatch>; 2]) -> usize {
+    batches.into_iter().flatten().map(RecordBatch::get_array_memory_size).sum()
 }

@@ -229,7 +229,21 @@ impl Subscription {
             let next = if is_underway { None } else { self.unread.pop_front() };
             match next {
                 _ if is_underway => self.tell_of_evicted(&mut frames)?,
-                Some(commit) => self.match_commit(&commit, &mut frames)?,
+                Some(commit) if self.takes_several() => {
+                    let found = self.match_several(commit, frames_max, &mut frames)?;
+                    bytes += found.unwrap_or_default();
+                    if found.is_none() || frames.len() >= frames_max || bytes >= FRAMES_BYTES {
+                        return Ok(self.not_yet_live(schema, frames));
+                    }
+                    continue;
+                }
+                Some(commit) => match self.match_commit(&commit, &mut frames) {
+                    Err(_) if !frames.is_empty() => {
+                        self.unread.push_front(commit);
+                        return Ok(self.not_yet_live(schema, frames));
+                    }
+                    matched => matched?,
+                },
                 None if self.router.attach(&self.subscriber) => {
                     (self.reader, self.unread, self.change_rows) = (None, VecDeque::new(), None);
                     // Who was ended before could not be taken out, since it was not yet in.
@@ -240,10 +254,14 @@ impl Subscription {
             }
             bytes += frames.iter().skip(before).map(ChangeFrame::bytes).sum::<usize>();
             if frames.len() >= frames_max || bytes >= FRAMES_BYTES {
-                self.subscriber.progress.reach(self.subscriber.position().cursor);
-                return Ok(CaughtUp { schema, frames, live: false, to_make: false });
+                return Ok(self.not_yet_live(schema, frames));
             }
         }
+    }
+
+    fn not_yet_live(&self, schema: Option<SchemaFrame>, frames: Vec<ChangeFrame>) -> CaughtUp {
+        self.subscriber.progress.reach(self.subscriber.position().cursor);
+        CaughtUp { schema, frames, live: false, to_make: false }
     }
 
     /// Makes the result of a query that has one anew, as of now, after [`CaughtUp::to_make`]. Reads the table: it may take as long as
@@ -407,6 +425,76 @@ impl Subscription {
             out.extend(last);
         }
         Ok(())
+    }
+
+    /// Whether several commits are matched at once: whether nothing but rows comes of them.
+    fn takes_several(&self) -> bool {
+        let is_plain = self.subscriber.result.is_none() && self.evictions.is_none();
+        is_plain && self.subscriber.query.partition.table != CHANGES
+    }
+
+    /// Matches a commit and those after it, about as many as make so many frames. Gives the bytes that they keep in memory; none
+    /// where a commit fails: it is unread again, and what is before it goes out first.
+    fn match_several(
+        &mut self,
+        first: Frame,
+        frames_max: usize,
+        out: &mut Vec<ChangeFrame>,
+    ) -> Result<Option<usize>> {
+        let (mut count, mut commits) = (first.count(), vec![first]);
+        while count + out.len() < frames_max
+            && let Some(next) = self.unread.pop_front()
+        {
+            count += next.count();
+            commits.push(next);
+        }
+        if let Ok(Some(bytes)) = self.match_all(&commits, out) {
+            return Ok(Some(bytes));
+        }
+        // Something ends it, or an expression fails: which commit it is, each by itself tells. A condition that would fail for a row
+        // may be spared that by another condition, as long as the row is by itself.
+        let before = out.len();
+        let mut commits = commits.into_iter();
+        while let Some(commit) = commits.next() {
+            if let Err(error) = self.match_commit(&commit, out) {
+                if out.is_empty() {
+                    return Err(error);
+                }
+                for unread in std::iter::once(commit).chain(commits).rev() {
+                    self.unread.push_front(unread);
+                }
+                return Ok(None);
+            }
+        }
+        Ok(Some(out.iter().skip(before).map(ChangeFrame::bytes).sum()))
+    }
+
+    /// Matches commits, one after another. None where one of them ends the subscription: then nothing is done.
+    fn match_all(&self, commits: &[Frame], out: &mut Vec<ChangeFrame>) -> Result<Option<usize>> {
+        let Subscriber { query, progress, .. } = &*self.subscriber;
+        let mut position = self.subscriber.position();
+        let cursor = position.cursor;
+        let mut found = Vec::new();
+        for commit in commits.iter().filter(|commit| commit.last_seq() > cursor) {
+            if ends_with(commit, query.partition.table, cursor)?.is_some() {
+                return Ok(None);
+            }
+            let changes = changes_by_partition(commit, |partition| *partition == query.partition)?;
+            found.extend(changes.into_iter().map(|(_, changes)| changes.after(cursor)));
+        }
+        let mut bytes = 0;
+        if !found.is_empty() {
+            let mut batches = ChangeBatches::of_commits(&query.info, &found)?;
+            let frames = batches.frames(query, position.prev_seq)?;
+            bytes = batches.bytes();
+            if let Some(last) = frames.last() {
+                position.prev_seq = last.payload.seq;
+                progress.give(last.payload.seq);
+            }
+            out.extend(frames);
+        }
+        position.cursor = commits.last().map_or(cursor, |last| last.last_seq().max(cursor));
+        Ok(Some(bytes))
     }
 
     fn match_commit(&mut self, commit: &Frame, out: &mut Vec<ChangeFrame>) -> Result<()> {

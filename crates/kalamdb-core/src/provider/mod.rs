@@ -20,7 +20,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result as QueryResult};
-use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use log_format::{NamespaceId, Seq};
 
@@ -92,15 +91,13 @@ impl Scope {
 
 /// What `DataFusion` plans and runs a statement of this session with.
 pub(crate) fn session_state(engine: &Engine, session: &Session, scope: Scope) -> SessionState {
-    let base = engine.session_state().clone();
-    let mut config = base.config().clone();
-    config.options_mut().catalog.default_schema = session.namespace().to_string();
+    // Not built anew: that would register every function once more.
+    let mut state = engine.session_state().clone();
+    state.config_mut().options_mut().catalog.default_schema = session.namespace().to_string();
     let scope = Arc::new(scope);
-    let catalogs = Catalogs { catalog: Arc::new(Namespaces { scope: Arc::clone(&scope) }) };
-    let mut state = SessionStateBuilder::new_from_existing(base)
-        .with_config(config)
-        .with_catalog_list(Arc::new(catalogs))
-        .build();
+    state.register_catalog_list(Arc::new(Catalogs {
+        catalog: Arc::new(Namespaces { scope: Arc::clone(&scope) }),
+    }));
     for function in session_functions(session, engine.snowflakes()) {
         // Registering can only fail for a registry that takes none.
         drop(state.register_udf(function));

@@ -236,7 +236,7 @@ async fn for_each_queried(
     let view = scope.view().clone();
     let state = session_state(target.engine, target.session, scope);
     let plan = select::plan(&state, query, target.params).await?;
-    let (_, batches) = select::collect(state, plan).await?;
+    let (_, batches) = select::collect(target.engine, &state, &plan).await?;
     let key_columns = target.info.key_columns();
     for batch in &batches {
         let arrays = cast_columns(&target.info, key_columns, batch.columns())?;

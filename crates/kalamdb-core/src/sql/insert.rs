@@ -324,5 +324,5 @@ async fn queried(target: &Target<'_>, source: &ast::Query) -> Result<(SchemaRef,
     let scope = target.scope(named)?;
     let state = session_state(target.engine, target.session, scope);
     let plan = select::plan(&state, statement, target.params).await?;
-    select::collect(state, plan).await
+    select::collect(target.engine, &state, &plan).await
 }

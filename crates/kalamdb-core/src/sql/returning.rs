@@ -10,10 +10,11 @@ use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{self, SelectItem, SelectItemQualifiedWildcardKind};
 
 use crate::error::{Error, Result};
+use crate::queries::RESULT_BYTES_MAX;
 use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::sql::expressions::{Compiler, Computed};
 use crate::sql::parse::{identifier, table_name};
-use crate::sql::select::{self, RESULT_BYTES_MAX};
+use crate::sql::select;
 use crate::sql::target::Target;
 use crate::table::{SystemColumn, TableInfo};
 

@@ -7,22 +7,18 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::dataframe::DataFrame;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
-use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::col;
 use datafusion::sql::parser::Statement as QueryStatement;
 use datafusion::sql::sqlparser::ast::{
     self, ExcludeSelectItem, Ident, ObjectName, SelectItem, SetExpr, TableFactor, Visit, VisitMut,
     VisitorMut, visit_expressions,
 };
-use futures_util::TryStreamExt;
 use log_format::{Partition, Role, Seq};
 use serde_json::Value as Json;
 
@@ -32,6 +28,7 @@ use crate::error::{Error, Result, from_query};
 use crate::functions::with_session;
 use crate::live::{LiveQuery, Projections};
 use crate::provider::{Scope, StoredTable, session_state};
+use crate::queries;
 use crate::session::Session;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{parse_subscription, table_name};
@@ -40,9 +37,6 @@ use crate::sql::point;
 use crate::sql::target::Context;
 use crate::sql::times::with_times;
 use crate::table::{SystemColumn, TableInfo};
-
-/// Bytes of Arrow memory a result may take.
-pub(crate) const RESULT_BYTES_MAX: usize = 256 << 20;
 
 /// The system columns a statement names.
 pub(crate) fn named_system_columns<V: Visit>(statement: &V) -> Vec<SystemColumn> {
@@ -129,34 +123,30 @@ fn with_cores(state: &SessionState, plan: &LogicalPlan) -> Result<Option<Session
     }
     // Asked for here, since it costs system calls.
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let config = state.config().clone().with_target_partitions(cores);
-    Ok(Some(SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()))
+    let mut state = state.clone();
+    state.config_mut().options_mut().execution.target_partitions = cores;
+    Ok(Some(state))
 }
 
 /// Runs a plan and keeps its whole result.
-pub(crate) async fn collect(state: SessionState, plan: LogicalPlan) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let state = with_cores(&state, &plan)?.unwrap_or(state);
-    let frame = DataFrame::new(state, plan);
-    keep_all(frame.execute_stream().await.map_err(from_query)?).await
+pub(crate) async fn collect(
+    engine: &Engine,
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    run(engine, state, &state.optimize(plan).map_err(from_query)?).await
 }
 
-async fn keep_all(mut stream: SendableRecordBatchStream) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let schema = stream.schema();
-    let (mut batches, mut bytes) = (Vec::new(), 0_usize);
-    while let Some(batch) = stream.try_next().await.map_err(from_query)? {
-        bytes = bytes.saturating_add(batch.get_array_memory_size());
-        if bytes > RESULT_BYTES_MAX {
-            return Err(Error::TooLarge {
-                what: "the result",
-                limit: RESULT_BYTES_MAX,
-                hint: "add a LIMIT or a narrower WHERE",
-            });
-        }
-        if batch.num_rows() > 0 {
-            batches.push(batch);
-        }
-    }
-    Ok((schema, batches))
+/// Runs an optimised plan and keeps its whole result.
+async fn run(
+    engine: &Engine,
+    state: &SessionState,
+    optimized: &LogicalPlan,
+) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let more = with_cores(state, optimized)?;
+    let state = more.as_ref().unwrap_or(state);
+    let physical = state.query_planner().create_physical_plan(optimized, state).await.map_err(from_query)?;
+    queries::collect(engine.query_threads(), physical, queries::task_context(state)).await
 }
 
 /// Runs a plan that was kept from before.
@@ -164,8 +154,8 @@ pub(crate) async fn again(context: Context<'_>, plan: Plan) -> Result<StatementR
     // Nothing in it depends on the session any more.
     let state = context.engine.session_state();
     let (schema, batches) = match plan {
-        Plan::Optimized(plan) => run(state, &plan).await?,
-        Plan::Planned(plan) => collect(state.clone(), plan).await?,
+        Plan::Optimized(plan) => run(context.engine, state, &plan).await?,
+        Plan::Planned(plan) => collect(context.engine, state, &plan).await?,
     };
     Ok(selected(context, schema, batches))
 }
@@ -190,12 +180,12 @@ async fn select_by_plan(context: Context<'_>, mut statement: ast::Statement) -> 
         if let Some(key) = key {
             plans.keep(key, &planned, Plan::Optimized(optimized.clone()), named);
         }
-        run(&state, &optimized).await?
+        run(context.engine, &state, &optimized).await?
     } else {
         if let Some(key) = key {
             plans.keep(key, &planned, Plan::Planned(planned.clone()), named);
         }
-        collect(state, with_params(planned, context.params)?).await?
+        collect(context.engine, &state, &with_params(planned, context.params)?).await?
     };
     Ok(selected(context, schema, batches))
 }
@@ -203,14 +193,6 @@ async fn select_by_plan(context: Context<'_>, mut statement: ast::Statement) -> 
 fn selected(context: Context<'_>, schema: SchemaRef, batches: Vec<RecordBatch>) -> StatementResult {
     let row_count = batches.iter().map(|batch| batch.num_rows() as u64).sum();
     StatementResult { schema, batches, row_count, message: None, as_user: context.session.user().clone() }
-}
-
-/// Runs an optimised plan.
-async fn run(state: &SessionState, optimized: &LogicalPlan) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let more = with_cores(state, optimized)?;
-    let state = more.as_ref().unwrap_or(state);
-    let physical = state.query_planner().create_physical_plan(optimized, state).await.map_err(from_query)?;
-    keep_all(execute_stream(physical, state.task_ctx()).map_err(from_query)?).await
 }
 
 /// A subscription's SELECT, planned.
@@ -222,7 +204,6 @@ pub(crate) struct LivePlan {
     pub(crate) partition: Partition,
     /// The cut the snapshot reads.
     pub(crate) cut_seq: Seq,
-    pub(crate) snapshot: SnapshotPlan,
 }
 
 impl LivePlan {
@@ -231,19 +212,11 @@ impl LivePlan {
         let (info, partition) = (Arc::clone(&self.info), self.partition.clone());
         LiveQuery::compile(&self.state, &self.select, info, partition, projections)
     }
-}
 
-/// How the snapshot is read.
-pub(crate) struct SnapshotPlan {
-    state: SessionState,
-    select: LogicalPlan,
-}
-
-impl SnapshotPlan {
-    /// The rows, oldest first; with `last_rows` the newest ones only.
+    /// The rows to begin with, oldest first; with `last_rows` the newest ones only.
     ///
     /// The order is part of the contract: clients remember the greatest `_seq` they have seen and drop what is not above it.
-    pub(crate) fn rows(&self, last_rows: Option<u32>) -> Result<DataFrame> {
+    pub(crate) fn rows(&self, last_rows: Option<u32>) -> Result<LogicalPlan> {
         let by_seq = |ascending| [col(SystemColumn::Seq.name()).sort(ascending, false)];
         let mut plan = LogicalPlanBuilder::from(self.select.clone());
         if let Some(last_rows) = last_rows {
@@ -252,18 +225,16 @@ impl SnapshotPlan {
                 .and_then(|plan| plan.limit(0, Some(last_rows as usize)))
                 .map_err(from_query)?;
         }
-        let plan = plan.sort(by_seq(true)).and_then(LogicalPlanBuilder::build).map_err(from_query)?;
-        Ok(DataFrame::new(self.state.clone(), plan))
+        plan.sort(by_seq(true)).and_then(LogicalPlanBuilder::build).map_err(from_query)
     }
 
     /// How many rows that will be.
-    pub(crate) fn count(&self, last_rows: Option<u32>) -> Result<DataFrame> {
-        let plan = LogicalPlanBuilder::from(self.select.clone())
+    pub(crate) fn count(&self, last_rows: Option<u32>) -> Result<LogicalPlan> {
+        LogicalPlanBuilder::from(self.select.clone())
             .limit(0, last_rows.map(|rows| rows as usize))
             .and_then(|plan| plan.aggregate(Vec::<Expr>::new(), [count(lit(1_i64))]))
             .and_then(LogicalPlanBuilder::build)
-            .map_err(from_query)?;
-        Ok(DataFrame::new(self.state.clone(), plan))
+            .map_err(from_query)
     }
 }
 
@@ -313,8 +284,7 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
         select = analyzed.map_err(from_query)?;
     }
     let partition = session.partition(&info);
-    let snapshot = SnapshotPlan { state: state.clone(), select: select.clone() };
-    Ok(LivePlan { state, select, info, partition, cut_seq, snapshot })
+    Ok(LivePlan { state, select, info, partition, cut_seq })
 }
 
 /// Whether it is `_seq` that is selected, by itself.

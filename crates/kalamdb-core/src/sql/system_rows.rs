@@ -237,7 +237,7 @@ async fn rows_of(context: Context<'_>, query: ast::Statement, columns: &[String]
     let scope = context.scope(select::named_system_columns(&query))?;
     let state = session_state(context.engine, context.session, scope);
     let plan = select::plan(&state, query, context.params).await?;
-    let (schema, batches) = select::collect(state, plan).await?;
+    let (schema, batches) = select::collect(context.engine, &state, &plan).await?;
     if schema.fields().len() != columns.len() {
         let given = schema.fields().len();
         return Err(Error::definition(format!("{given} values for {} columns", columns.len())));

@@ -49,47 +49,46 @@ enum Kind {
     Embedding,
 }
 
-struct Column {
-    name: String,
+struct Column<'a> {
+    name: &'a str,
     array: ArrayRef,
     kind: Kind,
 }
 
 /// The rows of one batch, ready to be written.
-pub(crate) struct Rows {
-    columns: Vec<Column>,
+pub(crate) struct Rows<'a> {
+    columns: Vec<Column<'a>>,
     count: usize,
 }
 
-impl Rows {
+impl<'a> Rows<'a> {
     /// Brings every column into one of the forms that can be written.
     ///
     /// # Errors
     /// Where a value does not fit into that form.
-    pub(crate) fn new(batch: &RecordBatch) -> Result<Self, ArrowError> {
-        let schema = batch.schema();
-        let columns = schema.fields().iter().zip(batch.columns()).map(|(field, array)| {
+    pub(crate) fn new(batch: &'a RecordBatch) -> Result<Self, ArrowError> {
+        let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, array)| {
             let (array, kind) = normalize(array)?;
-            Ok(Column { name: field.name().clone(), array, kind })
+            Ok(Column { name: field.name(), array, kind })
         });
         Ok(Self { columns: columns.collect::<Result<_, ArrowError>>()?, count: batch.num_rows() })
     }
 
     /// Rows as objects: `[{column: value}]`.
-    pub(crate) const fn named(&self) -> NamedRows<'_> {
+    pub(crate) const fn named(&'a self) -> NamedRows<'a> {
         NamedRows(self)
     }
 }
 
 /// Rows as objects.
-pub(crate) struct NamedRows<'a>(&'a Rows);
+pub(crate) struct NamedRows<'a>(&'a Rows<'a>);
 
 /// The rows of several batches as arrays: `[[value]]`.
-pub(crate) struct PositionalRows<'a>(pub(crate) &'a [Rows]);
+pub(crate) struct PositionalRows<'a>(pub(crate) &'a [Rows<'a>]);
 
-struct NamedRow<'a>(&'a [Column], usize);
-struct PositionalRow<'a>(&'a [Column], usize);
-struct Cell<'a>(&'a Column, usize);
+struct NamedRow<'a>(&'a [Column<'a>], usize);
+struct PositionalRow<'a>(&'a [Column<'a>], usize);
+struct Cell<'a>(&'a Column<'a>, usize);
 
 impl Serialize for NamedRows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -114,7 +113,7 @@ impl Serialize for NamedRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for column in self.0 {
-            map.serialize_entry(&column.name, &Cell(column, self.1))?;
+            map.serialize_entry(column.name, &Cell(column, self.1))?;
         }
         map.end()
     }

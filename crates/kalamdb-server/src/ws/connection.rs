@@ -279,7 +279,7 @@ impl Connection<'_> {
         };
         let session = self.session();
         let sink: Arc<dyn Sink> = Arc::clone(&self.outbox) as _;
-        self.jobs.spawn(jobs::subscribe(number, Arc::clone(&self.app), session, request, sink));
+        self.query(jobs::subscribe(number, Arc::clone(&self.app), session, request, sink));
         Ok(())
     }
 
@@ -311,7 +311,12 @@ impl Connection<'_> {
     }
 
     fn pull(&mut self, number: u64, subscription: Box<Subscription>, cursor: Box<Cursor>) {
-        self.jobs.spawn(jobs::pull_batch(number, Arc::clone(&self.app), subscription, cursor));
+        self.query(jobs::pull_batch(number, Arc::clone(&self.app), subscription, cursor));
+    }
+
+    /// A job that reads as a query does runs where queries run.
+    fn query(&mut self, job: impl Future<Output = Done> + Send + 'static) {
+        self.jobs.spawn_on(job, self.app.engine.query_threads());
     }
 
     fn catch_up(&mut self, number: u64, subscription: Box<Subscription>) {
@@ -447,13 +452,21 @@ impl Connection<'_> {
             };
             self.writer.send(&message).await?;
         }
+        // What comes next is made while this is sent: it comes back through the jobs, after this.
+        let live = if caught_up.to_make {
+            self.query(jobs::make_anew(number, Arc::clone(&self.app), subscription));
+            None
+        } else if caught_up.live {
+            Some(subscription)
+        } else {
+            self.catch_up(number, subscription);
+            None
+        };
         self.send_changes(id, &caught_up.frames).await?;
         self.writer.flush().await?;
-        if caught_up.to_make {
-            self.jobs.spawn(jobs::make_anew(number, Arc::clone(&self.app), subscription));
-        } else if !caught_up.live {
-            self.catch_up(number, subscription);
-        } else if let Some(entry) = self.subscriptions.get_mut(number) {
+        if let Some(subscription) = live
+            && let Some(entry) = self.subscriptions.get_mut(number)
+        {
             entry.phase = Phase::Live(subscription);
         }
         Ok(())

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::{Column, ScalarValue};
-use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use futures_util::TryStreamExt;
 use log_format::{Frame, PartitionHash, Seq};
@@ -17,6 +16,7 @@ use crate::live::change::{ChangeBatches, changes_by_partition, ends_with};
 use crate::live::query::LiveQuery;
 use crate::live::router::Router;
 use crate::live::subscription::{READ_BYTES, seek};
+use crate::queries;
 use crate::sql::LivePlan;
 
 /// Rows whose past is looked up, at the most.
@@ -117,7 +117,7 @@ async fn make_top(
         .map_err(from_query)?;
     let mut rows = TopRows::default();
     let mut count = 0;
-    let mut stream = DataFrame::new(plan.state.clone(), select).execute_stream().await.map_err(from_query)?;
+    let mut stream = queries::stream(&plan.state, &select).await?;
     while let Some(batch) = stream.try_next().await.map_err(from_query)? {
         let all: Vec<u32> = (0_u32..).take(batch.num_rows()).collect();
         rows.insert(Placed::of(top, &query.projection, &batch, &all)?);
@@ -167,7 +167,7 @@ async fn make_groups(
     }
     let select = matching_plan(&plan.select)?;
     let select = needed_only(select, &aggregate.needed)?;
-    let mut stream = DataFrame::new(plan.state.clone(), select).execute_stream().await.map_err(from_query)?;
+    let mut stream = queries::stream(&plan.state, &select).await?;
     while let Some(batch) = stream.try_next().await.map_err(from_query)? {
         let all: Vec<u32> = (0_u32..).take(batch.num_rows()).collect();
         now.apply(aggregate, &batch, &all, 1)?;

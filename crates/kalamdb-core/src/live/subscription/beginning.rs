@@ -20,6 +20,7 @@ use crate::live::evictions::Evictions;
 use crate::live::query::LiveQuery;
 use crate::live::result::{LiveResult, Moment, ResultPlan, make};
 use crate::live::router::{Position, Sink, Subscriber};
+use crate::queries;
 use crate::session::Session;
 use crate::sql::{LivePlan, live_plan};
 
@@ -118,9 +119,8 @@ async fn begin(
     let snapshot = match resumed {
         Some(_) => None,
         None => {
-            let rows = plan.snapshot.rows(last_rows)?;
-            let total_rows = count(plan.snapshot.count(last_rows)?.execute_stream().await?).await?;
-            let stream = rows.execute_stream().await?;
+            let total_rows = count(queries::stream(&plan.state, &plan.count(last_rows)?).await?).await?;
+            let stream = queries::stream(&plan.state, &plan.rows(last_rows)?).await?;
             Some(Snapshot { seq: plan.cut_seq, total_rows, stream, is_result: false })
         }
     };
