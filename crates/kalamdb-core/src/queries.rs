@@ -27,6 +27,7 @@ use datafusion::physical_plan::joins::{
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures_util::TryStreamExt;
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::AbortHandle;
 
@@ -38,6 +39,9 @@ pub(crate) const RESULT_BYTES_MAX: usize = 256 << 20;
 const STACK_BYTES: usize = 16 << 20;
 /// Threads per core: the operating system shares the cores out among queries that do not give way.
 const THREADS_PER_CORE: usize = 4;
+
+/// Of 0 to 99; on Linux a niceness of 5: where all cores are busy, such a thread gets a third of what another one gets.
+const PRIORITY: u8 = 37;
 
 /// Threads that do nothing but run queries.
 #[derive(Debug)]
@@ -53,6 +57,7 @@ impl QueryThreads {
             .worker_threads(cores.saturating_mul(THREADS_PER_CORE))
             .thread_name("query")
             .thread_stack_size(STACK_BYTES)
+            .on_thread_start(give_way_to_others)
             .enable_all()
             .build()
             .map_err(|source| Error::File { path: PathBuf::from("query threads"), source })?;
@@ -62,6 +67,15 @@ impl QueryThreads {
     pub(crate) fn handle(&self) -> &Handle {
         self.runtime.as_ref().map_or_else(|| unreachable!("it ends with its owner"), Runtime::handle)
     }
+}
+
+/// Where cores are short, those who write and those who are told of it come first.
+fn give_way_to_others() {
+    let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
+    if priority.is_ok_and(|priority| set_current_thread_priority(priority).is_ok()) {
+        return;
+    }
+    tracing::debug!("the threads of queries have the same priority as all others");
 }
 
 impl Drop for QueryThreads {

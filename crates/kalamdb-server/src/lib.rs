@@ -21,11 +21,12 @@ mod wire;
 mod ws;
 
 use std::future::{Future, IntoFuture};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::serve::ListenerExt;
+use axum::serve::Listener;
 use kalamdb_core::Engine;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::app::App;
@@ -60,12 +61,7 @@ pub async fn serve(
             metrics.run_upkeep();
         }
     });
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-    });
-    let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(async move {
+    let server = axum::serve(InTurn(listener), http::router(app)).with_graceful_shutdown(async move {
         let mut stopped = stopped;
         // An error means that the sender is gone, which is a stop too.
         let _ = stopped.wait_for(|stop| *stop).await;
@@ -89,4 +85,26 @@ pub async fn serve(
     };
     upkeep.abort();
     outcome.map_err(Error::Serve)
+}
+
+/// Takes a connection in once all that was ready before it has had its turn: however many come at once, those that are there do not
+/// wait for all of them.
+struct InTurn(TcpListener);
+
+impl Listener for InTurn {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        tokio::task::yield_now().await;
+        let (stream, address) = Listener::accept(&mut self.0).await;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY cannot be set");
+        }
+        (stream, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
 }
