@@ -46,6 +46,7 @@ const PRIORITY: u8 = 37;
 /// Threads that do nothing but run queries.
 #[derive(Debug)]
 pub(crate) struct QueryThreads {
+    handle: Handle,
     /// None once they are told to end.
     runtime: Option<Runtime>,
 }
@@ -61,11 +62,11 @@ impl QueryThreads {
             .enable_all()
             .build()
             .map_err(|source| Error::File { path: PathBuf::from("query threads"), source })?;
-        Ok(Self { runtime: Some(runtime) })
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
-    pub(crate) fn handle(&self) -> &Handle {
-        self.runtime.as_ref().map_or_else(|| unreachable!("it ends with its owner"), Runtime::handle)
+    pub(crate) const fn handle(&self) -> &Handle {
+        &self.handle
     }
 }
 
