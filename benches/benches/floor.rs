@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kalamdb_benches::change_log::{append, check, checksum, read_records, write_plainly};
 use kalamdb_benches::report::{ROUNDS, Report, median, verdict};
-use kalamdb_benches::{Database, Listened, ROW_BYTES, Subject, directory, memory_kib, replay};
+use kalamdb_benches::{Database, Listened, ROW_BYTES, Subject, directory, is_wanted, memory_kib, replay};
 use kalamdb_core::clock;
 use kalamdb_core::log::Durability;
 use rocksdb::{BlockBasedOptions, DB, DBCompressionType, Options, WriteOptions};
@@ -31,8 +31,6 @@ const NOTIFY_COMMITS: usize = 20_000;
 const RECOVERIES: usize = 3;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == name);
     let mut report = Report::default();
     if is_wanted("commit") {
         commit_path(&mut report);

@@ -15,9 +15,9 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use kalamdb_benches::report::{ROUNDS, Report, median};
+use kalamdb_benches::report::{ROUNDS, Report, median, verdict};
 use kalamdb_benches::sockets::{self, Arrivals, Plain};
-use kalamdb_benches::{directory, memory_kib, session};
+use kalamdb_benches::{directory, is_wanted, memory_kib, session};
 use kalamdb_core::clock;
 use kalamdb_core::format::Role;
 use kalamdb_core::log::Durability;
@@ -222,8 +222,8 @@ fn say_latency(report: &mut Report, what: &str, mut millis: Vec<f64>, most: [f64
     millis.sort_by(f64::total_cmp);
     for (hundredths, most) in [50, 99].into_iter().zip(most) {
         let found = percentile(&millis, hundredths);
-        let verdict = if found < most { "holds" } else { "DOES NOT HOLD" };
-        let verdict = if most.is_finite() { format!("{verdict}, under {most} ms") } else { String::new() };
+        let holds = verdict(found < most);
+        let verdict = if most.is_finite() { format!("{holds}, under {most} ms") } else { String::new() };
         report.add(&format!("{what}, p{hundredths}"), &[found], |value| format!("{value:.2} ms"), verdict);
     }
 }
@@ -232,8 +232,6 @@ async fn measure() {
     let directory = directory();
     let mut bench = Bench::begin(directory.path()).await;
     let mut report = Report::default();
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
     if is_wanted("fan-out") {
         fan_out(&mut bench, &mut report).await;
     }
@@ -317,13 +315,8 @@ async fn fan_out(bench: &mut Bench, report: &mut Report) {
     more.extend(connect_all(bench).await);
     let idle = (bench.memory() - before) / count(more.len());
     drop(more);
-    let verdict = if idle <= 20.0 { "holds" } else { "DOES NOT HOLD" };
-    report.add(
-        "KiB of an idle connection",
-        &[idle],
-        |it| format!("{it:.1}"),
-        format!("{verdict}, at most 20"),
-    );
+    let holds = verdict(idle <= 20.0);
+    report.add("KiB of an idle connection", &[idle], |it| format!("{it:.1}"), format!("{holds}, at most 20"));
     for socket in &mut sockets {
         subscribe(socket, "s", "SELECT * FROM bench.everyone").await;
     }
@@ -396,15 +389,16 @@ async fn beside_others(bench: &mut Bench, report: &mut Report) {
     let before = bench.memory();
     let sockets = subscribe_all(sockets, first..SUBSCRIPTIONS).await;
     let each = (bench.memory() - before) / count(CONNECTIONS * (SUBSCRIPTIONS - first));
-    let verdict = if each <= 2.0 { "holds" } else { "DOES NOT HOLD" };
+    let holds = verdict(each <= 2.0);
     report.add(
         "KiB of a further subscription",
         &[each],
         |it| format!("{it:.2}"),
-        format!("{verdict}, at most 2"),
+        format!("{holds}, at most 2"),
     );
-    let (mut arrivals, _listening) = listen(sockets);
+    let (mut arrivals, mut listening) = listen(sockets);
     let among = latencies(bench, &token, &mut arrivals).await;
+    assert!(listening.try_join_next().is_none(), "a connection was lost");
     report.micros("write to notification, 100 subscriptions", &alone);
     report.micros("… 100,000 on 1,000 connections", &among);
     report.ratio("100,000 subscriptions / 100", &among, &alone, 0.0..1.2);
@@ -563,12 +557,12 @@ async fn catching_up(bench: &mut Bench, report: &mut Report) {
         }
         rates.push(count(MISSED) / begun.elapsed().as_secs_f64());
     }
-    let verdict = if median(&rates) >= 200_000.0 { "holds" } else { "DOES NOT HOLD" };
+    let holds = verdict(median(&rates) >= 200_000.0);
     report.add(
         "changes caught up with over one socket",
         &rates,
         |it| format!("{it:.0}/s"),
-        format!("{verdict}, at least 200,000/s"),
+        format!("{holds}, at least 200,000/s"),
     );
 }
 

@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kalamdb_benches::{directory, session};
+use kalamdb_benches::{directory, is_wanted, session};
 use kalamdb_core::format::{Role, Value};
 use kalamdb_core::log::Durability;
 use kalamdb_core::{Engine, EngineOptions, Session, StatementResult, clock};
@@ -23,8 +23,6 @@ const USERS: usize = 100_000;
 const SAMPLES: usize = 51;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == name);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     if is_wanted("tables") {

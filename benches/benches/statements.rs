@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use kalamdb_benches::report::{ROUNDS, Report, median, verdict};
-use kalamdb_benches::{Database, MESSAGES, body, row, session};
+use kalamdb_benches::{Database, MESSAGES, body, is_wanted, row, session};
 use kalamdb_core::format::Role;
 use kalamdb_core::log::Durability;
 use kalamdb_core::{Session, clock};
@@ -26,8 +26,6 @@ const COUNT: i64 = 1000;
 const HTTP_MICROS_MAX: f64 = 150.0;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == name);
     let mut report = Report::default();
     let database = Database::open(Durability::Os);
     let user = session("user_00", Role::User);

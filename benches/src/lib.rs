@@ -38,6 +38,12 @@ pub const POINTS: &str = "bench.points";
 /// Bytes of a row that are not `body`'s: its head, two integers, the head of the text.
 const ROW_BYTES_BESIDE_BODY: usize = 6 + 9 + 9 + 5;
 
+/// Whether a part of a bench is to run: one that is named behind `--`, or each where none is.
+pub fn is_wanted(part: &str) -> bool {
+    let mut named = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
+    named.peek().is_none() || named.any(|name| name == part)
+}
+
 /// A directory on the disk that holds the build, not in memory.
 pub fn directory() -> TempDir {
     let program = std::env::current_exe().expect("the bench has a path");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use log_format::{ChangeEvent, JobStatus, NamespaceId, Partition, Role, RowInserted, UserId};
 
 use crate::requests::{Expected, RowCommit, RowWrite};
-use crate::testing::{Fuse, Kept, all_done, arrived, cells, materialise, root, session};
+use crate::testing::{Fuse, Kept, Random, all_done, arrived, cells, materialise, root, session};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, ErrorCode, Session, SubscribeRequest};
 
@@ -49,21 +49,6 @@ pub(crate) async fn files(directory: &Path, count: usize) {
 pub(crate) async fn stats(engine: &Engine, who: &Session, table: &str) -> [String; 3] {
     let told = cells(&ok(engine, who, &format!("SHOW STATS FOR TABLE {table}"), &[]).await).remove(0);
     [told[2].clone(), told[4].clone(), told[6].clone()]
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
-    fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[usize::try_from(self.below(list.len() as u64)).unwrap()]
-    }
 }
 
 /// A random statement; `{t}` stands for the table.
@@ -165,7 +150,7 @@ async fn flushed_equals_unmoved(seed: u64, kind: &str) {
     let mut alterations = ALTERATIONS.iter();
     let users = if kind == "USER" { ["ann", "bob"] } else { ["root", "root"] };
     for _ in 0..60 {
-        let name = random.one_of(&users);
+        let name = users[random.index(users.len())];
         let who = if name == "root" { root() } else { session(name, Role::User) };
         match random.below(20) {
             0..3 => flush(&engine, "app.flushed").await,
@@ -181,7 +166,7 @@ async fn flushed_equals_unmoved(seed: u64, kind: &str) {
             }
             _ => both(&engine, &who, &statement(&mut random), seed).await,
         }
-        let query = random.one_of(&QUERIES);
+        let query = QUERIES[random.index(QUERIES.len())];
         both(&engine, &who, &query.replace("{k}", &random.below(50).to_string()), seed).await;
     }
     for query in &QUERIES {

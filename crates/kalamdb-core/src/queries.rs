@@ -4,7 +4,6 @@
 //! notifications and heartbeats do not wait for it, nor does the answer that it took too long. Once nobody waits for it any
 //! more, it ends.
 
-use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
@@ -92,8 +91,8 @@ impl Drop for QueryThreads {
 pub(crate) fn task_context(state: &SessionState) -> Arc<TaskContext> {
     let (id, config) = (state.session_id().to_owned(), state.config().clone());
     let runtime = Arc::clone(state.runtime_env());
-    let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-    Arc::new(TaskContext::new(None, id, config, none.0, none.1, none.2, none.3, runtime))
+    let (scalar, higher, aggregate, window) = Default::default();
+    Arc::new(TaskContext::new(None, id, config, scalar, higher, aggregate, window, runtime))
 }
 
 /// Optimises a plan and runs it where its result is asked for.

@@ -10,7 +10,7 @@ use datafusion::arrow::util::pretty::pretty_format_batches;
 use log_format::{Role, Seq};
 
 use crate::live::ChangeKind;
-use crate::testing::{Kept, cells, materialise, root, session, take_over};
+use crate::testing::{Kept, Random, cells, materialise, root, session, take_over};
 use crate::tests::{ok, open};
 use crate::{ChangeFrame, Engine, Session, SubscribeRequest, Subscription};
 
@@ -103,20 +103,16 @@ async fn coalesced_or_not_the_rows_are_the_same() {
     let mut told_all = Told::begin(behind(&engine, &ann, None, false).await);
     let mut told_less = Told::begin(behind(&engine, &ann, None, true).await);
     let mut cut_off = 0;
-    let mut state = 7_u64;
-    let mut below = |limit: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % limit
-    };
+    let mut random = Random(7);
     for step in 0..400 {
-        let (id, n) = (below(12), below(8));
-        let sql = match below(3) {
+        let (id, n) = (random.below(12), random.below(8));
+        let sql = match random.below(3) {
             0 => format!("DELETE FROM app.t WHERE id = {id}"),
             1 => format!("UPDATE app.t SET n = {n} WHERE id = {id}"),
             _ => format!("INSERT INTO app.t VALUES ({id}, {n}) ON CONFLICT (id) DO UPDATE SET n = {n}"),
         };
         ok(&engine, &ann, &sql, &[]).await;
-        if below(9) > 0 && step != 399 {
+        if random.below(9) > 0 && step != 399 {
             continue;
         }
         let table = cells(&ok(&engine, &ann, "SELECT id FROM app.t WHERE n < 5", &[]).await);
@@ -124,7 +120,7 @@ async fn coalesced_or_not_the_rows_are_the_same() {
         let frames = caught_up(&engine, &mut told_all.subscription).await;
         told_all.take(&frames);
         let frames = caught_up(&engine, &mut told_less.subscription).await;
-        let seen = usize::try_from(below(frames.len() as u64 + 1)).unwrap();
+        let seen = usize::try_from(random.below(frames.len() as u64 + 1)).unwrap();
         told_less.take(&frames[..seen]);
         if seen < frames.len() {
             // The connection breaks: what it has seen is where it goes on.
@@ -235,14 +231,10 @@ async fn one_who_reads_many_commits_at_once_gets_what_one_who_is_live_gets() {
         let behind = engine.subscribe(&ann, request(), Kept::with_room(0) as _).await.unwrap();
         pairs.push((live, sink, behind));
     }
-    let mut state = 11_u64;
-    let mut below = |limit: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % limit
-    };
+    let mut random = Random(11);
     for _ in 0..300 {
-        let (from, n) = (below(30), below(6));
-        let sql = match below(5) {
+        let (from, n) = (random.below(30), random.below(6));
+        let sql = match random.below(5) {
             0 => format!("DELETE FROM app.t WHERE id BETWEEN {from} AND {from} + 3"),
             1 => format!("UPDATE app.t SET n = n + {n} WHERE id < {from}"),
             2 => format!(

@@ -229,7 +229,6 @@ fn normalize(array: &ArrayRef) -> Result<(ArrayRef, Kind), ArrowError> {
     Ok((cast(array, &target)?, kind))
 }
 
-/// What has no SQL type of its own is shown as text.
 #[cfg(test)]
 mod tests {
     use kalamdb_core::arrow::array::{

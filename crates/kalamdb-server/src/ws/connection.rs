@@ -28,7 +28,7 @@ use crate::wire::change;
 use crate::wire::messages::{BatchControl, ClientMessage, ServerMessage, SubscriptionRequest};
 use crate::wire::schema::WireSchema;
 
-/// Subscriptions of one connection that catch up at a time.
+/// Steps of catching up of one connection that are under way, or found and not yet sent, at a time.
 const CATCH_UPS_MAX: usize = 2;
 
 /// How long the other side may take to confirm a close.
@@ -91,7 +91,7 @@ struct Connection<'a> {
     outbox: Arc<Outbox>,
     subscriptions: Subscriptions,
     jobs: JoinSet<Done>,
-    /// Places of subscriptions that catch up, until what they found is sent.
+    /// Places of steps of catching up, until what they found is sent.
     catch_ups: Arc<Semaphore>,
     /// An item for a subscription whose job is just coming back with what must be sent before it.
     parked: Option<Item>,

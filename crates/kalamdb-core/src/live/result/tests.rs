@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use log_format::{Role, Seq};
 
 use super::aggregate::GROUPS_MAX;
-use crate::testing::{Kept, all_done, root, session};
+use crate::testing::{Kept, Random, all_done, root, session};
 use crate::tests::{ok, open};
 use crate::{ChangeFrame, Engine, Error, ErrorCode, Session, SubscribeRequest, Subscription};
 
@@ -52,21 +52,6 @@ const QUERIES: [(&str, &str); 18] = [
 
 /// The query whose order is none of the rows' own.
 const BY_SEQ: usize = 4;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
-    fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap()
-    }
-}
 
 /// Rows as text, and how often each is there.
 type Rows = BTreeMap<String, usize>;
