@@ -45,6 +45,13 @@ impl S3 {
         line.trim_start_matches("http://").clone_into(&mut self.address);
     }
 
+    /// Sends its process a signal: `STOP` leaves requests without an answer until `CONT`.
+    async fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().and_then(Child::id).unwrap().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(in_time("a signal", sent).await.unwrap().success());
+    }
+
     async fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.start_kill().unwrap();
@@ -179,6 +186,48 @@ async fn cold_files_in_s3_are_as_good_as_local_ones_and_nothing_is_lost_while_it
     files(&s3, 0).await;
     root.sql("DELETE FROM system.storage_locations").await;
     assert!(!server.log().contains(SECRET_KEY));
+}
+
+/// How far the newest job of a table is.
+async fn status(root: &Api, table: &str) -> Value {
+    let sql = format!(
+        "SELECT status FROM system.jobs WHERE table_name = '{table}' ORDER BY created_at DESC LIMIT 1"
+    );
+    root.rows(&sql).await[0][0].clone()
+}
+
+#[tokio::test]
+async fn a_storage_location_that_does_not_answer_keeps_no_other_waiting() {
+    let (mut server, s3) = (Server::start().await, S3::start().await);
+    let root = Api::login(&server, "root", ROOT_PASSWORD).await;
+    assert_eq!(register(&root, &s3.credentials("right", SECRET_KEY)).await.code(), "");
+    root.sql("CREATE NAMESPACE app").await;
+    root.sql("CREATE SHARED TABLE app.away (id INT PRIMARY KEY) LOCATION REFERENCE 'far'").await;
+    root.sql("CREATE SHARED TABLE app.here (id INT PRIMARY KEY)").await;
+    for restarts in [false, true] {
+        s3.signal("STOP").await;
+        if restarts {
+            // What a crash left there is looked for first, and there is no answer to that either.
+            server.kill().await;
+            server.start_again().await;
+        }
+        for table in ["away", "here"] {
+            root.sql(&format!("INSERT INTO app.{table} VALUES ({})", i32::from(restarts))).await;
+        }
+        root.sql("STORAGE FLUSH TABLE app.away").await;
+        let here = job(&root, "STORAGE FLUSH TABLE app.here").await;
+        assert_eq!(here[0], "completed", "{here}");
+        assert_ne!(status(&root, "away").await, "completed");
+        s3.signal("CONT").await;
+        in_time("a flush to a place that answers again", async {
+            while status(&root, "away").await != "completed" {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        files(&s3, 1 + usize::from(restarts)).await;
+    }
+    assert_eq!(root.rows("SELECT id FROM app.away").await.len(), 2);
 }
 
 /// `kalamdb check` of a stopped server's directory: whether it found nothing, and what it said.

@@ -1,4 +1,4 @@
-//! Work that goes on after the statement that asked for it: one thread, one job after the other.
+//! Work that goes on after the statement that asked for it: one job after the other, at each storage location by itself.
 //!
 //! A job is a record in `system.jobs`, made in the very commit that makes it necessary, and every step of its way is an event
 //! like any other. What a job does can be done again: one that a crash interrupted is taken up at the next start. A job that
@@ -9,8 +9,8 @@
 mod compact_table;
 mod drop_table;
 mod flush_table;
+mod lanes;
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use log_format::{ChangeEvent, Job, JobId, JobStatus, Partition, Seq, Table, Tabl
 use serde_json::Value as Json;
 
 use self::compact_table::LeftFiles;
+use self::lanes::{Lane, Lanes};
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::commit::Projections;
@@ -175,7 +176,7 @@ enum Progress {
     NotYet,
 }
 
-/// The one who does the jobs.
+/// Does jobs; several threads may, at storage locations of their own.
 pub(crate) struct JobRunner {
     store: Arc<Store>,
     system: Arc<SystemTables>,
@@ -184,8 +185,6 @@ pub(crate) struct JobRunner {
     bell: Arc<JobBell>,
     retention: JobRetention,
     fail_points: FailPoints,
-    /// Jobs that this process has begun or taken up again.
-    begun: HashSet<JobId>,
     // Held for a look or a change.
     left: Mutex<LeftFiles>,
 }
@@ -200,27 +199,15 @@ impl JobRunner {
     ) -> Self {
         let (store, system, bell) = (Arc::clone(&on.store), Arc::clone(&on.system), Arc::clone(&on.jobs));
         let catalog = Arc::clone(&on.catalog);
-        Self {
-            store,
-            system,
-            catalog,
-            commits,
-            bell,
-            retention,
-            fail_points,
-            begun: HashSet::new(),
-            left: Mutex::default(),
-        }
+        Self { store, system, catalog, commits, bell, retention, fail_points, left: Mutex::default() }
     }
 
     /// Does jobs until told to stop.
-    pub(crate) fn run(mut self) {
-        // Nobody else writes files: what no manifest lists now is what a crash left.
-        if let Err(error) = self.store.sweep_storage_locations() {
-            tracing::warn!(%error, "storage locations were not swept");
-        }
+    pub(crate) fn run(self) {
+        let bell = Arc::clone(&self.bell);
+        let mut lanes = Lanes::new(Arc::new(self));
         loop {
-            let pause = match self.turn() {
+            let pause = match lanes.turn() {
                 Ok(true) => IDLE,
                 Ok(false) => AGAIN_AFTER,
                 Err(error) => {
@@ -229,30 +216,32 @@ impl JobRunner {
                     FAILURE_PAUSE
                 }
             };
-            if self.bell.wait(pause) {
+            if bell.wait(pause) {
                 return;
             }
         }
     }
 
-    /// Does what there is to do; false where something has to wait.
-    fn turn(&mut self) -> Result<bool> {
+    /// Those that are not done, the oldest first.
+    fn unfinished(&self) -> Result<Vec<Job>> {
         let mut jobs: Vec<Job> = self.system.scan_all_jobs()?.into_iter().filter(is_unfinished).collect();
         jobs.sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
-        self.begin_new(&jobs)?;
+        Ok(jobs)
+    }
+
+    /// Does what there is to do in a lane; false where something has to wait.
+    fn work_through(&self, lane: &Lane, jobs: &[Job]) -> Result<bool> {
         let mut all_done = true;
         for job in jobs {
             if self.bell.is_stopped() {
                 return Ok(true);
             }
-            all_done &= self.work_on(&job)?;
+            all_done &= self.work_on(job)?;
         }
-        self.forget_old()?;
-        all_done &= self.remove_left_files()?;
-        Ok(all_done)
+        Ok(self.remove_left_files(lane)? && all_done)
     }
 
-    fn work_on(&mut self, job: &Job) -> Result<bool> {
+    fn work_on(&self, job: &Job) -> Result<bool> {
         self.fail_points.reach(FailPoint::BeforeJobWorks);
         let worked = catch_unwind(AssertUnwindSafe(|| self.perform(job)));
         let worked = worked.unwrap_or_else(|panic| Err(Error::panicked(panic.as_ref())));
@@ -272,7 +261,6 @@ impl JobRunner {
                 })?;
             }
         }
-        self.begun.remove(&job.id);
         Ok(true)
     }
 
@@ -289,25 +277,6 @@ impl JobRunner {
             COMPACT_TABLE => self.compact_table(job),
             other => Err(Error::unsupported(format!("a job of type {other}"))),
         }
-    }
-
-    /// Begins those that are new, all of them before the first is worked on: one flush is enough for what they wait for.
-    fn begin_new(&mut self, jobs: &[Job]) -> Result<()> {
-        let new: Vec<&Job> = jobs.iter().filter(|job| !self.begun.contains(&job.id)).collect();
-        let last_freeing =
-            new.iter().rposition(|job| matches!(job.job_type.as_str(), DROP_TABLE | REMOVE_FILES));
-        for (at, job) in new.into_iter().enumerate() {
-            if self.bell.is_stopped() {
-                return Ok(());
-            }
-            if Some(at) == last_freeing {
-                // What they wait for may as well come at once; the commit that follows sees to it.
-                self.commits.ask_for_flush();
-            }
-            self.begin(job)?;
-            self.begun.insert(job.id.clone());
-        }
-        Ok(())
     }
 
     fn begin(&self, job: &Job) -> Result<()> {

@@ -98,13 +98,13 @@ impl Store {
         self.cold_files().sweep(|path| listed.contains(path))
     }
 
-    /// As [`Store::sweep_cold_files`], in the storage locations elsewhere; one that cannot be asked is passed over.
+    /// As [`Store::sweep_cold_files`], at a storage location elsewhere.
     ///
     /// # Errors
-    /// Where RocksDB cannot read, or a record is damaged.
-    pub fn sweep_storage_locations(&self) -> Result<u64> {
+    /// Where RocksDB cannot read, a record is damaged, or the location cannot be asked.
+    pub fn sweep_storage_location(&self, name: &str) -> Result<u64> {
         let listed = self.listed_below(&[])?;
-        Ok(self.cold_files().sweep_places(|path| listed.contains(path)))
+        self.cold_files().sweep_place(name, |path| listed.contains(path))
     }
 
     fn listed_below(&self, prefix: &[u8]) -> Result<HashSet<String>> {

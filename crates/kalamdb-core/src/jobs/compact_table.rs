@@ -16,9 +16,10 @@ use serde_json::{Value as Json, json};
 use super::flush_table::{
     FILE_BYTES_MAX, FILE_ROWS_MAX, directory_of, origin_of, refuse_if_changed, tombstones_from,
 };
-use super::{JobRunner, Parameters, Progress, new_job};
+use super::{JobRunner, Lane, Parameters, Progress, new_job};
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoint;
+use crate::places::location_of;
 use crate::requests::Planning;
 use crate::table::TableInfo;
 
@@ -80,7 +81,7 @@ impl JobRunner {
         for partition in partitions {
             self.compact_partition(&partition, thoroughness, &mut done)?;
         }
-        if !self.left_files().is_empty() {
+        if self.left_files().values().any(|left| !left.is_empty()) {
             // They wait for the events that took them out to be durable; the commit that follows sees to it.
             self.commits.ask_for_flush();
         }
@@ -98,7 +99,7 @@ impl JobRunner {
     #[cfg(test)]
     pub(crate) fn compact_once(&self, partition: &Partition) -> Result<bool> {
         let did = self.compact_step(partition, Thoroughness::All, &mut Done::default())?;
-        self.remove_left_files()?;
+        self.remove_left_files(&None)?;
         Ok(did)
     }
 
@@ -148,16 +149,21 @@ impl JobRunner {
         self.fail_points.reach(FailPoint::BeforeColdFile);
         let compacted = cut.write_compacted(step)?;
         self.fail_points.reach(FailPoint::AfterColdFile);
-        self.commit_compaction(&cut, &manifest, compacted, done)
+        let gone = self.commit_compaction(&cut, &manifest, compacted, done)?;
+        let is_done = !gone.is_empty();
+        let lane = location_of(info.record()).map(ToOwned::to_owned);
+        self.left_files().entry(lane).or_default().extend(gone);
+        Ok(is_done)
     }
 
+    /// The files that it took out; none where the rows have changed.
     fn commit_compaction(
         &self,
         cut: &Cut,
         manifest: &Manifest,
         compacted: Compacted,
         done: &mut Done,
-    ) -> Result<bool> {
+    ) -> Result<Vec<LeftFile>> {
         let gone = |of: &&ManifestFile| compacted.removed.contains(&of.file.id);
         let gone: Vec<_> = manifest.files.iter().filter(gone).map(|of| of.file.clone()).collect();
         let (file, read_at) = (compacted.file.clone(), cut.seq());
@@ -167,7 +173,7 @@ impl JobRunner {
         });
         let committed = match committed {
             Ok(committed) => committed,
-            Err(error) => return self.take_back(file.as_ref(), error).map(|()| false),
+            Err(error) => return self.take_back(file.as_ref(), error).map(|()| Vec::new()),
         };
         done.files_before += gone.len() as u64;
         done.bytes_before += gone.iter().map(|file| file.bytes).sum::<u64>();
@@ -176,17 +182,14 @@ impl JobRunner {
             done.bytes_after += file.bytes;
             done.written.insert(file.id);
         }
-        self.left_files().extend(gone.into_iter().map(|file| (committed.last_seq, file.path)));
-        Ok(true)
+        Ok(gone.into_iter().map(|file| (committed.last_seq, file.path)).collect())
     }
 
-    /// Removes the files that compactions took the place of, as far as nobody needs them; false where some have to wait.
-    pub(super) fn remove_left_files(&self) -> Result<bool> {
-        if self.left_files().is_empty() {
-            return Ok(true);
-        }
+    /// Removes the files of a lane that compactions took the place of, as far as nobody needs them; false where some have to wait.
+    pub(super) fn remove_left_files(&self, lane: &Lane) -> Result<bool> {
         let mut ready = Vec::new();
-        let mut left = self.left_files();
+        let mut lanes = self.left_files();
+        let Some(left) = lanes.get_mut(lane) else { return Ok(true) };
         while let Some((seq, _)) = left.front() {
             // They left in the order of the events.
             if !self.may_delete_before(*seq)? {
@@ -195,7 +198,7 @@ impl JobRunner {
             ready.extend(left.pop_front());
         }
         let is_done = left.is_empty();
-        drop(left);
+        drop(lanes);
         for (_, path) in ready {
             // Asking again and again would keep others waiting: the next start sweeps it.
             if let Err(error) = self.store.cold_files().remove(&path) {
@@ -288,8 +291,11 @@ fn with_old_tombstones(
     Ok(None)
 }
 
-/// Files that left their manifests, and the events that took them out: those from before may still be read.
-pub(super) type LeftFiles = VecDeque<(Seq, String)>;
+/// The path of a file that left its manifest, and the event that took it out: those from before may still be read.
+type LeftFile = (Seq, String);
+
+/// Such files, by where they are.
+pub(super) type LeftFiles = BTreeMap<Lane, VecDeque<LeftFile>>;
 
 #[cfg(test)]
 mod tests {

@@ -139,6 +139,11 @@ impl ColdFiles {
         self.places.set(name, place.map(|place| place.and_then(connected)));
     }
 
+    /// The places elsewhere.
+    pub fn place_names(&self) -> Vec<String> {
+        self.places.names()
+    }
+
     /// The places at which the last request failed, and how.
     pub fn failures(&self) -> BTreeMap<String, String> {
         self.places.failures()
@@ -331,16 +336,9 @@ impl ColdFiles {
         Ok(swept)
     }
 
-    /// As [`ColdFiles::sweep`], in the places elsewhere. One that cannot be asked is passed over.
-    pub(crate) fn sweep_places(&self, is_listed: impl Fn(&str) -> bool) -> u64 {
-        let mut swept = 0;
-        for name in self.places.names() {
-            match self.sweep_below(&format!("@{name}/"), &is_listed) {
-                Ok(files) => swept += files,
-                Err(error) => tracing::warn!(location = name, %error, "a storage location cannot be swept"),
-            }
-        }
-        swept
+    /// As [`ColdFiles::sweep`], in a place elsewhere.
+    pub(crate) fn sweep_place(&self, name: &str, is_listed: impl Fn(&str) -> bool) -> Result<u64> {
+        self.sweep_below(&format!("@{name}/"), &is_listed)
     }
 
     fn sweep_below(&self, directory: &str, is_listed: &impl Fn(&str) -> bool) -> Result<u64> {
