@@ -263,8 +263,8 @@ impl<'a> RowReader<'a> {
     }
 
     /// A walk through its cells that passes over some.
-    pub const fn walk(&self) -> CellWalk<'a> {
-        CellWalk { bytes: self.bytes, at: HEADER_BYTES, next: 0, count: self.count }
+    pub fn walk(&self) -> CellWalk<'a> {
+        CellWalk { bytes: self.bytes, cells: self.typed(), next: 0, count: self.count }
     }
 
     /// Its cells, for who knows the type of each.
@@ -285,8 +285,9 @@ impl<'a> RowReader<'a> {
 #[derive(Clone, Debug)]
 pub struct CellWalk<'a> {
     bytes: &'a [u8],
-    at: usize,
-    /// The cell at `at`.
+    /// Those ahead.
+    cells: TypedCells<'a>,
+    /// Which of them is the first.
     next: usize,
     count: usize,
 }
@@ -298,15 +299,56 @@ impl<'a> CellWalk<'a> {
     /// # Errors
     /// Where a cell on the way is not legal.
     pub fn cell(&mut self, number: usize) -> Result<Option<CellRef<'a>>> {
-        if number >= self.count || number < self.next {
+        if self.reach(number)? { self.read().map(Some) } else { Ok(None) }
+    }
+
+    /// As [`CellWalk::cell`], for who knows its type. None also where `read` finds nothing of it: the cell can then still be asked for.
+    ///
+    /// # Errors
+    /// Where a cell on the way is not legal.
+    #[inline]
+    pub fn typed<T>(
+        &mut self,
+        number: usize,
+        read: impl FnOnce(&mut TypedCells<'a>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        if !self.reach(number)? {
             return Ok(None);
         }
-        while self.next < number {
-            skip_cell(self.bytes, &mut self.at, self.next)?;
+        let mut cells = self.cells.clone();
+        let found = read(&mut cells);
+        if found.is_some() {
+            self.cells = cells;
             self.next += 1;
         }
+        Ok(found)
+    }
+
+    /// Goes to the cell of this number; false where there is none ahead.
+    #[inline]
+    fn reach(&mut self, number: usize) -> Result<bool> {
+        if number >= self.count || number < self.next {
+            return Ok(false);
+        }
+        while self.next < number {
+            let mut cells = self.cells.clone();
+            if cells.skip().is_some() {
+                self.cells = cells;
+                self.next += 1;
+            } else {
+                // What is wrong with it is found by reading it.
+                self.read()?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self) -> Result<CellRef<'a>> {
+        let mut at = self.bytes.len() - self.cells.rest.len();
+        let cell = read_cell(self.bytes, &mut at, self.next)?;
+        self.cells.rest = self.bytes.get(at..).unwrap_or_default();
         self.next += 1;
-        read_cell(self.bytes, &mut self.at, number).map(Some)
+        Ok(cell)
     }
 }
 
@@ -356,6 +398,22 @@ impl<'a> TypedCells<'a> {
         Some(taken)
     }
 
+    /// Passes over the next cell, whatever its type.
+    #[inline]
+    fn skip(&mut self) -> Option<()> {
+        let length = match self.kind()? {
+            tag::NULL | tag::FALSE | tag::TRUE => 0,
+            tag::SMALLINT => 2,
+            tag::INT | tag::FLOAT | tag::DATE => 4,
+            tag::BIGINT | tag::DOUBLE | tag::TIMESTAMP | tag::DATETIME | tag::TIME => 8,
+            tag::DECIMAL | tag::UUID => 16,
+            tag::TEXT | tag::JSON | tag::BYTES | tag::EMBEDDING => return self.run().map(drop),
+            _ => return None,
+        };
+        self.rest = self.rest.get(length..)?;
+        Some(())
+    }
+
     typed! {
         "The next cell, a 16-bit integer."
         small_int: i16, SMALLINT, |v: &[u8; 2]| i16::from_le_bytes(*v);
@@ -393,9 +451,15 @@ impl<'a> TypedCells<'a> {
     /// The next cell, text or JSON.
     #[inline]
     pub fn text(&mut self) -> Option<Option<&'a str>> {
+        self.text_bytes()?.map(std::str::from_utf8).transpose().ok()
+    }
+
+    /// The next cell, text or JSON, for who sees by themselves that it is UTF-8, as of many at once.
+    #[inline]
+    pub fn text_bytes(&mut self) -> Option<Option<&'a [u8]>> {
         match self.kind()? {
             tag::NULL => Some(None),
-            tag::TEXT | tag::JSON => std::str::from_utf8(self.run()?).ok().map(Some),
+            tag::TEXT | tag::JSON => self.run().map(Some),
             _ => None,
         }
     }
@@ -419,25 +483,6 @@ impl<'a> TypedCells<'a> {
             _ => None,
         }
     }
-}
-
-fn skip_cell(bytes: &[u8], at: &mut usize, index: usize) -> Result<()> {
-    let [kind] = array(WHAT, bytes, *at)?;
-    *at += 1;
-    let length = match kind {
-        tag::NULL | tag::FALSE | tag::TRUE => 0,
-        tag::SMALLINT => 2,
-        tag::INT | tag::FLOAT | tag::DATE => 4,
-        tag::BIGINT | tag::DOUBLE | tag::TIMESTAMP | tag::DATETIME | tag::TIME => 8,
-        tag::DECIMAL | tag::UUID => 16,
-        tag::TEXT | tag::JSON | tag::BYTES | tag::EMBEDDING => {
-            4 + u32::from_le_bytes(array(WHAT, bytes, *at)?) as usize
-        }
-        _ => return Err(Error::Cell { index, problem: "unknown type tag" }),
-    };
-    slice(WHAT, bytes, *at, length)?;
-    *at += length;
-    Ok(())
 }
 
 fn read_cell<'a>(bytes: &'a [u8], at: &mut usize, index: usize) -> Result<CellRef<'a>> {

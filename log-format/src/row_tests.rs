@@ -53,12 +53,22 @@ proptest! {
     #[test]
     fn a_walk_finds_the_cells_that_it_is_asked_for(
         values in prop::collection::vec(any_value(), 0..20),
-        wanted in prop::collection::btree_set(0..24_usize, 0..10),
+        wanted in prop::collection::btree_map(0..24_usize, any::<bool>(), 0..10),
+        other in any_value(),
     ) {
         let bytes = encode(1, &values);
         let row = RowReader::new(&bytes).unwrap();
         let mut walk = row.walk();
-        for number in wanted {
+        for (number, is_typed) in wanted {
+            if let Some(value) = values.get(number).filter(|_| is_typed) {
+                // What is not found stays ahead.
+                let nothing = walk.typed(number, |cells| cells.text_bytes().and(None::<()>)).unwrap();
+                prop_assert!(nothing.is_none());
+                let found = walk.typed(number, |cells| typed(cells, value)).unwrap();
+                prop_assert_eq!(format!("{found:?}"), format!("{:?}", Some(value)));
+                prop_assert!(walk.typed(number, |cells| typed(cells, &other)).unwrap().is_none(), "it does not go back");
+                continue;
+            }
             let cell = walk.cell(number).unwrap().map(|cell| format!("{:?}", cell.to_value()));
             prop_assert_eq!(cell, values.get(number).map(|value| format!("{value:?}")));
             prop_assert!(walk.cell(number).unwrap().is_none(), "it does not go back");
@@ -96,8 +106,9 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_a_row_panic(bytes: Vec<u8>) {
+    fn no_bytes_make_a_row_panic(bytes: Vec<u8>, other in any_value()) {
         let _ = RowReader::new(&bytes).and_then(|row| row.walk().cell(row.count().saturating_sub(1)));
+        let _ = RowReader::new(&bytes).and_then(|row| row.walk().typed(row.count() / 2, |cells| typed(cells, &other)));
         if let Ok(row) = RowReader::new(&bytes) {
             let cells = row.cells().count();
             prop_assert!(cells <= row.count());

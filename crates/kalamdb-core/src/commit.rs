@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ahash::RandomState;
 use kalamdb_log::{CommitReceiver, Durability, Group, LogWriter};
 use kalamdb_sql::SystemTables;
 use kalamdb_store::Store;
@@ -67,7 +68,7 @@ pub(crate) struct Sequencer {
     flush_asked: Arc<AtomicBool>,
     /// The last commit, which the system tables may not have been told of.
     last: Option<Frame>,
-    pending: HashMap<(Arc<Partition>, Vec<u8>), Pending>,
+    pending: HashMap<(Arc<Partition>, Vec<u8>), Pending, RandomState>,
     high_keys: HighKeys,
     fail_points: FailPoints,
 }
@@ -107,7 +108,7 @@ impl Sequencer {
             unflushed_bytes_max,
             flush_asked: commits.flush_asked(),
             last: None,
-            pending: HashMap::new(),
+            pending: HashMap::default(),
             high_keys: HighKeys::default(),
             fail_points,
         };
@@ -299,7 +300,7 @@ impl Sequencer {
                 return Err(Error::Conflict { attempts: 1 });
             }
         }
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::with_hasher(RandomState::new());
         for write in &rows.writes {
             let keyspace = write.keyspace();
             let twice = rows.writes.len() > 1 && !seen.insert((&write.partition, &write.key));

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use kalamdb_store::{Keyspace, Store};
 use log_format::Partition;
 
@@ -25,7 +26,7 @@ enum Bound {
 /// A bound above the keys of each partition that was written lately. Belongs to the sequencer: nobody else adds keys.
 #[derive(Debug, Default)]
 pub(crate) struct HighKeys {
-    partitions: HashMap<Arc<Partition>, Bound>,
+    partitions: HashMap<Arc<Partition>, Bound, RandomState>,
     /// Counts runs of commits.
     run: u64,
 }

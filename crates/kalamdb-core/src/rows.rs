@@ -9,7 +9,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::{DataFusionError, Result as QueryResult};
-use log_format::{CellRef, DataType, RowReader, SchemaVersion, Seq, Value};
+use log_format::{CellRef, DataType, RowReader, SchemaVersion, Seq, TypedCells, Value};
 
 use crate::error::Result;
 use crate::table::{CellTarget, SystemColumn, TableInfo, arrow_type};
@@ -108,6 +108,28 @@ impl ColumnBuilder {
             Self::Bytes(out) => out.append_option(if let CellRef::Bytes(v) = cell { Some(*v) } else { None }),
             Self::Embedding(out, dimension) => append_embedding(out, *dimension, cell),
         }
+    }
+
+    /// Adds a row's next cell, read as the column's type, which is quick; none, and nothing added, where it is of another, or one
+    /// that has to be turned into something.
+    #[inline]
+    fn append_typed(&mut self, cells: &mut TypedCells<'_>) -> Option<()> {
+        match self {
+            Self::Boolean(out) => out.append_option(cells.boolean()?),
+            Self::SmallInt(out) => out.append_option(cells.small_int()?),
+            Self::Int(out) => out.append_option(cells.int()?),
+            Self::BigInt(out) => out.append_option(cells.big_int()?),
+            Self::Float(out) => out.append_option(cells.float()?),
+            Self::Double(out) => out.append_option(cells.double()?),
+            Self::Decimal(out) => out.append_option(cells.decimal()?),
+            Self::Text(out) => out.append_option(cells.text()?),
+            Self::Timestamp(out) => out.append_option(cells.timestamp()?),
+            Self::Date(out) => out.append_option(cells.date()?),
+            Self::Time(out) => out.append_option(cells.time()?),
+            Self::Bytes(out) => out.append_option(cells.bytes()?),
+            Self::Uuid(_) | Self::Embedding(..) => return None,
+        }
+        Some(())
     }
 
     fn finish(&mut self) -> ArrayRef {
@@ -266,10 +288,12 @@ impl<'t> BatchBuilder<'t> {
         }
         let (mut walk, mut text) = (reader.walk(), NO_UUID_TEXT);
         for (cell, slot, target) in &self.route.cells {
-            let cell = walk.cell(*cell)?.unwrap_or(CellRef::Null);
-            if let Some(builder) = self.builders.get_mut(*slot) {
-                builder.append(&target.read(cell, &mut text));
+            let Some(builder) = self.builders.get_mut(*slot) else { continue };
+            if target.is_as_written() && walk.typed(*cell, |cells| builder.append_typed(cells))?.is_some() {
+                continue;
             }
+            let cell = walk.cell(*cell)?.unwrap_or(CellRef::Null);
+            builder.append(&target.read(cell, &mut text));
         }
         for slot in &self.route.others {
             let (Some(column), Some(builder)) = (self.shape.columns.get(*slot), self.builders.get_mut(*slot))

@@ -139,6 +139,11 @@ pub(crate) struct CellTarget {
 }
 
 impl CellTarget {
+    /// Whether the column still has the type that it was written with.
+    pub(crate) const fn is_as_written(&self) -> bool {
+        self.widening.is_none()
+    }
+
     /// The cell as it is in a row of now.
     pub(crate) fn read<'a>(&self, cell: CellRef<'a>, text: &'a mut UuidText) -> CellRef<'a> {
         match self.widening {

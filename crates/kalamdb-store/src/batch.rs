@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Partition, Seq, TableId};
 use rocksdb::{BoundColumnFamily, WriteBatch};
 
@@ -20,7 +21,7 @@ pub struct Batch<'s> {
     families: [Arc<BoundColumnFamily<'s>>; 3],
     pub(crate) counters: &'s mut Counters,
     /// Keys of rows that the batch puts, in tables with cold files.
-    pub(crate) put_here: HashSet<Vec<u8>>,
+    pub(crate) put_here: HashSet<Vec<u8>, RandomState>,
     pub(crate) writes: WriteBatch,
     /// Where keys and values are put together, so that a row costs no allocation of its own.
     key: Vec<u8>,
@@ -76,7 +77,7 @@ impl<'s> Batch<'s> {
             shared,
             families,
             counters,
-            put_here: HashSet::new(),
+            put_here: HashSet::default(),
             writes,
             key: Vec::new(),
             value: Vec::new(),

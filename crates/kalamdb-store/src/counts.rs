@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use ahash::RandomState;
 use log_format::{LiveRows, Seq, TableId};
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
 
@@ -177,7 +178,7 @@ struct Appended {
 /// The counts of what was written lately, and what the batch that is being made changes. Belongs to the one who applies.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    slots: HashMap<Arc<[u8]>, Slot>,
+    slots: HashMap<Arc<[u8]>, Slot, RandomState>,
     /// The last event that wrote a row.
     written_at: Seq,
     /// No event after this one wrote rows of partitions without a slot, or took all of a table.
@@ -193,7 +194,7 @@ impl Counters {
     /// Where this event was the last that was applied.
     pub(crate) fn new(applied: Seq) -> Self {
         Self {
-            slots: HashMap::new(),
+            slots: HashMap::default(),
             written_at: applied,
             others_written_at: applied,
             touched: Vec::new(),

@@ -260,6 +260,20 @@ impl Cut {
         self.scan_prefix(keyspace, &partition_prefix(partition), range, visit)
     }
 
+    /// As [`Cut::scan_hot`], for who takes the rows away: they need not be kept in memory for the next reader.
+    pub(crate) fn scan_hot_once(
+        &self,
+        keyspace: Keyspace,
+        partition: &Partition,
+        range: &KeyRange,
+        visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned> {
+        let prefix = partition_prefix(partition);
+        let Some((from, mut options)) = bounds_of(&prefix, range) else { return Ok(Scanned::All) };
+        options.fill_cache(false);
+        self.scan_bounded(keyspace, &prefix, &from, options, visit)
+    }
+
     /// A key of a range from which on a partition has about so many rows in both tiers, tombstones and hidden ones among them;
     /// none where it has no more than that. For reading a range from its end.
     ///
@@ -353,11 +367,23 @@ impl Cut {
         keyspace: Keyspace,
         prefix: &[u8],
         range: &KeyRange,
-        mut visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+        visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
     ) -> Result<Scanned> {
         let Some((from, options)) = bounds_of(prefix, range) else { return Ok(Scanned::All) };
+        self.scan_bounded(keyspace, prefix, &from, options, visit)
+    }
+
+    /// From a full key on, to the bound of the options.
+    fn scan_bounded(
+        &self,
+        keyspace: Keyspace,
+        prefix: &[u8],
+        from: &[u8],
+        options: ReadOptions,
+        mut visit: impl FnMut(&[u8], StoredRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned> {
         let mut rows = self.snapshot.raw_iterator_cf_opt(&self.shared.family(keyspace)?, options);
-        rows.seek(&from);
+        rows.seek(from);
         while let Some((key, value)) = rows.item() {
             let key = key.get(prefix.len()..).unwrap_or_default();
             if visit(key, StoredRow::decode(value)?).is_break() {

@@ -145,17 +145,25 @@ impl<'a> StoredRow<'a> {
     /// # Errors
     /// [`Error::Damaged`] where it is too short or has unknown flags.
     pub fn decode(value: &'a [u8]) -> Result<Self> {
-        const DAMAGED: Error = Error::Damaged { what: "row" };
-        let (seq, rest) = value.split_first_chunk::<8>().ok_or(DAMAGED)?;
-        let (updated, rest) = rest.split_first_chunk::<8>().ok_or(DAMAGED)?;
-        let (flags, row) = rest.split_first().ok_or(DAMAGED)?;
-        if *flags > FLAG_DELETED {
-            return Err(DAMAGED);
-        }
-        Ok(Self {
+        // Not `ok_or`: an error that is made and dropped for each row costs more than this does.
+        let Some(row) = Self::split(value) else { return Err(Error::Damaged { what: "row" }) };
+        Ok(row)
+    }
+
+    #[inline]
+    fn split(value: &'a [u8]) -> Option<Self> {
+        let (seq, rest) = value.split_first_chunk()?;
+        let (updated, rest) = rest.split_first_chunk()?;
+        let (flags, row) = rest.split_first()?;
+        let deleted = match *flags {
+            0 => false,
+            FLAG_DELETED => true,
+            _ => return None,
+        };
+        Some(Self {
             seq: Seq::new(u64::from_le_bytes(*seq)),
             updated: i64::from_le_bytes(*updated),
-            deleted: *flags == FLAG_DELETED,
+            deleted,
             row,
         })
     }

@@ -39,8 +39,9 @@ pub struct Hidden {
 struct Reached {
     file: usize,
     keys: Keys,
-    /// Where the last key was looked for.
+    /// Where the last key was found, and how far from the one before.
     at: usize,
+    stride: usize,
 }
 
 impl Hidden {
@@ -62,7 +63,7 @@ impl Hidden {
             }
             if of.file.last_key.as_slice() >= key {
                 let keys = cut.open_file(&of.file)?.keys()?.clone();
-                self.open.push(Reached { file, keys, at: 0 });
+                self.open.push(Reached { file, keys, at: 0, stride: 0 });
             }
             self.closed += 1;
         }
@@ -71,7 +72,7 @@ impl Hidden {
             if files.get(reached.file).is_none_or(|of| of.file.last_key.as_slice() < key) {
                 return false;
             }
-            reached.at = reached.keys.next_from(key, reached.at);
+            reached.at = reached.keys.next_from(key, reached.at, &mut reached.stride);
             if reached.keys.get(reached.at) == key
                 && let (Some(positions), Ok(at)) = (positions.get_mut(reached.file), reached.at.try_into())
             {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
     FixedSizeBinaryBuilder, FixedSizeListBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
-    Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    Int64Builder, StringArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type,
@@ -120,7 +120,8 @@ pub(super) enum CellBuilder {
     Float(Float32Builder),
     Double(Float64Builder),
     Decimal(Decimal128Builder),
-    Text(StringBuilder),
+    /// Texts as bytes: that they are UTF-8 is seen of all at once.
+    Text(BinaryBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     Date(Date32Builder),
     Time(Time64MicrosecondBuilder),
@@ -143,7 +144,7 @@ impl CellBuilder {
             DataType::Decimal { .. } => {
                 Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(arrow))
             }
-            DataType::Text | DataType::Json => Self::Text(StringBuilder::with_capacity(rows, bytes)),
+            DataType::Text | DataType::Json => Self::Text(BinaryBuilder::with_capacity(rows, bytes)),
             DataType::Timestamp | DataType::DateTime => {
                 Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(arrow))
             }
@@ -171,7 +172,7 @@ impl CellBuilder {
             Self::Float(out) => out.append_option(cells.float()?),
             Self::Double(out) => out.append_option(cells.double()?),
             Self::Decimal(out) => out.append_option(cells.decimal()?),
-            Self::Text(out) => out.append_option(cells.text()?),
+            Self::Text(out) => out.append_option(cells.text_bytes()?),
             Self::Timestamp(out) => out.append_option(cells.timestamp()?),
             Self::Date(out) => out.append_option(cells.date()?),
             Self::Time(out) => out.append_option(cells.time()?),
@@ -199,14 +200,14 @@ impl CellBuilder {
     /// Bytes of texts or bytes in it.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Text(out) => out.values_slice().len(),
-            Self::Bytes(out) => out.values_slice().len(),
+            Self::Text(out) | Self::Bytes(out) => out.values_slice().len(),
             _ => 0,
         }
     }
 
-    pub(super) fn finish(&mut self) -> ArrayRef {
-        match self {
+    /// The column; none where a text is not UTF-8.
+    pub(super) fn finish(&mut self) -> Option<ArrayRef> {
+        Some(match self {
             Self::Boolean(out) => Arc::new(out.finish()),
             Self::SmallInt(out) => Arc::new(out.finish()),
             Self::Int(out) => Arc::new(out.finish()),
@@ -214,14 +215,14 @@ impl CellBuilder {
             Self::Float(out) => Arc::new(out.finish()),
             Self::Double(out) => Arc::new(out.finish()),
             Self::Decimal(out) => Arc::new(out.finish()),
-            Self::Text(out) => Arc::new(out.finish()),
+            Self::Text(out) => Arc::new(StringArray::try_from_binary(out.finish()).ok()?),
             Self::Timestamp(out) => Arc::new(out.finish()),
             Self::Date(out) => Arc::new(out.finish()),
             Self::Time(out) => Arc::new(out.finish()),
             Self::Bytes(out) => Arc::new(out.finish()),
             Self::Uuid(out) => Arc::new(out.finish()),
             Self::Embedding(out, _) => Arc::new(out.finish()),
-        }
+        })
     }
 }
 
@@ -232,17 +233,30 @@ pub(super) fn cell_at<'a>(
     row: usize,
     scratch: &'a mut Vec<u8>,
 ) -> Result<CellRef<'a>> {
-    const DAMAGED: Error = Error::Damaged { what: "cold file" };
+    // Not `ok_or`: an error that is made and dropped for each cell costs more than the cell.
+    let Some(cell) = typed_cell_at(data_type, array, row, scratch) else {
+        return Err(Error::Damaged { what: "cold file" });
+    };
+    Ok(cell)
+}
+
+/// The cell; none where the column is of another type.
+fn typed_cell_at<'a>(
+    data_type: DataType,
+    array: &'a dyn Array,
+    row: usize,
+    scratch: &'a mut Vec<u8>,
+) -> Option<CellRef<'a>> {
     if array.is_null(row) {
-        return Ok(CellRef::Null);
+        return Some(CellRef::Null);
     }
     macro_rules! number {
         ($arrow:ty, $cell:ident) => {
-            CellRef::$cell(array.as_primitive_opt::<$arrow>().ok_or(DAMAGED)?.value(row))
+            CellRef::$cell(array.as_primitive_opt::<$arrow>()?.value(row))
         };
     }
-    Ok(match data_type {
-        DataType::Boolean => CellRef::Boolean(array.as_boolean_opt().ok_or(DAMAGED)?.value(row)),
+    Some(match data_type {
+        DataType::Boolean => CellRef::Boolean(array.as_boolean_opt()?.value(row)),
         DataType::SmallInt => number!(Int16Type, SmallInt),
         DataType::Int => number!(Int32Type, Int),
         DataType::BigInt => number!(Int64Type, BigInt),
@@ -253,16 +267,16 @@ pub(super) fn cell_at<'a>(
         DataType::DateTime => number!(TimestampMicrosecondType, DateTime),
         DataType::Date => number!(Date32Type, Date),
         DataType::Time => number!(Time64MicrosecondType, Time),
-        DataType::Text => CellRef::Text(array.as_string_opt::<i32>().ok_or(DAMAGED)?.value(row)),
-        DataType::Json => CellRef::Json(array.as_string_opt::<i32>().ok_or(DAMAGED)?.value(row)),
-        DataType::Bytes => CellRef::Bytes(array.as_binary_opt::<i32>().ok_or(DAMAGED)?.value(row)),
+        DataType::Text => CellRef::Text(array.as_string_opt::<i32>()?.value(row)),
+        DataType::Json => CellRef::Json(array.as_string_opt::<i32>()?.value(row)),
+        DataType::Bytes => CellRef::Bytes(array.as_binary_opt::<i32>()?.value(row)),
         DataType::Uuid => {
-            let bytes = array.as_fixed_size_binary_opt().ok_or(DAMAGED)?.value(row);
-            CellRef::Uuid(bytes.try_into().map_err(|_| DAMAGED)?)
+            let bytes = array.as_fixed_size_binary_opt()?.value(row);
+            CellRef::Uuid(bytes.try_into().ok()?)
         }
         DataType::Embedding(_) => {
-            let floats = array.as_fixed_size_list_opt().ok_or(DAMAGED)?.value(row);
-            let floats = floats.as_primitive_opt::<Float32Type>().ok_or(DAMAGED)?;
+            let floats = array.as_fixed_size_list_opt()?.value(row);
+            let floats = floats.as_primitive_opt::<Float32Type>()?;
             scratch.clear();
             scratch.extend(floats.values().iter().flat_map(|float| float.to_le_bytes()));
             CellRef::Embedding(scratch)

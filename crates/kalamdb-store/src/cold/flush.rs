@@ -69,7 +69,7 @@ impl Cut {
         };
         let range = KeyRange { from: (!from_key.is_empty()).then(|| from_key.clone()), until: None };
         let mut failure = FirstError::none();
-        let scanned = self.scan_hot(keyspace_of(&partition), &partition, &range, |key, row| {
+        let scanned = self.scan_hot_once(keyspace_of(&partition), &partition, &range, |key, row| {
             failure.or_stop(taken.take(key, row, version, tombstones_from).map(|()| {
                 let has_room = taken.keys.len() < rows_max && taken.bytes < bytes_max;
                 if has_room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

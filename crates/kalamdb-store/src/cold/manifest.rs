@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use ahash::RandomState;
 use log_format::{ColdFile, Partition, Record, Seq, TableId};
 use lru::LruCache;
 use rocksdb::{IteratorMode, ReadOptions};
@@ -79,7 +80,7 @@ pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 #[derive(Debug, Default)]
 pub(crate) struct ColdTables {
     // Written when a table is flushed for the first time.
-    tables: RwLock<HashSet<TableId>>,
+    tables: RwLock<HashSet<TableId, RandomState>>,
     // Held for a look-up. By partition and what flushed it last, which together say everything.
     kept: Mutex<Option<Kept>>,
 }

@@ -212,10 +212,10 @@ pub(super) fn rows_of_keys<'a>(
     keys: impl Iterator<Item = &'a [u8]>,
     superseded: &[u32],
 ) -> Result<Vec<u32>> {
-    let (of_file, mut at) = (file.keys()?, 0);
+    let (of_file, mut at, mut stride) = (file.keys()?, 0, 0);
     let mut found = Vec::new();
     for key in keys {
-        at = of_file.next_from(key, at);
+        at = of_file.next_from(key, at, &mut stride);
         let position = u32::try_from(at).map_err(|_| Error::Damaged { what: "cold file" })?;
         if of_file.get(at) == key && superseded.binary_search(&position).is_err() {
             found.push(position);

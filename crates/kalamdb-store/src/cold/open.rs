@@ -3,6 +3,7 @@
 //! Files are small enough to be taken whole (a flush bounds them), so a row is found by its key without asking the file
 //! anything, and only the pages that hold it are unpacked.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -246,14 +247,23 @@ impl Keys {
         (at < self.0.len() && self.get(at) == key).then_some(at)
     }
 
-    /// The first row at `from` or behind whose key is not below this one: quick where it is near.
-    pub(super) fn next_from(&self, key: &[u8], from: usize) -> usize {
-        let (mut from, mut step) = (from.min(self.0.len()), 1);
-        while from + step < self.0.len() && self.get(from + step) < key {
-            from += step;
-            step *= 2;
-        }
-        self.first_from(key, from..(from + step + 1).min(self.0.len()))
+    /// The first row at `from` or behind whose key is not below this one: quick where it is near, or about as far as the last time,
+    /// which is what `stride` says.
+    pub(super) fn next_from(&self, key: &[u8], from: usize, stride: &mut usize) -> usize {
+        let (mut least, mut step) = (from.min(self.0.len()), (*stride).max(1));
+        let found = loop {
+            let probe = least + step;
+            if probe >= self.0.len() {
+                break self.first_from(key, least..self.0.len());
+            }
+            match self.get(probe).cmp(key) {
+                Ordering::Less => (least, step) = (probe + 1, step * 2),
+                Ordering::Equal => break probe,
+                Ordering::Greater => break self.first_from(key, least..probe),
+            }
+        };
+        *stride = found - from.min(found);
+        found
     }
 
     /// The first row of a range whose key is not below this one; its end where there is none.
@@ -364,9 +374,34 @@ impl Rows {
             self.batch = Some(Batch::of(&batch).ok_or(DAMAGED)?);
             self.row = 0;
         }
-        let batch = self.batch.as_ref().ok_or(DAMAGED)?;
+        let Some(batch) = self.batch.as_ref() else { return Err(DAMAGED) };
         let at = self.row;
         self.row += 1;
         batch.row(&self.file, &self.own, at, &mut self.bytes, &mut self.scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_found_from_wherever_one_begins(
+            keys in prop::collection::btree_set(0..400_u16, 0..100),
+            wanted in prop::collection::vec((0..420_u16, 0..30_usize), 0..50),
+        ) {
+            let all: Vec<[u8; 2]> = keys.iter().map(|key| key.to_be_bytes()).collect();
+            let of_file = Keys(BinaryArray::from_iter_values(&all));
+            let (mut at, mut stride) = (0, 0);
+            for (key, back) in wanted {
+                let from = at - at.min(back);
+                let expected = from.max(keys.range(..key).count()).min(all.len());
+                at = of_file.next_from(&key.to_be_bytes(), from, &mut stride);
+                prop_assert_eq!(at, expected);
+            }
+        }
     }
 }

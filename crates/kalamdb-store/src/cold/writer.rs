@@ -35,9 +35,9 @@ const DICTIONARY_BYTES: usize = 1 << 15;
 /// Values that a bloom filter has room for while it is filled, where it is not known how many come; it shrinks to those that came.
 const BLOOM_VALUES: u64 = 1 << 16;
 /// Batches that wait to be packed at the most.
-const BATCHES_WAITING: usize = 2;
-/// Rows between those that are held as Arrow.
-const BATCH_ROWS: usize = 8192;
+const BATCHES_WAITING: usize = 8;
+/// Rows that become columns at a time: so few that they are still in a core's cache when they do.
+const BATCH_ROWS: usize = 2048;
 
 /// What a file's rows are of.
 #[derive(Clone, Debug)]
@@ -132,7 +132,12 @@ impl Packer {
     }
 
     fn pack(&mut self, gathered: &Gathered) -> Result<()> {
-        const DAMAGED: Error = Error::Damaged { what: "row" };
+        let Some(columns) = self.columns_of(gathered) else { return Err(Error::Damaged { what: "row" }) };
+        Ok(self.out.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)?)
+    }
+
+    /// Rows as columns; none where one is not of the origin, or not legal.
+    fn columns_of(&mut self, gathered: &Gathered) -> Option<Vec<ArrayRef>> {
         let rows = gathered.rows.len();
         let mut keys = BinaryBuilder::with_capacity(rows, gathered.bytes.len() / 8);
         let mut seqs = Int64Builder::with_capacity(rows);
@@ -143,13 +148,13 @@ impl Packer {
             .map(|(column, bytes)| CellBuilder::with_capacity(column.data_type, rows, bytes + bytes / 8))
             .collect();
         for (head, key, row) in gathered.iter() {
-            let row = RowReader::new(row).map_err(|_| DAMAGED)?;
+            let row = RowReader::new(row).ok()?;
             if row.version() != self.version || row.count() != cells.len() {
-                return Err(DAMAGED);
+                return None;
             }
             let mut row = row.typed();
             for out in &mut cells {
-                out.append(&mut row).ok_or(DAMAGED)?;
+                out.append(&mut row)?;
             }
             keys.append_value(key);
             seqs.append_value(head.seq.cast_signed());
@@ -163,8 +168,10 @@ impl Packer {
             Arc::new(times.finish()),
             Arc::new(deleted.finish()),
         ];
-        arrays.extend(cells.iter_mut().map(CellBuilder::finish));
-        Ok(self.out.write(&RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)?)
+        for out in &mut cells {
+            arrays.push(out.finish()?);
+        }
+        Some(arrays)
     }
 }
 
