@@ -147,6 +147,7 @@ async fn of_a_hundred_files_those_outside_of_a_range_of_time_are_not_opened() {
             assert_eq!(in_plan(&engine, &analyze, "files_read=").await, files, "{condition}");
         }
     }
+    first_rows_are_in_few_files(&engine).await;
     let updated = "SELECT min(_updated) FROM app.events WHERE id = 50";
     let at = cells(&ok(&engine, &root(), updated, &[]).await).concat().concat();
     let later = format!("EXPLAIN SELECT id FROM app.events WHERE _updated > '{at}'");
@@ -163,6 +164,31 @@ async fn of_a_hundred_files_those_outside_of_a_range_of_time_are_not_opened() {
     drop(jobs);
     engine.close();
     sequencing.join().unwrap();
+}
+
+/// Of the hundred files, with an order that one of their columns has.
+async fn first_rows_are_in_few_files(engine: &Engine) {
+    for (order, ids, files_at_most) in [
+        ("_seq DESC", "9099 3099 2099", 1),
+        ("_seq", "0 1000 2000", 2),
+        ("_updated DESC, id", "99 1099 2099", 100),
+        ("_updated DESC", "", 1),
+        ("n", "0 1000 2000", 2),
+        ("n DESC NULLS LAST", "3099 2099 1099", 2),
+        // Any file may have a NULL.
+        ("n DESC NULLS FIRST, id", "9000 9001 9002", 100),
+        ("price + 1", "0 1000 2000", 100),
+    ] {
+        let select = format!("SELECT id FROM app.events ORDER BY {order} LIMIT 3");
+        let found = cells(&ok(engine, &root(), &select, &[]).await).concat().join(" ");
+        assert!(ids.is_empty() || found == ids, "{order}: {found}");
+        let analyze = format!("EXPLAIN ANALYZE {select}");
+        let read = in_plan(engine, &analyze, "files_read=").await;
+        let skipped = in_plan(engine, &analyze, "files_skipped=").await;
+        assert!(read <= files_at_most && read + skipped == 100, "{order}: {read} and {skipped}");
+    }
+    let nulls = "SELECT count(*) - count(n) FROM (SELECT n FROM app.events ORDER BY n DESC NULLS FIRST LIMIT 3) AS first";
+    assert_eq!(count(engine, nulls).await, 3, "bounds tell nothing of NULLs");
 }
 
 #[tokio::test]
@@ -289,5 +315,27 @@ async fn the_first_and_last_rows_by_key_are_read_without_the_others() {
         assert_eq!(plan.contains("order=key"), is_ordered, "{sql}: {plan}");
         assert_eq!(plan.contains("SortExec"), !is_ordered, "{sql}: {plan}");
     }
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_condition_that_fails_or_is_unknown_for_a_hidden_row_concerns_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), EVENTS, &[]).await;
+    let insert =
+        "INSERT INTO app.events (id, n, name) VALUES (1, 0, 'a'), (2, 5, 'b'), (3, NULL, 'c'), (4, 1, 'd')";
+    ok(&engine, &root(), insert, &[]).await;
+    flush(&engine, "app.events").await;
+    let over = "SELECT count(*) FROM app.events WHERE 10 / n > 1";
+    let failed = engine.execute(&mut root(), over, &[]).await.error.unwrap().to_string();
+    assert!(failed.to_lowercase().contains("divide by zero"), "{failed}");
+    // The hot row hides the one that it would fail for.
+    ok(&engine, &root(), "UPDATE app.events SET n = 2 WHERE id = 1", &[]).await;
+    assert_eq!(count(&engine, over).await, 3);
+    // The file still has one that is unknown, and one that is hidden.
+    assert_eq!(count(&engine, "SELECT count(*) FROM app.events WHERE n > 1").await, 2);
+    assert_eq!(count(&engine, "SELECT count(*) FROM app.events WHERE NOT n > 1").await, 1);
+    assert_eq!(count(&engine, "SELECT count(*) FROM app.events WHERE (n > 1) IS NULL").await, 1);
     engine.close();
 }

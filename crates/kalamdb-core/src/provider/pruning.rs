@@ -3,12 +3,20 @@
 //! A cold row that is not superseded is the newest of its key unless a hot one hides it, and hot rows are never passed over; so
 //! no row that was changed or deleted comes back, whatever is pruned here. The filter above still decides.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::ops::Range;
+use std::sync::Arc;
 
 use datafusion::arrow::array::Array;
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use kalamdb_store::{ColdScan, OpenFile, Pages, Prune};
+use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinaryExpr, Column, IsNullExpr, Literal};
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::{PhysicalExpr, split_conjunction as physical_conjunction};
+use datafusion::physical_expr_common::physical_expr::snapshot_physical_expr;
+use kalamdb_store::{ColdScan, Manifest, OpenFile, Pages, Prune};
 use log_format::{ColdFile, ColumnBounds, ColumnId, DataType, KeyBuilder, SchemaVersion, TableSchema, Value};
 
 use crate::live::lossless;
@@ -40,6 +48,9 @@ enum Compared {
     System(SystemColumn),
 }
 
+/// The least and the greatest value of a column, as keys.
+type Bounds<'f> = (Cow<'f, [u8]>, Cow<'f, [u8]>);
+
 impl ColdQuery {
     /// For a scan of these columns under these conditions, which must all hold.
     pub(crate) fn new(info: &TableInfo, shape: &Shape, filters: &[Expr]) -> Self {
@@ -57,6 +68,50 @@ impl ColdQuery {
     /// The same, as the store asks.
     pub(crate) fn scan(&self) -> ColdScan<'_> {
         ColdScan { columns: Some(&self.columns), prune: Some(self) }
+    }
+}
+
+/// What those above a scan look for by now, of what a file's bounds tell.
+pub(crate) struct StillWanted {
+    conditions: Vec<Condition>,
+    /// There is an order by when rows were written, and nothing more is known: most often the newest ones are asked for.
+    is_by_time: bool,
+}
+
+impl StillWanted {
+    /// Of a filter that changes while a query runs, over columns of this shape: a top-N looks for less and less.
+    pub(crate) fn now(info: &TableInfo, shape: &Shape, filter: &Arc<dyn PhysicalExpr>) -> Self {
+        let now = snapshot_physical_expr(Arc::clone(filter));
+        let now = now.as_ref().map_or_else(|_| Vec::new(), physical_conjunction);
+        let conditions = now.into_iter().filter_map(|it| Condition::of_physical(info, shape, it)).collect();
+        let is_time = |column: &Column| {
+            let column = shape.columns().get(column.index());
+            matches!(column, Some(ShapeColumn::System(SystemColumn::Seq | SystemColumn::Updated)))
+        };
+        Self { conditions, is_by_time: collect_columns(filter).iter().all(is_time) }
+    }
+
+    /// Whether a file has none of it.
+    pub(crate) fn excludes(&self, file: &ColdFile) -> bool {
+        self.conditions.iter().any(|condition| condition.excludes(file))
+    }
+
+    /// Puts the files first that have what is looked for most; false where little is known of that yet.
+    pub(crate) fn sort(&self, files: &mut [usize], manifest: &Manifest) -> bool {
+        let Some(condition) = self.conditions.first() else {
+            if self.is_by_time {
+                files.sort_by_key(|at| Reverse(manifest.files.get(*at).map(|of| of.file.last_seq)));
+            }
+            return false;
+        };
+        let bounds = |at: &usize| condition.bounds(&manifest.files.get(*at)?.file);
+        if matches!(condition.operator, Operator::Gt | Operator::GtEq) {
+            files.sort_by_cached_key(|at| Reverse(bounds(at).map(|(_, greatest)| greatest)));
+        } else {
+            // Those of which nothing is known come last, here as well.
+            files.sort_by_cached_key(|at| bounds(at).map_or((true, None), |(least, _)| (false, Some(least))));
+        }
+        true
     }
 }
 
@@ -87,12 +142,39 @@ impl Condition {
             (Expr::Literal(literal, _), Expr::Column(found)) => (&found.name, op.swap()?, literal),
             _ => return None,
         };
+        let column = match SystemColumn::ALL.into_iter().find(|system| system.name() == name) {
+            Some(system) => ShapeColumn::System(system),
+            None => ShapeColumn::Own(info.column_position(name)?),
+        };
+        Self::compare(info, column, operator, literal)
+    }
+
+    /// As DataFusion runs it, over columns of this shape.
+    fn of_physical(info: &TableInfo, shape: &Shape, condition: &Arc<dyn PhysicalExpr>) -> Option<Self> {
+        let binary = condition.downcast_ref::<PhysicalBinaryExpr>()?;
+        if *binary.op() == Operator::Or {
+            // How a top-N asks where NULLs come first; there may be none.
+            let column = binary.left().downcast_ref::<IsNullExpr>()?.arg().downcast_ref::<Column>()?;
+            let has_nulls = shape.schema().fields().get(column.index())?.is_nullable();
+            return if has_nulls { None } else { Self::of_physical(info, shape, binary.right()) };
+        }
+        let column = binary.left().downcast_ref::<Column>()?;
+        let literal = binary.right().downcast_ref::<Literal>()?;
+        Self::compare(info, *shape.columns().get(column.index())?, *binary.op(), literal.value())
+    }
+
+    fn compare(
+        info: &TableInfo,
+        column: ShapeColumn,
+        operator: Operator,
+        literal: &ScalarValue,
+    ) -> Option<Self> {
         let compares =
             matches!(operator, Operator::Eq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq);
-        let (column, data_type) = match SystemColumn::ALL.into_iter().find(|system| system.name() == name) {
-            Some(system) => (Compared::System(system), system.data_type()),
-            None => {
-                let column = info.columns().get(info.column_position(name)?)?;
+        let (column, data_type) = match column {
+            ShapeColumn::System(system) => (Compared::System(system), system.data_type()),
+            ShapeColumn::Own(position) => {
+                let column = info.columns().get(position)?;
                 (Compared::Own(column.id), column.data_type)
             }
         };
@@ -109,21 +191,26 @@ impl Condition {
 
     /// Whether it holds for no row of a file, as far as the manifest tells.
     fn excludes(&self, file: &ColdFile) -> bool {
-        let bound = |value: Value| key_of(&value);
-        let seq = |seq: u64| bound(Value::BigInt(seq.cast_signed()));
-        let (least, greatest) = match self.column {
-            Compared::System(SystemColumn::Seq) => (seq(file.first_seq), seq(file.last_seq)),
+        self.bounds(file).is_some_and(|(least, greatest)| !self.may_hold(Some(&least), Some(&greatest)))
+    }
+
+    /// What the values of its column lie between in a file, where the manifest tells.
+    fn bounds<'f>(&self, file: &'f ColdFile) -> Option<Bounds<'f>> {
+        let between = |least: &Value, greatest: &Value| {
+            Some((Cow::Owned(key_of(least)?), Cow::Owned(key_of(greatest)?)))
+        };
+        let seq = |seq: u64| Value::BigInt(seq.cast_signed());
+        match self.column {
+            Compared::System(SystemColumn::Seq) => between(&seq(file.first_seq), &seq(file.last_seq)),
             Compared::System(SystemColumn::Updated) => {
-                (bound(Value::DateTime(file.first_updated)), bound(Value::DateTime(file.last_updated)))
+                between(&Value::DateTime(file.first_updated), &Value::DateTime(file.last_updated))
             }
             Compared::Own(id) if self.versions.contains(&file.schema_version) => {
-                let bounds = file.bounds.iter().find(|bounds| bounds.column == id);
-                let Some(ColumnBounds { least, greatest, .. }) = bounds else { return false };
-                return !self.may_hold(Some(least), Some(greatest));
+                let bounds = file.bounds.iter().find(|bounds| bounds.column == id)?;
+                Some((bounds.least.as_slice().into(), bounds.greatest.as_slice().into()))
             }
-            Compared::System(SystemColumn::Deleted) | Compared::Own(_) => return false,
-        };
-        !self.may_hold(least.as_deref(), greatest.as_deref())
+            Compared::System(SystemColumn::Deleted) | Compared::Own(_) => None,
+        }
     }
 
     /// The pages of its column; none where the file has it not, or as another type.

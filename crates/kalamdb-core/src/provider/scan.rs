@@ -124,10 +124,18 @@ pub(crate) struct TableScan {
     files: Option<Files>,
     /// What each partition reads of both tiers; none: there is one, which goes by the order of keys.
     parts: Vec<Arc<Files>>,
-    /// What those above still have a use for, which gets less while they run: the others may be left out, but need not.
-    useful: Option<Arc<dyn PhysicalExpr>>,
+    useful: Useful,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+/// Which rows those above have a use for: the others may be left out, but need not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Useful {
+    /// What they still look for, which gets less while they run.
+    pub(crate) still: Option<Arc<dyn PhysicalExpr>>,
+    /// What they filter by. They do so again: it is worth it where rows are copied anyway.
+    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
 }
 
 /// What one run of a scan counts.
@@ -136,6 +144,7 @@ pub(crate) struct ScanMetrics {
     baseline: BaselineMetrics,
     pub(crate) hot_rows: Count,
     pub(crate) files_read: Count,
+    pub(crate) files_skipped: Count,
     pub(crate) rows_pruned: Count,
     pub(crate) rows_shadowed: Count,
 }
@@ -147,6 +156,7 @@ impl ScanMetrics {
             baseline: BaselineMetrics::new(metrics, partition),
             hot_rows: count("hot_rows"),
             files_read: count("files_read"),
+            files_skipped: count("files_skipped"),
             rows_pruned: count("rows_pruned"),
             rows_shadowed: count("rows_shadowed"),
         }
@@ -180,7 +190,7 @@ impl TableScan {
             ordered: None,
             files,
             parts,
-            useful: None,
+            useful: Useful::default(),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
@@ -226,7 +236,7 @@ impl TableScan {
             ordered: Some(Ordered { descending, fetch }),
             files: self.files.clone(),
             parts: Vec::new(),
-            useful: None,
+            useful: Useful::default(),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
@@ -323,17 +333,21 @@ impl ExecutionPlan for TableScan {
         pushed: ChildPushdownResult,
         _: &ConfigOptions,
     ) -> QueryResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let is_still = matches!(phase, FilterPushdownPhase::Post);
         let filters = pushed.parent_filters.iter().map(|pushed| &pushed.filter);
-        let dynamic: Vec<_> = filters.filter(|it| it.is::<DynamicFilterPhysicalExpr>()).cloned().collect();
-        if !matches!(phase, FilterPushdownPhase::Post) || self.parts.is_empty() || dynamic.is_empty() {
+        let told: Vec<_> =
+            filters.filter(|it| it.is::<DynamicFilterPhysicalExpr>() == is_still).cloned().collect();
+        if self.parts.is_empty() || told.is_empty() {
             return Ok(FilterPushdownPropagation::if_all(pushed));
         }
+        let (told, mut useful) = (Some(conjunction(told)), self.useful.clone());
+        *(if is_still { &mut useful.still } else { &mut useful.filter }) = told;
         let scan = Self {
             asked: Arc::clone(&self.asked),
             ordered: self.ordered,
             files: self.files.clone(),
             parts: self.parts.clone(),
-            useful: Some(conjunction(dynamic)),
+            useful,
             properties: Arc::clone(&self.properties),
             metrics: self.metrics.clone(),
         };

@@ -6,13 +6,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use datafusion::arrow::compute::{and, filter_record_batch};
+use datafusion::arrow::compute::{and, filter_record_batch, prep_null_mask_filter};
 use datafusion::physical_expr::PhysicalExpr;
 use kalamdb_store::{FileBatches, FileScan, FirstError, Hidden, KeyRange, OpenFile};
 
 use crate::error::{Error, Result};
 use crate::provider::merged::Reading;
-use crate::provider::scan::{Asked, Files, ScanMetrics};
+use crate::provider::pruning::StillWanted;
+use crate::provider::scan::{Asked, Files, ScanMetrics, Useful};
 use crate::rows::{RowHead, ShapeColumn, constant_column};
 use crate::table::TableInfo;
 use crate::widening::column_of_now;
@@ -25,11 +26,13 @@ pub(super) struct TierBatches {
     asked: Arc<Asked>,
     files: Arc<Files>,
     metrics: ScanMetrics,
-    /// What there is still a use for.
-    useful: Option<Arc<dyn PhysicalExpr>>,
+    useful: Useful,
     /// The names of the system's columns that are asked for.
     system: Vec<&'static str>,
     hidden: Hidden,
+    /// The files that were not read yet, and whether those with most of what there is a use for come first.
+    left: VecDeque<usize>,
+    is_sorted: bool,
     stage: Stage,
     ready: VecDeque<RecordBatch>,
 }
@@ -37,20 +40,15 @@ pub(super) struct TierBatches {
 enum Stage {
     /// Through the hot tier, from here on.
     Hot(KeyRange),
-    /// To the next of the chosen files.
-    Next(usize),
-    /// Within one of them, and which comes after.
-    Within(Box<FileColumns>, usize),
+    /// To the next of the files.
+    Next,
+    /// Within one of them.
+    Within(Box<FileColumns>),
     Done,
 }
 
 impl TierBatches {
-    pub(super) fn new(
-        asked: Arc<Asked>,
-        files: Arc<Files>,
-        useful: Option<Arc<dyn PhysicalExpr>>,
-        metrics: ScanMetrics,
-    ) -> Self {
+    pub(super) fn new(asked: Arc<Asked>, files: Arc<Files>, useful: Useful, metrics: ScanMetrics) -> Self {
         let system = asked.shape.columns().iter().filter_map(|column| match column {
             ShapeColumn::System(system) => Some(system.name()),
             ShapeColumn::Own(_) => None,
@@ -58,6 +56,8 @@ impl TierBatches {
         Self {
             system: system.collect(),
             hidden: Hidden::new(&files.manifest, &files.chosen),
+            left: files.chosen.iter().copied().collect(),
+            is_sorted: false,
             stage: Stage::Hot(files.range.clone()),
             ready: VecDeque::new(),
             useful,
@@ -75,23 +75,41 @@ impl TierBatches {
             }
             self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
                 Stage::Hot(range) => self.read_hot(range)?,
-                Stage::Next(at) => match self.files.chosen.get(at) {
-                    Some(&file) => Stage::Within(Box::new(self.open(file)?), at + 1),
+                Stage::Next => match self.next_file() {
+                    Some(file) => Stage::Within(Box::new(self.open(file)?)),
                     None => return Ok(None),
                 },
-                Stage::Within(mut file, next) => match file.next(&self.asked, self.useful.as_ref())? {
+                Stage::Within(mut file) => match file.next(&self.asked, &self.useful)? {
                     Some(batch) => {
                         self.ready.extend(Some(batch).filter(|batch| batch.num_rows() > 0));
-                        Stage::Within(file, next)
+                        Stage::Within(file)
                     }
                     None => {
                         self.metrics.rows_shadowed.add(file.batches.shadowed());
-                        Stage::Next(next)
+                        Stage::Next
                     }
                 },
                 Stage::Done => return Ok(None),
             };
         }
+    }
+
+    /// The next file that has what there is still a use for. Once it is known what that is, those come first that have most of it:
+    /// the others are then seldom read at all.
+    fn next_file(&mut self) -> Option<usize> {
+        let Some(still) = &self.useful.still else { return self.left.pop_front() };
+        let wanted = StillWanted::now(&self.asked.info, &self.asked.shape, still);
+        let manifest = &self.files.manifest;
+        if !self.is_sorted {
+            self.is_sorted = wanted.sort(self.left.make_contiguous(), manifest);
+        }
+        while let Some(file) = self.left.pop_front() {
+            if !manifest.files.get(file).is_some_and(|of| wanted.excludes(&of.file)) {
+                return Some(file);
+            }
+            self.metrics.files_skipped.add(1);
+        }
+        None
     }
 
     /// Reads the next hot rows of a range, and takes down what they hide.
@@ -116,7 +134,7 @@ impl TierBatches {
         let (batches, rows) = reading.finish()?;
         self.metrics.hot_rows.add(rows);
         self.ready.extend(batches.into_iter().filter(|batch| batch.num_rows() > 0));
-        Ok(scanned.rest(range.until).map_or(Stage::Next(0), Stage::Hot))
+        Ok(scanned.rest(range.until).map_or(Stage::Next, Stage::Hot))
     }
 
     fn open(&self, file: usize) -> Result<FileColumns> {
@@ -144,12 +162,18 @@ impl Iterator for TierBatches {
     }
 }
 
-/// Which rows there is a use for; none: that cannot be told, as where it fails for a row that does not count.
-fn useful_rows(useful: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Option<BooleanArray> {
-    let mask = useful.evaluate(batch).ok()?.into_array(batch.num_rows()).ok()?;
-    let mask = mask.as_boolean_opt()?;
-    // What is neither true nor false is nothing to go by: it stays.
-    (mask.null_count() == 0).then(|| mask.clone())
+/// What a condition says of each row; none: it cannot be told, as where it fails for a row that does not count.
+fn rows_of(condition: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Option<BooleanArray> {
+    let mask = condition.evaluate(batch).ok()?.into_array(batch.num_rows()).ok()?;
+    mask.as_boolean_opt().cloned()
+}
+
+/// What two masks let through; one that is not there lets through all.
+fn both(left: Option<BooleanArray>, right: Option<BooleanArray>) -> Result<Option<BooleanArray>> {
+    Ok(match (left, right) {
+        (Some(left), Some(right)) => Some(and(&left, &right)?),
+        (left, right) => left.or(right),
+    })
 }
 
 /// The rows of one file, and how they become rows of now.
@@ -195,19 +219,28 @@ impl Source {
 }
 
 impl FileColumns {
-    fn next(&mut self, asked: &Asked, useful: Option<&Arc<dyn PhysicalExpr>>) -> Result<Option<RecordBatch>> {
+    fn next(&mut self, asked: &Asked, useful: &Useful) -> Result<Option<RecordBatch>> {
         let Some((batch, counting)) = self.batches.next().transpose()? else { return Ok(None) };
         let file = self.batches.file();
         let arrays = self.columns.iter().map(|source| source.array(&asked.info, file, &batch));
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let schema = Arc::clone(asked.shape.schema());
         let batch = RecordBatch::try_new_with_options(schema, arrays.collect::<Result<_>>()?, &options)?;
-        // Rows are copied once, and only those that both let through.
-        let useful = useful.and_then(|useful| useful_rows(useful, &batch));
-        Ok(Some(match (counting, useful) {
-            (None, None) => batch,
-            (Some(mask), None) | (None, Some(mask)) => filter_record_batch(&batch, &mask)?,
-            (Some(counting), Some(useful)) => filter_record_batch(&batch, &and(&counting, &useful)?)?,
+        // Rows are copied once, and only those that all let through.
+        let still = useful.still.as_ref().and_then(|still| rows_of(still, &batch));
+        // What is neither true nor false is nothing to go by: it stays.
+        let still = still.filter(|mask| mask.null_count() == 0);
+        let mut mask = both(counting, still)?;
+        if let (Some(_), Some(filter)) = (&mask, &useful.filter) {
+            // Here it is as good as false.
+            let known = |mask: BooleanArray| {
+                if mask.null_count() == 0 { mask } else { prep_null_mask_filter(&mask) }
+            };
+            mask = both(mask, rows_of(filter, &batch).map(known))?;
+        }
+        Ok(Some(match mask {
+            Some(mask) => filter_record_batch(&batch, &mask)?,
+            None => batch,
         }))
     }
 }
