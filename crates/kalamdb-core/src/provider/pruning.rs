@@ -74,7 +74,7 @@ impl ColdQuery {
 /// What those above a scan look for by now, of what a file's bounds tell.
 pub(crate) struct StillWanted {
     conditions: Vec<Condition>,
-    /// There is an order by when rows were written, and nothing more is known: most often the newest ones are asked for.
+    /// Nothing but when rows were written is asked about: then the newest ones, most often.
     is_by_time: bool,
 }
 
