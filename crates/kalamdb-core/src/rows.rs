@@ -2,178 +2,51 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeListBuilder,
-    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch,
-    RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
-};
+use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::{DataFusionError, Result as QueryResult};
-use log_format::{CellRef, DataType, RowReader, SchemaVersion, Seq, TypedCells, Value};
+use kalamdb_store::CellBuilder;
+use log_format::{CellRef, DataType, RowReader, SchemaVersion, Seq, Value};
 
-use crate::error::Result;
-use crate::table::{CellTarget, SystemColumn, TableInfo, arrow_type};
-use crate::widening::NO_UUID_TEXT;
+use crate::error::{Error, Result};
+use crate::table::{CellTarget, SystemColumn, TableInfo};
+use crate::widening::{NO_UUID_TEXT, column_of_now};
 
-/// One column that is being filled.
-enum ColumnBuilder {
-    Boolean(BooleanBuilder),
-    SmallInt(Int16Builder),
-    Int(Int32Builder),
-    BigInt(Int64Builder),
-    Float(Float32Builder),
-    Double(Float64Builder),
-    Decimal(Decimal128Builder),
-    Text(StringBuilder),
-    Uuid(StringBuilder),
-    Timestamp(TimestampMicrosecondBuilder),
-    Date(Date32Builder),
-    Time(Time64MicrosecondBuilder),
-    Bytes(BinaryBuilder),
-    Embedding(FixedSizeListBuilder<Float32Builder>, usize),
+/// Bytes of texts or bytes that a row is expected to have in a column of them.
+const BYTES_EXPECTED: usize = 16;
+
+/// A column of a batch that is being filled, of a table's column of this type.
+struct ColumnBuilder {
+    data_type: DataType,
+    cells: CellBuilder,
 }
 
 impl ColumnBuilder {
-    /// With room for so many values.
+    /// With room for so many rows.
     fn new(data_type: DataType, rows: usize) -> Self {
-        match data_type {
-            DataType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
-            DataType::SmallInt => Self::SmallInt(Int16Builder::with_capacity(rows)),
-            DataType::Int => Self::Int(Int32Builder::with_capacity(rows)),
-            DataType::BigInt => Self::BigInt(Int64Builder::with_capacity(rows)),
-            DataType::Float => Self::Float(Float32Builder::with_capacity(rows)),
-            DataType::Double => Self::Double(Float64Builder::with_capacity(rows)),
-            DataType::Decimal { .. } => {
-                Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(arrow_type(data_type)))
-            }
-            DataType::Text | DataType::Json => Self::Text(StringBuilder::with_capacity(rows, rows * 16)),
-            DataType::Uuid => Self::Uuid(StringBuilder::with_capacity(rows, rows * 16)),
-            DataType::Timestamp | DataType::DateTime => Self::Timestamp(
-                TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(arrow_type(data_type)),
-            ),
-            DataType::Date => Self::Date(Date32Builder::with_capacity(rows)),
-            DataType::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(rows)),
-            DataType::Bytes => Self::Bytes(BinaryBuilder::with_capacity(rows, rows * 16)),
-            DataType::Embedding(dimension) => {
-                let item = datafusion::arrow::datatypes::Field::new_list_field(
-                    datafusion::arrow::datatypes::DataType::Float32,
-                    false,
-                );
-                let list = FixedSizeListBuilder::new(
-                    Float32Builder::new(),
-                    i32::try_from(dimension).unwrap_or(i32::MAX),
-                );
-                Self::Embedding(list.with_field(Arc::new(item)), dimension as usize)
-            }
-        }
+        let cells = CellBuilder::with_capacity(data_type, rows, rows * BYTES_EXPECTED);
+        Self { data_type, cells }
     }
 
-    /// Adds a cell of the column's type; one of another type would be NULL.
-    fn append(&mut self, cell: &CellRef<'_>) {
-        match self {
-            Self::Boolean(out) => {
-                out.append_option(if let CellRef::Boolean(v) = cell { Some(*v) } else { None });
-            }
-            Self::SmallInt(out) => {
-                out.append_option(if let CellRef::SmallInt(v) = cell { Some(*v) } else { None });
-            }
-            Self::Int(out) => out.append_option(if let CellRef::Int(v) = cell { Some(*v) } else { None }),
-            Self::BigInt(out) => {
-                out.append_option(if let CellRef::BigInt(v) = cell { Some(*v) } else { None });
-            }
-            Self::Float(out) => out.append_option(if let CellRef::Float(v) = cell { Some(*v) } else { None }),
-            Self::Double(out) => {
-                out.append_option(if let CellRef::Double(v) = cell { Some(*v) } else { None });
-            }
-            Self::Decimal(out) => {
-                out.append_option(if let CellRef::Decimal(v) = cell { Some(*v) } else { None });
-            }
-            Self::Text(out) => match cell {
-                CellRef::Text(v) | CellRef::Json(v) => out.append_value(v),
-                _ => out.append_null(),
-            },
-            Self::Uuid(out) => match cell {
-                CellRef::Uuid(v) => {
-                    let mut text = uuid::Uuid::encode_buffer();
-                    out.append_value(uuid::Uuid::from_bytes(**v).hyphenated().encode_lower(&mut text));
-                }
-                _ => out.append_null(),
-            },
-            Self::Timestamp(out) => match cell {
-                CellRef::Timestamp(v) | CellRef::DateTime(v) => out.append_value(*v),
-                _ => out.append_null(),
-            },
-            Self::Date(out) => out.append_option(if let CellRef::Date(v) = cell { Some(*v) } else { None }),
-            Self::Time(out) => out.append_option(if let CellRef::Time(v) = cell { Some(*v) } else { None }),
-            Self::Bytes(out) => out.append_option(if let CellRef::Bytes(v) = cell { Some(*v) } else { None }),
-            Self::Embedding(out, dimension) => append_embedding(out, *dimension, cell),
-        }
-    }
-
-    /// Adds a row's next cell, read as the column's type, which is quick; none, and nothing added, where it is of another, or one
-    /// that has to be turned into something.
-    #[inline]
-    fn append_typed(&mut self, cells: &mut TypedCells<'_>) -> Option<()> {
-        match self {
-            Self::Boolean(out) => out.append_option(cells.boolean()?),
-            Self::SmallInt(out) => out.append_option(cells.small_int()?),
-            Self::Int(out) => out.append_option(cells.int()?),
-            Self::BigInt(out) => out.append_option(cells.big_int()?),
-            Self::Float(out) => out.append_option(cells.float()?),
-            Self::Double(out) => out.append_option(cells.double()?),
-            Self::Decimal(out) => out.append_option(cells.decimal()?),
-            Self::Text(out) => out.append_option(cells.text()?),
-            Self::Timestamp(out) => out.append_option(cells.timestamp()?),
-            Self::Date(out) => out.append_option(cells.date()?),
-            Self::Time(out) => out.append_option(cells.time()?),
-            Self::Bytes(out) => out.append_option(cells.bytes()?),
-            Self::Uuid(_) | Self::Embedding(..) => return None,
-        }
-        Some(())
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        match self {
-            Self::Boolean(out) => Arc::new(out.finish()),
-            Self::SmallInt(out) => Arc::new(out.finish()),
-            Self::Int(out) => Arc::new(out.finish()),
-            Self::BigInt(out) => Arc::new(out.finish()),
-            Self::Float(out) => Arc::new(out.finish()),
-            Self::Double(out) => Arc::new(out.finish()),
-            Self::Decimal(out) => Arc::new(out.finish()),
-            Self::Text(out) | Self::Uuid(out) => Arc::new(out.finish()),
-            Self::Timestamp(out) => Arc::new(out.finish()),
-            Self::Date(out) => Arc::new(out.finish()),
-            Self::Time(out) => Arc::new(out.finish()),
-            Self::Bytes(out) => Arc::new(out.finish()),
-            Self::Embedding(out, _) => Arc::new(out.finish()),
-        }
-    }
-}
-
-fn append_embedding(out: &mut FixedSizeListBuilder<Float32Builder>, dimension: usize, cell: &CellRef<'_>) {
-    if let CellRef::Embedding(bytes) = cell
-        && bytes.len() == dimension * 4
-    {
-        for chunk in bytes.as_chunks::<4>().0 {
-            out.values().append_value(f32::from_le_bytes(*chunk));
-        }
-        out.append(true);
-    } else {
-        out.values().append_slice(&vec![0.0; dimension]);
-        out.append(false);
+    /// The column, as queries have it; the builder is empty after.
+    fn finish(&mut self) -> Result<ArrayRef> {
+        let array = self
+            .cells
+            .finish()
+            .ok_or_else(|| Error::Inconsistent { reason: "a row has a text that is not UTF-8".to_owned() })?;
+        column_of_now(&array, self.data_type, self.data_type)
     }
 }
 
 /// So many times what rows older than a column hold in it.
-pub(crate) fn constant_column(info: &TableInfo, position: usize, rows: usize) -> ArrayRef {
+pub(crate) fn constant_column(info: &TableInfo, position: usize, rows: usize) -> Result<ArrayRef> {
     let data_type = info.columns().get(position).map_or(DataType::Boolean, |column| column.data_type);
     let mut builder = ColumnBuilder::new(data_type, rows);
     let mut scratch = Vec::new();
     let value = info.missing_values().get(position).unwrap_or(&Value::Null);
     let cell = value.as_cell(&mut scratch);
     for _ in 0..rows {
-        builder.append(&cell);
+        builder.cells.append_cell(&cell);
     }
     builder.finish()
 }
@@ -289,11 +162,11 @@ impl<'t> BatchBuilder<'t> {
         let (mut walk, mut text) = (reader.walk(), NO_UUID_TEXT);
         for (cell, slot, target) in &self.route.cells {
             let Some(builder) = self.builders.get_mut(*slot) else { continue };
-            if target.is_as_written() && walk.typed(*cell, |cells| builder.append_typed(cells))?.is_some() {
+            if target.is_as_written() && walk.typed(*cell, |cells| builder.cells.append(cells))?.is_some() {
                 continue;
             }
             let cell = walk.cell(*cell)?.unwrap_or(CellRef::Null);
-            builder.append(&target.read(cell, &mut text));
+            builder.cells.append_cell(&target.read(cell, &mut text));
         }
         for slot in &self.route.others {
             let (Some(column), Some(builder)) = (self.shape.columns.get(*slot), self.builders.get_mut(*slot))
@@ -302,16 +175,18 @@ impl<'t> BatchBuilder<'t> {
             };
             match column {
                 ShapeColumn::System(SystemColumn::Seq) => {
-                    builder.append(&CellRef::BigInt(head.seq.get().cast_signed()));
+                    builder.cells.append_cell(&CellRef::BigInt(head.seq.get().cast_signed()));
                 }
                 ShapeColumn::System(SystemColumn::Updated) => {
-                    builder.append(&CellRef::DateTime(head.updated));
+                    builder.cells.append_cell(&CellRef::DateTime(head.updated));
                 }
-                ShapeColumn::System(SystemColumn::Deleted) => builder.append(&CellRef::Boolean(head.deleted)),
+                ShapeColumn::System(SystemColumn::Deleted) => {
+                    builder.cells.append_cell(&CellRef::Boolean(head.deleted));
+                }
                 ShapeColumn::Own(position) => {
                     let mut scratch = Vec::new();
                     let value = self.missing.get(*position).unwrap_or(&Value::Null);
-                    builder.append(&value.as_cell(&mut scratch));
+                    builder.cells.append_cell(&value.as_cell(&mut scratch));
                 }
             }
         }
@@ -336,7 +211,7 @@ impl<'t> BatchBuilder<'t> {
 
     /// The rows so far as a batch; the builder is empty after.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch> {
-        let arrays = self.builders.iter_mut().map(ColumnBuilder::finish).collect();
+        let arrays = self.builders.iter_mut().map(ColumnBuilder::finish).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         self.rows = 0;
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.shape.schema), arrays, &options)?)

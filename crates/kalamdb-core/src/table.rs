@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
 use kalamdb_store::Keyspace;
 use log_format::{
     CellRef, Column, ColumnDefault, DataType, KeyBuilder, KeyReader, RowBuilder, RowReader, SchemaVersion,
@@ -59,26 +59,9 @@ impl SystemColumn {
 /// The Arrow type that holds values of a SQL type.
 pub(crate) fn arrow_type(data_type: DataType) -> ArrowType {
     match data_type {
-        DataType::Boolean => ArrowType::Boolean,
-        DataType::SmallInt => ArrowType::Int16,
-        DataType::Int => ArrowType::Int32,
-        DataType::BigInt => ArrowType::Int64,
-        DataType::Float => ArrowType::Float32,
-        DataType::Double => ArrowType::Float64,
-        DataType::Decimal { precision, scale } => {
-            ArrowType::Decimal128(precision, i8::try_from(scale).unwrap_or(i8::MAX))
-        }
-        // UUIDs are shown and compared in their canonical text form.
-        DataType::Text | DataType::Json | DataType::Uuid => ArrowType::Utf8,
-        DataType::Timestamp => ArrowType::Timestamp(TimeUnit::Microsecond, None),
-        DataType::DateTime => ArrowType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
-        DataType::Date => ArrowType::Date32,
-        DataType::Time => ArrowType::Time64(TimeUnit::Microsecond),
-        DataType::Bytes => ArrowType::Binary,
-        DataType::Embedding(dimension) => ArrowType::FixedSizeList(
-            Arc::new(Field::new_list_field(ArrowType::Float32, false)),
-            i32::try_from(dimension).unwrap_or(i32::MAX),
-        ),
+        // They are shown and compared in their canonical text form.
+        DataType::Uuid => ArrowType::Utf8,
+        other => kalamdb_store::arrow_type(other),
     }
 }
 

@@ -22,9 +22,9 @@ mod testing;
 
 pub use crate::batch::{Batch, SharedTableStore, StreamTableStore, TableStore, UserTableStore};
 pub use crate::cold::{
-    ColdColumn, ColdFiles, ColdScan, ColdWriter, CompactStep, FileBatches, FileOrigin, FileScan,
+    CellBuilder, ColdColumn, ColdFiles, ColdScan, ColdWriter, CompactStep, FileBatches, FileOrigin, FileScan,
     FilesChecked, FlushStep, Hidden, Manifest, ManifestFile, OpenFile, Pages, Place, PreparedFlush, Prune,
-    TablePath, USER_IN_PATH, WrittenFile,
+    TablePath, USER_IN_PATH, WrittenFile, arrow_type,
 };
 pub use crate::cold_state::ColdTotals;
 pub use crate::counts::Counts;

@@ -8,6 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use ahash::RandomState;
 use kalamdb_log::{LogDirectory, LogIndex, LogReader};
 use kalamdb_sql::{LiveProgress, LiveState};
 use log_format::{
@@ -143,10 +144,10 @@ struct Routes {
     change_rows: ChangeRows,
     /// Every commit up to here has been handed out, or concerned nobody.
     position: Seq,
-    partitions: HashMap<Partition, PartitionRoutes>,
-    subscribers: HashMap<SubscriptionId, Arc<Subscriber>>,
+    partitions: HashMap<Partition, PartitionRoutes, RandomState>,
+    subscribers: HashMap<SubscriptionId, Arc<Subscriber>, RandomState>,
     /// How many subscribers each partition has, live or catching up.
-    listeners: HashMap<Partition, usize>,
+    listeners: HashMap<Partition, usize, RandomState>,
 }
 
 /// The router.
@@ -170,9 +171,9 @@ impl Router {
         let routes = Routes {
             change_rows: ChangeRows::new(&catalog, None),
             position: feed.published(),
-            partitions: HashMap::new(),
-            subscribers: HashMap::new(),
-            listeners: HashMap::new(),
+            partitions: HashMap::default(),
+            subscribers: HashMap::default(),
+            listeners: HashMap::default(),
         };
         Self {
             routes: Mutex::new(routes),

@@ -213,7 +213,7 @@ impl Source {
                 let now = info.columns().get(*position).ok_or_else(damaged)?;
                 column_of_now(named(&written.name)?, written.data_type, now.data_type)
             }
-            Self::Missing(position) => Ok(constant_column(info, *position, batch.num_rows())),
+            Self::Missing(position) => constant_column(info, *position, batch.num_rows()),
         }
     }
 }

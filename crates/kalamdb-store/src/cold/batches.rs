@@ -67,18 +67,15 @@ impl Hidden {
             }
             self.closed += 1;
         }
-        let (files, positions) = (&self.manifest.files, &mut self.positions);
-        self.open.retain_mut(|reached| {
-            if files.get(reached.file).is_none_or(|of| of.file.last_key.as_slice() < key) {
-                return false;
+        let positions = &mut self.positions;
+        self.open.retain_mut(|Reached { file, keys, at, stride }| {
+            let found = keys.search_from(key, *at, stride);
+            if let (Ok(found), Some(positions)) = (found, positions.get_mut(*file)) {
+                positions.extend(u32::try_from(found));
             }
-            reached.at = reached.keys.next_from(key, reached.at, &mut reached.stride);
-            if reached.keys.get(reached.at) == key
-                && let (Some(positions), Ok(at)) = (positions.get_mut(reached.file), reached.at.try_into())
-            {
-                positions.push(at);
-            }
-            true
+            *at = found.unwrap_or_else(|above| above);
+            // A greater key is not in it either where this one is above all.
+            *at < keys.len()
         });
         Ok(())
     }

@@ -20,6 +20,9 @@ const TYPE_METADATA: &str = "kalamdb.type";
 /// What other readers of Parquet know a column by.
 const FIELD_ID_METADATA: &str = "PARQUET:field_id";
 
+/// Floats of embeddings that room is made for before they come.
+const FLOATS_EXPECTED_MAX: usize = 1 << 16;
+
 /// A column of a table, as a file has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColdColumn {
@@ -33,7 +36,8 @@ pub struct ColdColumn {
     pub is_key: bool,
 }
 
-pub(super) fn arrow_type(data_type: DataType) -> ArrowType {
+/// The Arrow type of a column's cells as they are stored.
+pub fn arrow_type(data_type: DataType) -> ArrowType {
     match data_type {
         DataType::Boolean => ArrowType::Boolean,
         DataType::SmallInt => ArrowType::Int16,
@@ -112,7 +116,9 @@ fn parse_type(text: &str) -> Option<DataType> {
 }
 
 /// One column that is being filled.
-pub(super) enum CellBuilder {
+pub struct CellBuilder(Cells);
+
+enum Cells {
     Boolean(BooleanBuilder),
     SmallInt(Int16Builder),
     Int(Int32Builder),
@@ -130,100 +136,150 @@ pub(super) enum CellBuilder {
     Embedding(FixedSizeListBuilder<Float32Builder>, usize),
 }
 
+impl std::fmt::Debug for CellBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CellBuilder").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
 impl CellBuilder {
     /// With room for so many rows, and so many bytes of texts or bytes in them.
-    pub(super) fn with_capacity(data_type: DataType, rows: usize, bytes: usize) -> Self {
+    pub fn with_capacity(data_type: DataType, rows: usize, bytes: usize) -> Self {
         let arrow = arrow_type(data_type);
-        match data_type {
-            DataType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
-            DataType::SmallInt => Self::SmallInt(Int16Builder::with_capacity(rows)),
-            DataType::Int => Self::Int(Int32Builder::with_capacity(rows)),
-            DataType::BigInt => Self::BigInt(Int64Builder::with_capacity(rows)),
-            DataType::Float => Self::Float(Float32Builder::with_capacity(rows)),
-            DataType::Double => Self::Double(Float64Builder::with_capacity(rows)),
+        Self(match data_type {
+            DataType::Boolean => Cells::Boolean(BooleanBuilder::with_capacity(rows)),
+            DataType::SmallInt => Cells::SmallInt(Int16Builder::with_capacity(rows)),
+            DataType::Int => Cells::Int(Int32Builder::with_capacity(rows)),
+            DataType::BigInt => Cells::BigInt(Int64Builder::with_capacity(rows)),
+            DataType::Float => Cells::Float(Float32Builder::with_capacity(rows)),
+            DataType::Double => Cells::Double(Float64Builder::with_capacity(rows)),
             DataType::Decimal { .. } => {
-                Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(arrow))
+                Cells::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(arrow))
             }
-            DataType::Text | DataType::Json => Self::Text(BinaryBuilder::with_capacity(rows, bytes)),
+            DataType::Text | DataType::Json => Cells::Text(BinaryBuilder::with_capacity(rows, bytes)),
             DataType::Timestamp | DataType::DateTime => {
-                Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(arrow))
+                Cells::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(arrow))
             }
-            DataType::Date => Self::Date(Date32Builder::with_capacity(rows)),
-            DataType::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(rows)),
-            DataType::Bytes => Self::Bytes(BinaryBuilder::with_capacity(rows, bytes)),
-            DataType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16)),
+            DataType::Date => Cells::Date(Date32Builder::with_capacity(rows)),
+            DataType::Time => Cells::Time(Time64MicrosecondBuilder::with_capacity(rows)),
+            DataType::Bytes => Cells::Bytes(BinaryBuilder::with_capacity(rows, bytes)),
+            DataType::Uuid => Cells::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16)),
             DataType::Embedding(dimension) => {
                 let size = i32::try_from(dimension).unwrap_or(i32::MAX);
-                let floats = Float32Builder::with_capacity(rows * dimension as usize);
+                let floats = (rows * dimension as usize).min(FLOATS_EXPECTED_MAX);
+                let floats = Float32Builder::with_capacity(floats);
                 let list = FixedSizeListBuilder::with_capacity(floats, size, rows);
-                Self::Embedding(list.with_field(embedding_item()), dimension as usize)
+                Cells::Embedding(list.with_field(embedding_item()), dimension as usize)
             }
-        }
+        })
     }
 
-    /// Adds a row's next cell; none where it is of another type than the column, or not legal: it would be lost.
+    /// Adds a row's next cell, read as the column's type. None, and nothing added, where it is of another, or not legal.
     #[inline]
-    pub(super) fn append(&mut self, cells: &mut TypedCells<'_>) -> Option<()> {
-        match self {
-            Self::Boolean(out) => out.append_option(cells.boolean()?),
-            Self::SmallInt(out) => out.append_option(cells.small_int()?),
-            Self::Int(out) => out.append_option(cells.int()?),
-            Self::BigInt(out) => out.append_option(cells.big_int()?),
-            Self::Float(out) => out.append_option(cells.float()?),
-            Self::Double(out) => out.append_option(cells.double()?),
-            Self::Decimal(out) => out.append_option(cells.decimal()?),
-            Self::Text(out) => out.append_option(cells.text_bytes()?),
-            Self::Timestamp(out) => out.append_option(cells.timestamp()?),
-            Self::Date(out) => out.append_option(cells.date()?),
-            Self::Time(out) => out.append_option(cells.time()?),
-            Self::Bytes(out) => out.append_option(cells.bytes()?),
-            Self::Uuid(out) => match cells.uuid()? {
+    pub fn append(&mut self, cells: &mut TypedCells<'_>) -> Option<()> {
+        match &mut self.0 {
+            Cells::Boolean(out) => out.append_option(cells.boolean()?),
+            Cells::SmallInt(out) => out.append_option(cells.small_int()?),
+            Cells::Int(out) => out.append_option(cells.int()?),
+            Cells::BigInt(out) => out.append_option(cells.big_int()?),
+            Cells::Float(out) => out.append_option(cells.float()?),
+            Cells::Double(out) => out.append_option(cells.double()?),
+            Cells::Decimal(out) => out.append_option(cells.decimal()?),
+            Cells::Text(out) => out.append_option(cells.text_bytes()?),
+            Cells::Timestamp(out) => out.append_option(cells.timestamp()?),
+            Cells::Date(out) => out.append_option(cells.date()?),
+            Cells::Time(out) => out.append_option(cells.time()?),
+            Cells::Bytes(out) => out.append_option(cells.bytes()?),
+            Cells::Uuid(out) => match cells.uuid()? {
                 Some(uuid) => out.append_value(uuid).ok()?,
                 None => out.append_null(),
             },
-            Self::Embedding(out, dimension) => {
-                let floats = cells.embedding()?;
-                match floats {
-                    Some(bytes) if bytes.len() == *dimension * 4 => {
-                        let floats = bytes.as_chunks::<4>().0.iter();
-                        floats.for_each(|float| out.values().append_value(f32::from_le_bytes(*float)));
-                    }
-                    Some(_) => return None,
-                    None => out.values().append_slice(&vec![0.0; *dimension]),
-                }
-                out.append(floats.is_some());
-            }
+            Cells::Embedding(out, dimension) => append_embedding(out, *dimension, cells.embedding()?)?,
         }
         Some(())
     }
 
+    /// Adds a cell; one of another type than the column's is NULL.
+    pub fn append_cell(&mut self, cell: &CellRef<'_>) {
+        macro_rules! append {
+            ($out:ident, $($cell:ident)|+) => {
+                match cell {
+                    $(CellRef::$cell(value))|+ => $out.append_value(*value),
+                    _ => $out.append_null(),
+                }
+            };
+        }
+        match &mut self.0 {
+            Cells::Boolean(out) => append!(out, Boolean),
+            Cells::SmallInt(out) => append!(out, SmallInt),
+            Cells::Int(out) => append!(out, Int),
+            Cells::BigInt(out) => append!(out, BigInt),
+            Cells::Float(out) => append!(out, Float),
+            Cells::Double(out) => append!(out, Double),
+            Cells::Decimal(out) => append!(out, Decimal),
+            Cells::Text(out) => append!(out, Text | Json),
+            Cells::Timestamp(out) => append!(out, Timestamp | DateTime),
+            Cells::Date(out) => append!(out, Date),
+            Cells::Time(out) => append!(out, Time),
+            Cells::Bytes(out) => append!(out, Bytes),
+            Cells::Uuid(out) => match cell {
+                CellRef::Uuid(uuid) if out.append_value(uuid).is_ok() => {}
+                _ => out.append_null(),
+            },
+            Cells::Embedding(out, dimension) => {
+                let floats = if let CellRef::Embedding(bytes) = cell { Some(*bytes) } else { None };
+                if append_embedding(out, *dimension, floats).is_none() {
+                    let _null = append_embedding(out, *dimension, None);
+                }
+            }
+        }
+    }
+
     /// Bytes of texts or bytes in it.
     pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Text(out) | Self::Bytes(out) => out.values_slice().len(),
+        match &self.0 {
+            Cells::Text(out) | Cells::Bytes(out) => out.values_slice().len(),
             _ => 0,
         }
     }
 
-    /// The column; none where a text is not UTF-8.
-    pub(super) fn finish(&mut self) -> Option<ArrayRef> {
-        Some(match self {
-            Self::Boolean(out) => Arc::new(out.finish()),
-            Self::SmallInt(out) => Arc::new(out.finish()),
-            Self::Int(out) => Arc::new(out.finish()),
-            Self::BigInt(out) => Arc::new(out.finish()),
-            Self::Float(out) => Arc::new(out.finish()),
-            Self::Double(out) => Arc::new(out.finish()),
-            Self::Decimal(out) => Arc::new(out.finish()),
-            Self::Text(out) => Arc::new(StringArray::try_from_binary(out.finish()).ok()?),
-            Self::Timestamp(out) => Arc::new(out.finish()),
-            Self::Date(out) => Arc::new(out.finish()),
-            Self::Time(out) => Arc::new(out.finish()),
-            Self::Bytes(out) => Arc::new(out.finish()),
-            Self::Uuid(out) => Arc::new(out.finish()),
-            Self::Embedding(out, _) => Arc::new(out.finish()),
+    /// The column; none where a text is not UTF-8. The builder is empty after.
+    pub fn finish(&mut self) -> Option<ArrayRef> {
+        Some(match &mut self.0 {
+            Cells::Boolean(out) => Arc::new(out.finish()),
+            Cells::SmallInt(out) => Arc::new(out.finish()),
+            Cells::Int(out) => Arc::new(out.finish()),
+            Cells::BigInt(out) => Arc::new(out.finish()),
+            Cells::Float(out) => Arc::new(out.finish()),
+            Cells::Double(out) => Arc::new(out.finish()),
+            Cells::Decimal(out) => Arc::new(out.finish()),
+            Cells::Text(out) => Arc::new(StringArray::try_from_binary(out.finish()).ok()?),
+            Cells::Timestamp(out) => Arc::new(out.finish()),
+            Cells::Date(out) => Arc::new(out.finish()),
+            Cells::Time(out) => Arc::new(out.finish()),
+            Cells::Bytes(out) => Arc::new(out.finish()),
+            Cells::Uuid(out) => Arc::new(out.finish()),
+            Cells::Embedding(out, _) => Arc::new(out.finish()),
         })
     }
+}
+
+/// Adds a list; none, and nothing added, where it is of another length.
+fn append_embedding(
+    out: &mut FixedSizeListBuilder<Float32Builder>,
+    dimension: usize,
+    floats: Option<&[u8]>,
+) -> Option<()> {
+    match floats {
+        Some(bytes) if bytes.len() == dimension * 4 => {
+            let floats = bytes.as_chunks::<4>().0.iter();
+            floats.for_each(|float| out.values().append_value(f32::from_le_bytes(*float)));
+        }
+        Some(_) => return None,
+        None => out.values().append_slice(&vec![0.0; dimension]),
+    }
+    out.append(floats.is_some());
+    Some(())
 }
 
 /// The cell of a column at `row`. `scratch` is where an embedding's bytes are put together.

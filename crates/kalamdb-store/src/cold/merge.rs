@@ -215,9 +215,10 @@ pub(super) fn rows_of_keys<'a>(
     let (of_file, mut at, mut stride) = (file.keys()?, 0, 0);
     let mut found = Vec::new();
     for key in keys {
-        at = of_file.next_from(key, at, &mut stride);
+        let searched = of_file.search_from(key, at, &mut stride);
+        at = searched.unwrap_or_else(|above| above);
         let position = u32::try_from(at).map_err(|_| Error::Damaged { what: "cold file" })?;
-        if of_file.get(at) == key && superseded.binary_search(&position).is_err() {
+        if searched.is_ok() && superseded.binary_search(&position).is_err() {
             found.push(position);
         }
     }

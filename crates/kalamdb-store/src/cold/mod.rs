@@ -24,7 +24,7 @@ mod writer;
 pub(crate) use self::apply::changes_files;
 pub use self::batches::{FileBatches, FileScan, Hidden};
 pub use self::check::FilesChecked;
-pub use self::columns::ColdColumn;
+pub use self::columns::{CellBuilder, ColdColumn, arrow_type};
 pub use self::compact::CompactStep;
 pub use self::files::ColdFiles;
 pub use self::flush::{FlushStep, PreparedFlush};

@@ -243,43 +243,57 @@ impl Keys {
 
     /// Where the row of a key is, if the file has one.
     pub(super) fn position_of(&self, key: &[u8]) -> Option<usize> {
-        let at = self.first_from(key, 0..self.0.len());
-        (at < self.0.len() && self.get(at) == key).then_some(at)
+        self.search(key, 0..self.0.len()).ok()
     }
 
-    /// The first row at `from` or behind whose key is not below this one: quick where it is near, or about as far as the last time,
-    /// which is what `stride` says.
-    pub(super) fn next_from(&self, key: &[u8], from: usize, stride: &mut usize) -> usize {
+    /// Where the row of a key is, at `from` or behind; where there is none, the first row there whose key is above. Quick where it
+    /// is near, or about as far as the last time, which is what `stride` says.
+    pub(super) fn search_from(&self, key: &[u8], from: usize, stride: &mut usize) -> Result<usize, usize> {
         let (mut least, mut step) = (from.min(self.0.len()), (*stride).max(1));
         let found = loop {
             let probe = least + step;
             if probe >= self.0.len() {
-                break self.first_from(key, least..self.0.len());
+                break self.search(key, least..self.0.len());
             }
             match self.get(probe).cmp(key) {
                 Ordering::Less => (least, step) = (probe + 1, step * 2),
-                Ordering::Equal => break probe,
-                Ordering::Greater => break self.first_from(key, least..probe),
+                Ordering::Equal => break Ok(probe),
+                Ordering::Greater => break self.search(key, least..probe),
             }
         };
-        *stride = found - from.min(found);
+        let (Ok(at) | Err(at)) = found;
+        *stride = at - from.min(at);
         found
     }
 
-    /// The first row of a range whose key is not below this one; its end where there is none.
-    fn first_from(&self, key: &[u8], Range { start: mut from, end: mut until }: Range<usize>) -> usize {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Where the row of a key is in a range of rows; where there is none, the first one there whose key is above, or the end.
+    fn search(
+        &self,
+        key: &[u8],
+        Range { start: mut from, end: mut until }: Range<usize>,
+    ) -> Result<usize, usize> {
         while from < until {
             let middle = usize::midpoint(from, until);
-            if self.get(middle) < key { from = middle + 1 } else { until = middle }
+            match self.get(middle).cmp(key) {
+                Ordering::Less => from = middle + 1,
+                Ordering::Equal => return Ok(middle),
+                Ordering::Greater => until = middle,
+            }
         }
-        from
+        Err(from)
     }
 
     /// The rows whose keys are in a range.
     pub(super) fn rows_in(&self, range: &KeyRange) -> Range<usize> {
         let all = 0..self.0.len();
-        let from = range.from.as_ref().map_or(0, |key| self.first_from(key, all.clone()));
-        let until = range.until.as_ref().map_or(all.end, |key| self.first_from(key, all));
+        let first_from = |key: &Vec<u8>| self.search(key, all.clone()).unwrap_or_else(|above| above);
+        let from = range.from.as_ref().map_or(0, first_from);
+        let until = range.until.as_ref().map_or(all.end, first_from);
         from..until.max(from)
     }
 }
@@ -399,8 +413,10 @@ mod tests {
             for (key, back) in wanted {
                 let from = at - at.min(back);
                 let expected = from.max(keys.range(..key).count()).min(all.len());
-                at = of_file.next_from(&key.to_be_bytes(), from, &mut stride);
-                prop_assert_eq!(at, expected);
+                let is_there = all.get(expected) == Some(&key.to_be_bytes());
+                let found = of_file.search_from(&key.to_be_bytes(), from, &mut stride);
+                prop_assert_eq!(found, if is_there { Ok(expected) } else { Err(expected) });
+                at = expected;
             }
         }
     }
