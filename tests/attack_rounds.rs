@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a test that meets what it does not expect is to fail on the spot"
@@ -9,21 +10,11 @@
 
 #[path = "attack/mod.rs"]
 mod attack;
+#[path = "support/rounds.rs"]
+mod rounds;
 #[path = "support/mod.rs"]
 mod support;
 
-/// The number after a flag.
-fn number(flag: &str) -> Option<u64> {
-    let mut arguments = std::env::args().skip_while(|argument| argument != flag);
-    arguments
-        .nth(1)
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{flag} takes a number, not {text:?}")))
-}
-
 fn main() {
-    let rounds = number("--rounds").unwrap_or(50);
-    let seed = number("--seed").unwrap_or_else(|| u64::from(std::process::id()));
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(attack::run(rounds, seed));
-    println!("test result: ok. {rounds} rounds, seed {seed}");
+    rounds::run_to_the_end(attack::run);
 }

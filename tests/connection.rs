@@ -4,14 +4,6 @@ use serde_json::{Value, json};
 
 use crate::support::{Api, Server, Socket, in_time};
 
-async fn setup(config: &str) -> (Server, Api) {
-    let server = Server::start_with(config).await;
-    let root = server.root().await;
-    root.sql("CREATE NAMESPACE app").await;
-    root.sql("CREATE USER TABLE app.notes (id BIGINT PRIMARY KEY, body TEXT NOT NULL)").await;
-    (server, root)
-}
-
 const ALL: &str = "SELECT id, body FROM app.notes";
 
 async fn insert(api: &Api, ids: std::ops::Range<u64>) {
@@ -25,7 +17,7 @@ fn ids(rows: &[Value]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_authenticates_and_anything_else_must_wait() {
-    let (server, root) = setup("").await;
+    let (server, root) = Server::with_notes("").await;
     let mut socket = Socket::open(&server, "", "").await.unwrap();
     socket.send(json!({ "type": "ping" })).await;
     socket.subscribe("s", ALL, json!({})).await;
@@ -47,7 +39,7 @@ async fn a_message_authenticates_and_anything_else_must_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_authenticate_is_told_and_let_go() {
-    let (server, root) = setup("[server]\nauth_deadline_ms = 300\n").await;
+    let (server, root) = Server::with_notes("[server]\nauth_deadline_ms = 300\n").await;
     let mut silent = Socket::open(&server, "", "").await.unwrap();
     assert_eq!(silent.next().await["type"], "auth_error");
     assert!(silent.next_or_end().await.is_none());
@@ -60,7 +52,7 @@ async fn who_does_not_authenticate_is_told_and_let_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_comes_batch_by_batch_and_changes_after_it() {
-    let (server, api) = setup("").await;
+    let (server, api) = Server::with_notes("").await;
     insert(&api, 0..25).await;
     let mut socket = Socket::connect(&server, &api.token).await;
     socket.subscribe("s", ALL, json!({ "batch_size": 10 })).await;
@@ -99,7 +91,7 @@ async fn a_snapshot_comes_batch_by_batch_and_changes_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_chained_and_a_commit_stays_together() {
-    let (server, api) = setup("").await;
+    let (server, api) = Server::with_notes("").await;
     let mut socket = Socket::connect(&server, &api.token).await;
     let (ack, _) = socket.snapshot("s", "SELECT * FROM app.notes", json!({})).await;
     insert(&api, 0..2_500).await;
@@ -135,7 +127,7 @@ async fn changes_are_chained_and_a_commit_stays_together() {
 async fn a_slow_reader_misses_nothing() {
     const COMMITS: u64 = 400;
     // Room for four changes: all others have to be read from the log.
-    let (server, api) = setup("durability = \"os\"\n[server]\nqueue_changes_max = 4\n").await;
+    let (server, api) = Server::with_notes("durability = \"os\"\n[server]\nqueue_changes_max = 4\n").await;
     let mut socket = Socket::connect(&server, &api.token).await;
     let (ack, _) = socket.snapshot("s", ALL, json!({})).await;
     let body = "x".repeat(20_000);
@@ -158,7 +150,7 @@ async fn a_slow_reader_misses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_hold_and_places_come_free() {
-    let (server, api) = setup("[server]\nsubscriptions_max = 2\nconnections_max = 2\n").await;
+    let (server, api) = Server::with_notes("[server]\nsubscriptions_max = 2\nconnections_max = 2\n").await;
     let mut socket = Socket::connect(&server, &api.token).await;
     socket.snapshot("a", ALL, json!({})).await;
     socket.snapshot("b", ALL, json!({})).await;
@@ -179,8 +171,10 @@ async fn limits_hold_and_places_come_free() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_token_ends_its_connection_with_a_code() {
-    let (server, api) =
-        setup("[server]\naccess_token_s = 10\nheartbeat_ms = 60000\nclient_timeout_ms = 120000\n").await;
+    let (server, api) = Server::with_notes(
+        "[server]\naccess_token_s = 10\nheartbeat_ms = 60000\nclient_timeout_ms = 120000\n",
+    )
+    .await;
     let mut socket = Socket::connect(&server, &api.token).await;
     socket.snapshot("s", ALL, json!({})).await;
     socket.expect_error("TOKEN_EXPIRED").await;
@@ -192,7 +186,7 @@ async fn an_expired_token_ends_its_connection_with_a_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_is_told_and_the_next_start_goes_on() {
-    let (mut server, api) = setup("").await;
+    let (mut server, api) = Server::with_notes("").await;
     let mut socket = Socket::connect(&server, &api.token).await;
     let (ack, _) = socket.snapshot("s", ALL, json!({})).await;
     assert!(server.stop().await.success(), "{}", server.log());
@@ -211,7 +205,7 @@ async fn a_shutdown_is_told_and_the_next_start_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_lives_through_an_alter_and_is_told_of_new_columns() {
-    let (server, api) = setup("").await;
+    let (server, api) = Server::with_notes("").await;
     let mut socket = Socket::connect(&server, &api.token).await;
     let (ack, _) = socket.snapshot("all", "SELECT * FROM app.notes", json!({})).await;
     insert(&api, 1..2).await;
@@ -234,7 +228,7 @@ async fn a_subscription_lives_through_an_alter_and_is_told_of_new_columns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_is_told_of_flushes_of_their_own_rows_outside_of_the_chain() {
-    let (server, root) = setup("").await;
+    let (server, root) = Server::with_notes("").await;
     let (ann, bob) = (server.user(&root, "ann").await, server.user(&root, "bob").await);
     let asks = json!({ "notify_flush": true });
     let mut told = Socket::connect(&server, &ann.token).await;
@@ -272,7 +266,7 @@ async fn who_asks_is_told_of_flushes_of_their_own_rows_outside_of_the_chain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_wait_for_their_turn_and_all_of_them_are_served() {
-    let (server, api) = setup("[server]\nsnapshots_max = 1\ncatch_ups_max = 1\n").await;
+    let (server, api) = Server::with_notes("[server]\nsnapshots_max = 1\ncatch_ups_max = 1\n").await;
     insert(&api, 0..50).await;
     let mut sockets = Vec::new();
     for _ in 0..10 {

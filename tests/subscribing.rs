@@ -1,47 +1,11 @@
 //! `kalamdb subscribe` as a process: rows, changes, going on from a seq, being told why it is over.
 
-use std::process::Stdio;
-
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 
-use crate::support::{Api, ROOT_PASSWORD, Server, in_time};
+use crate::support::{Api, Follower, Server};
 
-struct Subscribe {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Subscribe {
-    fn start(server: &Server, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kalamdb"))
-            .args(["subscribe", "--url", &server.url()])
-            .args(arguments)
-            .env("KALAMDB_PASSWORD", ROOT_PASSWORD)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    async fn next(&mut self) -> String {
-        in_time("a line", self.lines.next_line()).await.unwrap().expect("another line")
-    }
-
-    async fn next_json(&mut self) -> Value {
-        serde_json::from_str(&self.next().await).unwrap()
-    }
-
-    /// What it exits with, and what it says.
-    async fn end(self) -> (i32, String) {
-        let output = in_time("the end", self.child.wait_with_output()).await.unwrap();
-        (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
-    }
+fn subscribe(server: &Server, arguments: &[&str]) -> Follower {
+    Follower::start(&[&["subscribe", "--url", &server.url()], arguments].concat())
 }
 
 async fn server_with_rows() -> (Server, Api) {
@@ -58,7 +22,7 @@ const SQL: &str = "SELECT n, body, id FROM app.notes WHERE n > 0";
 #[tokio::test]
 async fn rows_then_changes_and_on_from_a_seq() {
     let (server, root) = server_with_rows().await;
-    let mut first = Subscribe::start(&server, &["--json", SQL]);
+    let mut first = subscribe(&server, &["--json", SQL]);
     assert_eq!(first.next_json().await["row"], json!({"n": 1, "body": "one", "id": 1}));
     assert_eq!(first.next_json().await["op"], "row");
     root.sql("UPDATE app.notes SET n = 5 WHERE id = 1").await;
@@ -74,7 +38,7 @@ async fn rows_then_changes_and_on_from_a_seq() {
     assert_eq!(first.next_json().await["op"], "delete", "it does not match any more");
 
     let from = update["seq"].to_string();
-    let mut second = Subscribe::start(&server, &["--from", &from, SQL]);
+    let mut second = subscribe(&server, &["--from", &from, SQL]);
     assert!(second.next().await.starts_with("- "), "what came after that seq, and nothing before");
     root.sql("INSERT INTO app.notes VALUES (3, 'three', 3)").await;
     let line = second.next().await;
@@ -82,20 +46,21 @@ async fn rows_then_changes_and_on_from_a_seq() {
 
     let id = root.rows("SELECT live_id FROM system.live ORDER BY created_at LIMIT 1").await;
     root.sql(&format!("KILL LIVE QUERY '{}'", id[0][0].as_str().unwrap())).await;
-    let (code, said) = first.end().await;
+    let (_, code, said) = first.end().await;
     assert!(code == 1 && said.contains("KILL LIVE QUERY"), "{code} {said}");
 }
 
 #[tokio::test]
 async fn it_leaves_when_asked_and_says_what_is_wrong() {
     let (server, root) = server_with_rows().await;
-    let mut once = Subscribe::start(&server, &["--no-follow", "--last-rows", "1", SQL]);
+    let mut once = subscribe(&server, &["--no-follow", "--last-rows", "1", SQL]);
     assert!(once.next().await.ends_with("{\"n\":2,\"body\":\"two\",\"id\":2}"));
-    assert_eq!(once.end().await, (0, String::new()));
+    assert_eq!(once.end().await, (Vec::new(), 0, String::new()));
     root.sql("DELETE FROM app.notes").await;
-    assert_eq!(Subscribe::start(&server, &["--no-follow", SQL]).end().await, (0, String::new()));
-    let (code, said) = Subscribe::start(&server, &["SELECT * FROM app.nots"]).end().await;
+    let nothing = subscribe(&server, &["--no-follow", SQL]).end().await;
+    assert_eq!(nothing, (Vec::new(), 0, String::new()));
+    let (_, code, said) = subscribe(&server, &["SELECT * FROM app.nots"]).end().await;
     assert!(code == 1 && said.contains("did you mean app.notes?"), "{code} {said}");
-    let (code, said) = Subscribe::start(&server, &["--from", "999999", SQL]).end().await;
+    let (_, code, said) = subscribe(&server, &["--from", "999999", SQL]).end().await;
     assert!(code == 4 && said.contains("RESYNC_REQUIRED"), "{code} {said}");
 }

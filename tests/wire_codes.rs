@@ -6,14 +6,6 @@ use serde_json::{Value, json};
 
 use crate::support::{Api, Server, Socket, in_time};
 
-async fn setup(config: &str) -> (Server, Api) {
-    let server = Server::start_with(config).await;
-    let root = server.root().await;
-    root.sql("CREATE NAMESPACE app").await;
-    root.sql("CREATE USER TABLE app.notes (id BIGINT PRIMARY KEY, body TEXT)").await;
-    (server, root)
-}
-
 /// Refused, with this status and code.
 async fn check(api: &Api, sql: &str, params: &[Value], status: u16, code: &str) -> Value {
     let mut answer = api.try_sql(sql, params).await;
@@ -25,7 +17,7 @@ async fn check(api: &Api, sql: &str, params: &[Value], status: u16, code: &str) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_takes_too_long_is_stopped() {
-    let (_server, root) = setup("[server]\nstatement_timeout_ms = 2000\n").await;
+    let (_server, root) = Server::with_notes("[server]\nstatement_timeout_ms = 2000\n").await;
     let heavy = "SELECT count(*) FROM range(0, 1000000000000) WHERE value % 7 = 3";
     let error = check(&root, heavy, &[], 504, "TIMEOUT").await;
     assert!(error["message"].as_str().unwrap().contains("2000 ms"), "{error}");
@@ -34,7 +26,7 @@ async fn a_statement_that_takes_too_long_is_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn joins_that_do_not_give_way_are_answered_and_end() {
-    let (_server, root) = setup("[server]\nstatement_timeout_ms = 2000\n").await;
+    let (_server, root) = Server::with_notes("[server]\nstatement_timeout_ms = 2000\n").await;
     let left = "range(0, 500000) AS a JOIN range(0, 10000000) AS b";
     let joins = [
         // A condition that never holds, one that seldom does among many of one key, and no condition at all.
@@ -59,7 +51,7 @@ async fn joins_that_do_not_give_way_are_answered_and_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_have_codes_of_their_own_and_errors_a_place() {
-    let (_server, root) = setup("").await;
+    let (_server, root) = Server::with_notes("").await;
     check(&root, "SELECT 1; SELECT $1", &[json!(1)], 400, "PARAMS_WITH_BATCH").await;
     let error = check(&root, "SELECT 1;\nSELECT 2 3", &[], 400, "BATCH_PARSE_ERROR").await;
     assert_eq!((&error["line"], &error["column"]), (&json!(2), &json!(10)), "{error}");
@@ -75,7 +67,7 @@ async fn batches_have_codes_of_their_own_and_errors_a_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_takes_too_much_or_is_nobodys_business_is_refused() {
-    let (server, root) = setup("").await;
+    let (server, root) = Server::with_notes("").await;
     let ann = server.user(&root, "ann").await;
     let mut socket = Socket::connect(&server, &ann.token).await;
     root.sql("CREATE SHARED TABLE app.secrets (id INT PRIMARY KEY)").await;
@@ -95,7 +87,7 @@ async fn a_subscription_that_takes_too_much_or_is_nobodys_business_is_refused() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_too_many_is_refused_with_a_code() {
-    let (server, root) = setup("[server]\nconnections_max = 1\n").await;
+    let (server, root) = Server::with_notes("[server]\nconnections_max = 1\n").await;
     let first = Socket::connect(&server, &root.token).await;
     let request =
         reqwest::Client::builder().no_proxy().build().unwrap().get(format!("{}/v1/ws", server.url()));

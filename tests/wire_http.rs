@@ -9,17 +9,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{Api, ROOT_PASSWORD, Server, Socket, in_time};
 
-async fn setup(config: &str) -> (Server, Api) {
-    let server = Server::start_with(config).await;
-    let root = server.root().await;
-    root.sql("CREATE NAMESPACE app").await;
-    root.sql("CREATE USER TABLE app.notes (id BIGINT PRIMARY KEY, body TEXT)").await;
-    (server, root)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_say_who_one_is_and_refresh() {
-    let (server, root) = setup("").await;
+    let (server, root) = Server::with_notes("").await;
     let nobody = Api::anonymous(&server);
     let status = nobody.get("/v1/api/auth/status").await;
     assert_eq!((status.status, &status.body["needs_setup"]), (200, &json!(false)));
@@ -69,7 +61,7 @@ async fn tokens_say_who_one_is_and_refresh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_says_who_it_is_for_and_names_are_of_the_namespace_asked_for() {
-    let (_server, root) = setup("").await;
+    let (_server, root) = Server::with_notes("").await;
     root.sql("CREATE USER ann WITH PASSWORD 'password of ann' ROLE user").await;
     let sql = "INSERT INTO notes VALUES (1, 'x'); SELECT id FROM notes; \
                EXECUTE AS USER 'ann' (SELECT count(*) AS n FROM notes)";
@@ -100,7 +92,7 @@ async fn an_answer_says_who_it_is_for_and_names_are_of_the_namespace_asked_for()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn arrow_is_sent_to_who_takes_it_among_others() {
-    let (server, root) = setup("").await;
+    let (server, root) = Server::with_notes("").await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let arrow = "application/vnd.apache.arrow.stream";
     for (accept, expected) in [
@@ -124,7 +116,7 @@ async fn arrow_is_sent_to_who_takes_it_among_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_other_origins_may_not_connect() {
-    let (server, root) = setup("[server]\nallowed_origins = [\"https://app.example\"]\n").await;
+    let (server, root) = Server::with_notes("[server]\nallowed_origins = [\"https://app.example\"]\n").await;
     let from = async |origin| Socket::open_from(&server, "", &root.token, origin).await.err();
     for foreign in ["https://evil.example", "http://app.example", "https://app.example.evil", "null"] {
         assert_eq!(from(Some(foreign)).await, Some(403), "{foreign}");
@@ -132,7 +124,7 @@ async fn pages_of_other_origins_may_not_connect() {
     assert_eq!(from(Some("https://app.example")).await, None);
     assert_eq!(from(None).await, None);
     // Without a list any may.
-    let (server, root) = setup("").await;
+    let (server, root) = Server::with_notes("").await;
     assert!(Socket::open_from(&server, "", &root.token, Some("https://any.example")).await.is_ok());
 }
 
@@ -167,7 +159,7 @@ fn authenticate(token: &str, protocol: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn message_pack_is_spoken_under_both_of_its_names() {
-    let (server, root) = setup("").await;
+    let (server, root) = Server::with_notes("").await;
     root.sql("INSERT INTO app.notes VALUES (1, 'one')").await;
     for name in ["msgpack", "messagepack"] {
         let mut socket = Socket::open(&server, "", "").await.unwrap();
@@ -200,7 +192,7 @@ async fn message_pack_is_spoken_under_both_of_its_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_messages_are_compressed_where_that_is_wanted() {
-    let (server, root) = setup("").await;
+    let (server, root) = Server::with_notes("").await;
     let gzip = json!({ "serialization": "json", "compression": "gzip" });
     let none = json!({ "serialization": "json", "compression": "none" });
     // What the URL says, what the message says, and whether large messages are compressed then.

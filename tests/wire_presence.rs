@@ -8,14 +8,6 @@ use crate::support::{Api, Server, Socket, frame, in_time};
 
 const ALL: &str = "SELECT id, body FROM app.notes";
 
-async fn setup(config: &str) -> (Server, Api) {
-    let server = Server::start_with(config).await;
-    let root = server.root().await;
-    root.sql("CREATE NAMESPACE app").await;
-    root.sql("CREATE USER TABLE app.notes (id BIGINT PRIMARY KEY, body TEXT NOT NULL)").await;
-    (server, root)
-}
-
 /// Whose live queries are there, by the clients' names for them.
 async fn listening(root: &Api) -> Vec<Value> {
     let rows = root.rows("SELECT query_id FROM system.live_queries ORDER BY query_id").await;
@@ -58,7 +50,7 @@ impl Deaf {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_answers_no_ping_or_reads_nothing_is_let_go() {
     let config = "durability = \"os\"\n[server]\nheartbeat_ms = 100\nclient_timeout_ms = 1500\n";
-    let (server, root) = setup(config).await;
+    let (server, root) = Server::with_notes(config).await;
     root.sql("CREATE USER TABLE app.quiet (id INT PRIMARY KEY)").await;
     let quiet = "SELECT id FROM app.quiet";
     let mut healthy = Socket::connect(&server, &root.token).await;
@@ -100,7 +92,7 @@ const SLOW_HEART: &str = "[server]\nheartbeat_ms = 60000\nclient_timeout_ms = 12
 #[tokio::test(flavor = "multi_thread")]
 async fn another_account_of_the_same_name_is_somebody_else() {
     for asks_first in [true, false] {
-        let (server, root) = setup(SLOW_HEART).await;
+        let (server, root) = Server::with_notes(SLOW_HEART).await;
         let ann = server.user(&root, "ann").await;
         let mut socket = Socket::connect(&server, &ann.token).await;
         if asks_first {
@@ -123,7 +115,7 @@ async fn another_account_of_the_same_name_is_somebody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_role_holds_for_the_next_subscription_of_the_connection() {
-    let (server, root) = setup(SLOW_HEART).await;
+    let (server, root) = Server::with_notes(SLOW_HEART).await;
     root.sql("CREATE SHARED TABLE app.ledger (id INT PRIMARY KEY)").await;
     let ann = server.user(&root, "ann").await;
     let mut socket = Socket::connect(&server, &ann.token).await;
@@ -145,7 +137,7 @@ async fn another_role_holds_for_the_next_subscription_of_the_connection() {
 
 /// A user's socket with a snapshot of 25 rows of which the first ten have come.
 async fn amid_a_snapshot() -> (Server, Api, Socket) {
-    let (server, root) = setup(SLOW_HEART).await;
+    let (server, root) = Server::with_notes(SLOW_HEART).await;
     let ann = server.user(&root, "ann").await;
     ann.sql("INSERT INTO app.notes SELECT value, 'x' FROM range(0, 25)").await;
     let mut socket = Socket::connect(&server, &ann.token).await;
@@ -223,7 +215,7 @@ async fn a_table_stays_while_a_snapshot_of_it_is_pulled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_not_said_who_they_are_is_told_of_a_shutdown_too() {
-    let (mut server, _root) = setup("[server]\nauth_deadline_ms = 120000\n").await;
+    let (mut server, _root) = Server::with_notes("[server]\nauth_deadline_ms = 120000\n").await;
     let mut socket = Socket::open(&server, "", "").await.unwrap();
     // It is being listened to.
     socket.subscribe("s", ALL, json!({})).await;

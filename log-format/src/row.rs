@@ -448,13 +448,7 @@ impl<'a> TypedCells<'a> {
         }
     }
 
-    /// The next cell, text or JSON.
-    #[inline]
-    pub fn text(&mut self) -> Option<Option<&'a str>> {
-        self.text_bytes()?.map(std::str::from_utf8).transpose().ok()
-    }
-
-    /// The next cell, text or JSON, for who sees by themselves that it is UTF-8, as of many at once.
+    /// The next cell, text or JSON. That it is UTF-8 is for the caller to see, who may do so of many at once.
     #[inline]
     pub fn text_bytes(&mut self) -> Option<Option<&'a [u8]>> {
         match self.kind()? {

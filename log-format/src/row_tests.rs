@@ -134,6 +134,12 @@ fn a_row_over_its_limits_is_refused() {
     assert!(matches!(of(u16::MAX), Err(Error::TooLarge { .. })));
 }
 
+/// The next cell, a text.
+fn text(cells: &mut TypedCells<'_>, value: fn(String) -> Value) -> Option<Value> {
+    let Some(bytes) = cells.text_bytes()? else { return Some(Value::Null) };
+    String::from_utf8(bytes.to_vec()).ok().map(value)
+}
+
 /// The next cell, read as what this value is.
 fn typed(cells: &mut TypedCells<'_>, of: &Value) -> Option<Value> {
     Some(match of {
@@ -144,8 +150,8 @@ fn typed(cells: &mut TypedCells<'_>, of: &Value) -> Option<Value> {
         Value::Float(_) => cells.float()?.map_or(Value::Null, Value::Float),
         Value::Double(_) => cells.double()?.map_or(Value::Null, Value::Double),
         Value::Decimal(_) => cells.decimal()?.map_or(Value::Null, Value::Decimal),
-        Value::Text(_) => cells.text()?.map_or(Value::Null, |text| Value::Text(text.to_owned())),
-        Value::Json(_) => cells.text()?.map_or(Value::Null, |text| Value::Json(text.to_owned())),
+        Value::Text(_) => text(cells, Value::Text)?,
+        Value::Json(_) => text(cells, Value::Json)?,
         Value::Timestamp(_) => cells.timestamp()?.map_or(Value::Null, Value::Timestamp),
         Value::DateTime(_) => cells.timestamp()?.map_or(Value::Null, Value::DateTime),
         Value::Date(_) => cells.date()?.map_or(Value::Null, Value::Date),

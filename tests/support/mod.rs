@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod follower;
 mod frames;
 mod random;
 mod server;
@@ -15,6 +16,7 @@ mod socket;
 use std::time::Duration;
 
 pub(crate) use api::{Answer, Api};
+pub(crate) use follower::Follower;
 pub(crate) use frames::{Raw, Seen, frame};
 pub(crate) use random::Random;
 pub(crate) use server::{ROOT_PASSWORD, Server};

@@ -38,6 +38,15 @@ impl Server {
         Self::start_in(tempfile::tempdir().unwrap(), config).await
     }
 
+    /// A server with this configuration file and a table `app.notes` of users, and its root.
+    pub(crate) async fn with_notes(config: &str) -> (Self, Api) {
+        let server = Self::start_with(config).await;
+        let root = server.root().await;
+        root.sql("CREATE NAMESPACE app").await;
+        root.sql("CREATE USER TABLE app.notes (id BIGINT PRIMARY KEY, body TEXT NOT NULL)").await;
+        (server, root)
+    }
+
     async fn start_in(directory: TempDir, config: &str) -> Self {
         let file = directory.path().join("kalamdb.toml");
         std::fs::write(&file, config).unwrap();

@@ -209,7 +209,7 @@ impl<'t> BatchBuilder<'t> {
         self.rows
     }
 
-    /// The rows so far as a batch; the builder is empty after.
+    /// The rows so far as a batch. The builder is empty after, and of no use where it fails.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch> {
         let arrays = self.builders.iter_mut().map(ColumnBuilder::finish).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));

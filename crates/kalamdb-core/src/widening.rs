@@ -131,14 +131,12 @@ impl Widening {
     }
 }
 
-/// A column of a cold file, of the type it was written with, as one of now: what [`Widening::cell`] makes of its cells.
+/// A column as it is stored, of the type it was written with, as one of now: what [`Widening::cell`] makes of its cells, as queries
+/// have them.
 pub(crate) fn column_of_now(array: &ArrayRef, written: DataType, now: DataType) -> Result<ArrayRef> {
     let widened = Widening { from: written, to: now }.column(array);
     widened.ok_or_else(|| Error::Inconsistent {
-        reason: format!(
-            "a column of a cold file is {} and not {written} that is {now} now",
-            array.data_type()
-        ),
+        reason: format!("a stored column is {} and not {written} that is {now} now", array.data_type()),
     })
 }
 

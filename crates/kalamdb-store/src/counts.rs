@@ -24,8 +24,8 @@ use crate::keyspace::{
 };
 use crate::store::Shared;
 
-/// Partitions and tables whose numbers are kept in memory at the most: those of a hundred thousand users, some 25 MiB, and of another
-/// batch before the hash table would double.
+/// Partitions and tables whose numbers are kept in memory at the most, some 25 MiB: those of a hundred thousand users with one table,
+/// and of another batch before the hash table would double.
 const SLOTS_MAX: usize = 110_000;
 /// Partitions written at a time when everything is counted anew.
 const RECOUNT_PARTITIONS: usize = 4096;

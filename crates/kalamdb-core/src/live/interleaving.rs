@@ -12,8 +12,9 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread;
 
 use self::feed::{After, Feed};
-use self::router::{Position, Router, Sink, Subscriber, SubscriptionId};
-use super::{change, ids, projection, query, result};
+use self::router::{Position, Router, Subscriber};
+use super::sink::{Sink, SubscriptionId};
+use super::{change, ids, projection, query, result, sink};
 use crate::catalog::Catalog;
 use crate::sql::{LivePlan, live_plan};
 use crate::testing::{root, session};

@@ -7,6 +7,7 @@
 //! - `result`: live queries that order, limit or aggregate.
 //! - `ids`: whom a route leads to.
 //! - `router`: who gets what, as commits are published.
+//! - `sink`: where a subscriber's changes go.
 //! - `evictions`: rows of STREAM tables that went by themselves.
 //! - `endings`: ending a subscription from outside.
 //! - `subscription`: one subscriber's way through snapshot, log and live commits.
@@ -40,12 +41,13 @@ mod projection;
 mod query;
 mod result;
 mod router;
+mod sink;
 mod subscription;
 
 pub use endings::Ending;
 
 pub use change::{ChangeFrame, ChangeKind, ChangePayload, without_seq};
-pub use router::{FlushNotice, Sink, SubscriptionId};
+pub use sink::{FlushNotice, Sink, SubscriptionId};
 pub use subscription::{CaughtUp, OnGap, SchemaFrame, Snapshot, SubscribeRequest, Subscription};
 
 pub(crate) use endings::Endings;

@@ -70,10 +70,13 @@ impl Hidden {
         let positions = &mut self.positions;
         self.open.retain_mut(|Reached { file, keys, at, stride }| {
             let found = keys.search_from(key, *at, stride);
-            if let (Ok(found), Some(positions)) = (found, positions.get_mut(*file)) {
-                positions.extend(u32::try_from(found));
+            let (Ok(next) | Err(next)) = found;
+            if found.is_ok()
+                && let Some(positions) = positions.get_mut(*file)
+            {
+                positions.extend(u32::try_from(next));
             }
-            *at = found.unwrap_or_else(|above| above);
+            *at = next;
             // A greater key is not in it either where this one is above all.
             *at < keys.len()
         });

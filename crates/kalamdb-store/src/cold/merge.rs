@@ -216,7 +216,8 @@ pub(super) fn rows_of_keys<'a>(
     let mut found = Vec::new();
     for key in keys {
         let searched = of_file.search_from(key, at, &mut stride);
-        at = searched.unwrap_or_else(|above| above);
+        let (Ok(next) | Err(next)) = searched;
+        at = next;
         let position = u32::try_from(at).map_err(|_| Error::Damaged { what: "cold file" })?;
         if searched.is_ok() && superseded.binary_search(&position).is_err() {
             found.push(position);

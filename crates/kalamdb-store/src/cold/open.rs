@@ -246,8 +246,8 @@ impl Keys {
         self.search(key, 0..self.0.len()).ok()
     }
 
-    /// Where the row of a key is, at `from` or behind; where there is none, the first row there whose key is above. Quick where it
-    /// is near, or about as far as the last time, which is what `stride` says.
+    /// Where the row of a key is, at `from` or behind; where there is none, the first row there whose key is above, or the end. Quick
+    /// where it is near, or about as far as the last time, which is what `stride` says.
     pub(super) fn search_from(&self, key: &[u8], from: usize, stride: &mut usize) -> Result<usize, usize> {
         let (mut least, mut step) = (from.min(self.0.len()), (*stride).max(1));
         let found = loop {
