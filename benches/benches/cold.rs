@@ -84,10 +84,7 @@ fn main() {
     bench.writing(&mut report, directory.path());
     bench.changing(&mut report, "bench.flushed0");
     report.print();
-    println!(
-        "\n{QUERY_ROUNDS} rounds of queries; {ROWS} rows in {} files; {cores} partitions of a plan on both sides",
-        files.len()
-    );
+    println!("\n{ROWS} rows in {} files; {cores} partitions of a plan on both sides", files.len());
     bench.engine.close();
 }
 

@@ -1,6 +1,6 @@
 //! Figures of benches whose subjects take turns: medians, ranges and ratios of rounds.
 
-/// Rounds of each.
+/// Rounds of each, where nothing else is said.
 pub const ROUNDS: usize = 7;
 
 /// The middle one.
@@ -13,7 +13,7 @@ pub fn median(values: &[f64]) -> f64 {
 /// The figures, in the order they were measured.
 #[derive(Debug, Default)]
 pub struct Report {
-    lines: Vec<[String; 4]>,
+    lines: Vec<[String; 5]>,
 }
 
 impl Report {
@@ -48,7 +48,7 @@ impl Report {
         let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
         let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let range = format!("{} to {}", show(least), show(most));
-        self.lines.push([what.to_owned(), show(median(rounds)), range, verdict]);
+        self.lines.push([what.to_owned(), rounds.len().to_string(), show(median(rounds)), range, verdict]);
     }
 
     /// Writes it all.
@@ -58,10 +58,10 @@ impl Report {
             let cells = self.lines.iter().filter_map(|line| line.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let [what, median, range] = [width(0), width(1).max(6), width(2)];
-        println!("{:<what$}  {:>median$}  {:>range$}", format!("{ROUNDS} rounds"), "median", "range");
-        for [name, middle, spread, verdict] in &self.lines {
-            println!("{name:<what$}  {middle:>median$}  {spread:>range$}  {verdict}");
+        let [what, rounds, median, range] = [width(0), 6, width(2).max(6), width(3)];
+        println!("{:<what$}  rounds  {:>median$}  {:>range$}", "", "median", "range");
+        for [name, count, middle, spread, verdict] in &self.lines {
+            println!("{name:<what$}  {count:>rounds$}  {middle:>median$}  {spread:>range$}  {verdict}");
         }
     }
 }

@@ -339,3 +339,29 @@ async fn a_condition_that_fails_or_is_unknown_for_a_hidden_row_concerns_nobody()
     assert_eq!(count(&engine, "SELECT count(*) FROM app.events WHERE (n > 1) IS NULL").await, 1);
     engine.close();
 }
+
+#[tokio::test]
+async fn a_hot_row_hides_the_one_of_its_key_wherever_that_stands_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), "CREATE NAMESPACE app", &[]).await;
+    for table in ["flushed", "unmoved"] {
+        let sql = format!("CREATE SHARED TABLE app.{table} (id BIGINT PRIMARY KEY, n BIGINT)");
+        ok(&engine, &root(), &sql, &[]).await;
+    }
+    for from in [1, 6] {
+        let rows: Vec<_> = (from..from + 5).map(|number| format!("({}, {number})", number * 10)).collect();
+        both(&engine, &root(), &format!("INSERT INTO {{t}} VALUES {}", rows.join(", ")), 0).await;
+        flush(&engine, "app.flushed").await;
+    }
+    assert_eq!(cold_files(directory.path()), 2);
+    // The ends of both files and the rows beside them, before and behind all, between two rows and between the files.
+    for id in [50, 45, 40, 5, 25, 10, 55, 60, 90, 95, 105, 100, 20, 30, 70, 80] {
+        let changed = format!(
+            "INSERT INTO {{t}} VALUES ({id}, 1000) ON CONFLICT (id) DO UPDATE SET n = excluded.n + {id}"
+        );
+        both(&engine, &root(), &changed, id).await;
+        both(&engine, &root(), "SELECT count(*), sum(n), sum(id * n) FROM {t}", id).await;
+    }
+    engine.close();
+}
