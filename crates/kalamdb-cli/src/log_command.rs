@@ -1,7 +1,7 @@
 //! `kalamdb log`: what the log holds, whether it is what was written, and making it readable again where it is not.
 //!
 //! `verify`, `stat` and `dump` read the directory alone, without a lock, and change nothing: with a server at work there
-//! they see the log as it is at that moment. `repair` wants the directory for itself.
+//! they see the log as it is at that moment. `repair` and `skip` want the directory for themselves.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use crate::tail::{is_broken_pipe, log_directory};
 
 mod dump;
 mod repair;
+mod skip;
 mod stat;
 mod verify;
 
@@ -36,6 +37,9 @@ enum Command {
     Dump(DumpArgs),
     /// Make a damaged log readable again: move what is damaged aside, keep the rest, say what is lost.
     Repair(DirectoryArgs),
+    /// Leave out seqs behind the end: after an older copy of the directory was brought back, so that who saw what it has not is told
+    /// to begin anew.
+    Skip(SkipArgs),
 }
 
 #[derive(clap::Args, Debug)]
@@ -63,6 +67,15 @@ struct DumpArgs {
     directory: DirectoryArgs,
 }
 
+#[derive(clap::Args, Debug)]
+struct SkipArgs {
+    #[command(flatten)]
+    directory: DirectoryArgs,
+    /// How many: more than the events that were written since the copy was made.
+    #[arg(long, value_name = "SEQS", default_value_t = 1 << 32, value_parser = clap::value_parser!(u64).range(1..=1 << 48))]
+    by: u64,
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
     let out = &mut io::stdout().lock();
@@ -74,6 +87,7 @@ pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
         Command::Stat(args) => stat::stat(&log_directory(&args.data_dir)?, out),
         Command::Dump(args) => dump::dump(&log_directory(&args.directory.data_dir)?, Seq::new(args.seq), out),
         Command::Repair(args) => repair::repair(&log_directory(&args.data_dir)?, out),
+        Command::Skip(args) => skip::skip(&log_directory(&args.directory.data_dir)?, args.by, out),
     };
     match done {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),

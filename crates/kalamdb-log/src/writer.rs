@@ -34,7 +34,6 @@ pub struct LogWriter {
     dir: LogDirectory,
     options: LogOptions,
     database: DatabaseId,
-    epoch: u32,
     active: ActiveSegment,
     encoder: FrameEncoder,
     /// The partitions of the events in the encoder.
@@ -66,6 +65,8 @@ pub struct LogWriter {
 /// Where a chain of frames stands.
 #[derive(Clone, Copy, Debug)]
 struct Tip {
+    /// The epoch of the next frame.
+    epoch: u32,
     /// The seq the next event gets.
     next_seq: Seq,
     /// The checksum of the last frame.
@@ -96,10 +97,10 @@ impl LogWriter {
         let lock = DirectoryLock::take(dir)?;
         let index = Arc::new(LogIndex::new());
         let mut found = recovery::examine(dir, &index)?;
-        let (epoch, tip) = beginning(&found, options)?;
+        let tip = beginning(&found, options)?;
         let database = found.database.map_or_else(random_database, Ok)?;
         CleanMarker::remove(dir)?;
-        let (ahead, next_seq) = (ahead(options), tip.next_seq);
+        let (ahead, epoch, next_seq) = (ahead(options), tip.epoch, tip.next_seq);
         let is_behind = options.durability == Durability::Os && options.write_behind;
         let write_behind = is_behind.then(WriteBehind::start).transpose();
         let write_behind = write_behind.at("start a thread for", dir.path())?;
@@ -113,7 +114,6 @@ impl LogWriter {
             dir: dir.clone(),
             options: *options,
             database,
-            epoch,
             active,
             encoder: FrameEncoder::new(),
             touched: Vec::new(),
@@ -147,11 +147,30 @@ impl LogWriter {
     }
 
     fn begin_epoch(&mut self, previous_end: Seq, now_micros: i64) -> Result<()> {
-        let event = ChangeEvent::EpochStarted(Box::new(EpochStarted { previous_end: previous_end.get() }));
-        self.stage(&[event.encode()?], now_micros)?;
+        self.stage(&[epoch_started(previous_end).encode()?], now_micros)?;
         self.write()?;
         self.sync()?;
         Ok(())
+    }
+
+    /// Makes a group of its own that begins a new epoch with seqs behind `past`: for who knows of seqs beyond the log's end that
+    /// were given out. Nothing may be staged yet.
+    ///
+    /// # Errors
+    /// [`Error::Exhausted`] where hardly any seqs are left behind `past`, and as [`LogWriter::stage`].
+    pub fn stage_epoch(&mut self, past: Seq, commit_time: i64) -> Result<FrameHeader> {
+        debug_assert!(self.encoder.is_empty(), "a segment begins with the epoch of its first frame");
+        let before = self.staged;
+        self.staged = self.epoch_behind(past)?;
+        let event = epoch_started(before.next_seq.previous()).encode()?;
+        self.stage(&[event], commit_time).inspect_err(|_| self.staged = before)
+    }
+
+    fn epoch_behind(&self, past: Seq) -> Result<Tip> {
+        let next_seq = past.next().max(self.staged.next_seq);
+        let exhausted = || Error::Exhausted { end: past, epoch: self.staged.epoch };
+        let epoch = self.staged.epoch.checked_add(1).filter(|_| next_seq <= SEQ_MAX).ok_or_else(exhausted)?;
+        Ok(Tip { epoch, next_seq, ..self.staged })
     }
 
     /// Adds a commit to the group: gives its events their seqs. `commit_time` is raised to the last one's if it is
@@ -164,15 +183,15 @@ impl LogWriter {
         self.check()?;
         let fields = FrameFields {
             first_seq: self.staged.next_seq,
-            epoch: self.epoch,
+            epoch: self.staged.epoch,
             previous_crc: self.staged.crc,
             commit_time: commit_time.max(self.staged.commit_time),
             durable_seq: self.durable,
         };
         let header = self.encoder.push(&fields, events)?;
         self.touched.extend(events.iter().map(EncodedEvent::partition));
-        self.staged =
-            Tip { next_seq: header.last_seq().next(), crc: header.crc, commit_time: fields.commit_time };
+        let (next_seq, crc) = (header.last_seq().next(), header.crc);
+        self.staged = Tip { epoch: fields.epoch, next_seq, crc, commit_time: fields.commit_time };
         Ok(header)
     }
 
@@ -281,7 +300,7 @@ impl LogWriter {
     /// Begins the segment behind the active one, which is sealed.
     fn begin_segment(&mut self, base: Seq) -> Result<()> {
         self.active =
-            ActiveSegment::create(&self.dir, self.database, self.epoch, base, ahead(&self.options))?;
+            ActiveSegment::create(&self.dir, self.database, self.staged.epoch, base, ahead(&self.options))?;
         if let Some(write_behind) = &mut self.write_behind {
             write_behind.begin_segment();
         }
@@ -360,7 +379,7 @@ impl LogWriter {
 
     /// The writer's epoch.
     pub const fn epoch(&self) -> u32 {
-        self.epoch
+        self.written.epoch
     }
 
     /// The database this is the log of.
@@ -394,14 +413,18 @@ fn pause<'w>(behind: Option<&'w WriteBehind>, path: &Path) -> Result<Option<Paus
     behind.map(WriteBehind::pause).transpose().at("sync", path)
 }
 
-/// The epoch that begins, and what its first frame follows.
-fn beginning(found: &Found, options: &LogOptions) -> Result<(u32, Tip)> {
+fn epoch_started(previous_end: Seq) -> ChangeEvent {
+    ChangeEvent::EpochStarted(Box::new(EpochStarted { previous_end: previous_end.get() }))
+}
+
+/// Where the epoch begins, and what its first frame follows.
+fn beginning(found: &Found, options: &LogOptions) -> Result<Tip> {
     let next_seq = if found.clean { found.end.next() } else { found.end.next().plus(options.seq_gap) };
     let exhausted = || Error::Exhausted { end: found.end, epoch: found.epoch };
     let epoch = found.epoch.checked_add(1).filter(|_| next_seq <= SEQ_MAX).ok_or_else(exhausted)?;
     let crc = found.last.map_or(0, |last| last.crc);
     let commit_time = found.last.map_or(i64::MIN, |last| last.fields.commit_time);
-    Ok((epoch, Tip { next_seq, crc, commit_time }))
+    Ok(Tip { epoch, next_seq, crc, commit_time })
 }
 
 /// Room ahead costs a sync less where somebody waits for it.

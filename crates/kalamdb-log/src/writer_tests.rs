@@ -314,3 +314,56 @@ fn a_log_without_another_epoch_or_seq_is_refused_and_left_as_it_is() {
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }
+
+#[test]
+fn a_new_epoch_leaves_out_seqs_that_another_log_gave_out() {
+    for segment_bytes in [1 << 20, 256] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { segment_bytes, ..options() };
+        let (mut writer, _) = LogWriter::open(dir.path(), &options, 1_000).unwrap();
+        commit(&mut writer, 3);
+        let begun = writer.stage_epoch(seq(1_000), 2_000).unwrap();
+        assert_eq!((begun.fields.first_seq, begun.fields.epoch), (seq(1_001), 2));
+        writer.write().unwrap();
+        commit(&mut writer, 2);
+        // What stands before the next seq anyway is no way back.
+        writer.stage_epoch(seq(7), 2_000).unwrap();
+        writer.write().unwrap();
+        assert_eq!((writer.epoch(), writer.end()), (3, seq(1_004)));
+        let exhausted = writer.stage_epoch(seq(u64::MAX), 0);
+        assert!(matches!(exhausted, Err(Error::Exhausted { .. })), "{exhausted:?}");
+        commit(&mut writer, 1);
+        writer.close().unwrap();
+
+        assert_eq!(list_segments(dir.path()).unwrap().len() > 2, segment_bytes == 256);
+        let read = rest(&mut LogReader::open(dir.path()));
+        assert_eq!(read, [(1, 1), (2, 4), (1_001, 1_001), (1_002, 1_003), (1_004, 1_004), (1_005, 1_005)]);
+        for unknown in [5, 999, 1_000] {
+            let sought = LogReader::open(dir.path()).seek(seq(unknown));
+            assert!(matches!(sought, Err(Error::NotInLog { .. })), "{unknown}: {sought:?}");
+        }
+        for known in [4, 1_001] {
+            LogReader::open(dir.path()).seek(seq(known)).unwrap();
+        }
+        assert!(crate::verify(dir.path(), 1, &crate::FramesAlone).unwrap().problems.is_empty());
+        let (writer, recovery) = LogWriter::open(dir.path(), &options, 0).unwrap();
+        assert_eq!((recovery.previous_end, recovery.epoch, writer.end()), (seq(1_005), 4, seq(1_006)));
+    }
+}
+
+#[test]
+fn an_epoch_that_does_not_fit_on_the_disk_has_not_begun() {
+    let (disk, dir) = failing();
+    let options = LogOptions { segment_bytes: 256, ..options() };
+    let (mut writer, _) = LogWriter::open(&dir, &options, 0).unwrap();
+    commit(&mut writer, 3);
+    let (end, epoch) = (writer.end(), writer.epoch());
+    disk.set_capacity(Some(disk.used()));
+    writer.stage_epoch(seq(1_000), 0).unwrap();
+    assert!(matches!(writer.write(), Err(Error::Full { .. })));
+    assert_eq!((writer.end(), writer.epoch(), writer.next_seq()), (end, epoch, end.next()));
+    disk.set_capacity(None);
+    writer.try_recover().unwrap();
+    commit(&mut writer, 1);
+    assert_eq!(writer.end(), end.next());
+}
