@@ -13,7 +13,7 @@ use kalamdb_core::log::Durability;
 use kalamdb_core::{Engine, EngineOptions, Session};
 use serde_json::{Value, json};
 
-use crate::support::{Api, ROOT_PASSWORD, Server};
+use crate::support::{Api, ROOT_PASSWORD, Server, copy_directory};
 
 /// Bytes of a segment: a small database has some.
 const SEGMENT_BYTES: u64 = 6 << 10;
@@ -92,21 +92,6 @@ async fn write_fixture(dir: &Path) {
     fs::remove_file(dir.join("log/LOCK")).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) -> u64 {
-    fs::create_dir_all(to).unwrap();
-    let entries = fs::read_dir(from).unwrap().map(|entry| entry.unwrap());
-    entries
-        .map(|entry| {
-            let to = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                copy(&entry.path(), &to)
-            } else {
-                fs::copy(entry.path(), to).unwrap()
-            }
-        })
-        .sum()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_released_format_is_read_to_the_last_row() {
     let present = fixtures().join(format!("format-{FORMAT_VERSION}"));
@@ -121,7 +106,7 @@ async fn every_released_format_is_read_to_the_last_row() {
         });
         assert!(segments.count() > 2, "format {version}: a log in several segments");
         let server = Server::start_from(|dir| {
-            let bytes = copy(&fixture, dir);
+            let bytes = copy_directory(&fixture, dir);
             assert!(bytes < 100 << 10, "format {version}: {bytes} bytes");
         })
         .await;

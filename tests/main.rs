@@ -53,6 +53,9 @@ mod specification;
 /// Databases that earlier releases wrote: every row is there.
 mod compatibility;
 
+/// A server that is lost, and what is brought back of it: backups on another one, older copies of its directory.
+mod backup;
+
 /// Cold files elsewhere: an S3 server that goes away and comes back.
 mod storage;
 

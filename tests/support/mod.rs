@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod copying;
 mod follower;
 mod frames;
 mod random;
@@ -16,6 +17,7 @@ mod socket;
 use std::time::Duration;
 
 pub(crate) use api::{Answer, Api};
+pub(crate) use copying::copy_directory;
 pub(crate) use follower::Follower;
 pub(crate) use frames::{Raw, Seen, frame};
 pub(crate) use random::Random;

@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kalamdb_sql::SystemTables;
-use log_format::{ChangeEvent, NamespaceId, Table, TableId, TableSchema};
+use log_format::{ChangeEvent, Namespace, NamespaceId, Table, TableId, TableSchema};
 
 use crate::changes::{CHANGES, changes_table};
 use crate::error::{Error, Result};
+use crate::jobs::RESTORING;
 use crate::table::TableInfo;
 
 #[derive(Debug, Default)]
 struct Names {
     namespaces: BTreeSet<NamespaceId>,
+    /// Those that are being restored, and by which jobs.
+    restoring: BTreeMap<NamespaceId, String>,
     ids: BTreeMap<NamespaceId, BTreeMap<String, TableId>>,
     tables: HashMap<TableId, Arc<TableInfo>>,
 }
@@ -37,7 +40,9 @@ impl Catalog {
             schemas.entry(schema.table).or_default().push(schema);
         }
         let mut names = catalog.write();
-        names.namespaces.extend(stored.scan_all_namespaces()?.into_iter().map(|namespace| namespace.id));
+        for namespace in stored.scan_all_namespaces()? {
+            names.put_namespace(&namespace);
+        }
         for table in stored.scan_all_tables()? {
             let versions = schemas.remove(&table.id).unwrap_or_default();
             names.put(table, versions)?;
@@ -47,7 +52,6 @@ impl Catalog {
     }
 
     /// One without namespaces and tables.
-    #[cfg(test)]
     pub(crate) fn empty() -> Result<Self> {
         Ok(Self { names: RwLock::default(), changes: Arc::new(changes_table()?) })
     }
@@ -65,11 +69,12 @@ impl Catalog {
         let mut names = self.write();
         for event in events {
             match event {
-                ChangeEvent::NamespaceCreated(namespace) => {
-                    names.namespaces.insert(namespace.id.clone());
+                ChangeEvent::NamespaceCreated(namespace) | ChangeEvent::NamespaceAltered(namespace) => {
+                    names.put_namespace(namespace);
                 }
                 ChangeEvent::NamespaceDropped(id) => {
                     names.namespaces.remove(id.as_ref());
+                    names.restoring.remove(id.as_ref());
                 }
                 ChangeEvent::TableCreated(table) => {
                     // The first schema version is in the same commit, wherever it stands.
@@ -117,8 +122,16 @@ impl Catalog {
         self.read().namespaces.contains(id)
     }
 
-    /// Refuses a namespace that is not there.
+    /// The job that restores a namespace, where one does: its tables are not to be used before it is done.
+    pub(crate) fn restored_by(&self, id: &NamespaceId) -> Option<String> {
+        self.read().restoring.get(id).cloned()
+    }
+
+    /// Refuses a namespace that is not there, or not yet.
     pub(crate) fn require_namespace(&self, id: &NamespaceId) -> Result<()> {
+        if let Some(job) = self.restored_by(id) {
+            return Err(Error::Restoring { namespace: id.to_string(), job });
+        }
         let names = self.read();
         if names.namespaces.contains(id) {
             return Ok(());
@@ -163,13 +176,18 @@ impl Catalog {
 
     /// The table of this name, if there is one.
     pub(crate) fn find(&self, namespace: &NamespaceId, name: &str) -> Option<Arc<TableInfo>> {
+        self.read().find(namespace, name)
+    }
+
+    /// The same, unless its namespace is being restored.
+    fn find_usable(&self, namespace: &NamespaceId, name: &str) -> Option<Arc<TableInfo>> {
         let names = self.read();
-        names.ids.get(namespace)?.get(name).and_then(|id| names.tables.get(id)).cloned()
+        if names.restoring.contains_key(namespace) { None } else { names.find(namespace, name) }
     }
 
     /// The table of this name, or why not.
     pub(crate) fn table(&self, namespace: &NamespaceId, name: &str) -> Result<Arc<TableInfo>> {
-        if let Some(found) = self.find(namespace, name) {
+        if let Some(found) = self.find_usable(namespace, name) {
             return Ok(found);
         }
         self.require_namespace(namespace)?;
@@ -186,6 +204,18 @@ impl Catalog {
 }
 
 impl Names {
+    fn find(&self, namespace: &NamespaceId, name: &str) -> Option<Arc<TableInfo>> {
+        self.ids.get(namespace)?.get(name).and_then(|id| self.tables.get(id)).cloned()
+    }
+
+    fn put_namespace(&mut self, namespace: &Namespace) {
+        self.namespaces.insert(namespace.id.clone());
+        match namespace.options.iter().find(|(name, _)| name == RESTORING) {
+            Some((_, job)) => drop(self.restoring.insert(namespace.id.clone(), job.clone())),
+            None => drop(self.restoring.remove(&namespace.id)),
+        }
+    }
+
     fn put(&mut self, table: Table, versions: Vec<TableSchema>) -> Result<()> {
         self.ids.entry(table.namespace.clone()).or_default().insert(table.name.clone(), table.id);
         self.tables.insert(table.id, Arc::new(TableInfo::new(table, versions)?));

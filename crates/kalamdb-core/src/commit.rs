@@ -177,16 +177,16 @@ impl Sequencer {
         }
     }
 
-    /// Commits a group in runs: a change of the catalog stands alone, since what follows may rely on it.
+    /// Commits a group in runs: what is no change of rows stands alone, since what follows may rely on it.
     fn commit_group(&mut self, requests: Vec<Request>) {
         metrics::histogram!("kalamdb_commit_group_requests").record(small(requests.len()));
         let mut run = Vec::with_capacity(requests.len());
         for request in requests {
-            if matches!(request.change, Change::Catalog(_)) {
+            if matches!(request.change, Change::Rows(_)) {
+                run.push(request);
+            } else {
                 self.commit_run(std::mem::take(&mut run));
                 self.commit_run(vec![request]);
-            } else {
-                run.push(request);
             }
         }
         self.commit_run(run);
@@ -268,6 +268,10 @@ impl Sequencer {
         match change {
             Change::Rows(rows) => Ok((self.stage_rows(rows)?, Vec::new())),
             Change::Catalog(plan) => self.stage_catalog(plan),
+            Change::SkipPast(seq) => {
+                let header = self.log.stage_epoch(seq, clock::now_micros())?;
+                Ok((committed(&header), Vec::new()))
+            }
         }
     }
 

@@ -264,7 +264,7 @@ impl Engine {
             system: Arc::clone(&system),
             stop: Arc::clone(&stop),
         };
-        let jobs = JobRunner::new(&on, commits.clone(), options.job_retention, fail_points);
+        let jobs = JobRunner::new(&on, commits.clone(), &router, &options, fail_points);
         let workers =
             Workers { sequencer, router: Arc::clone(&router), keeper, flush_keeper, log_keeper, jobs };
         let shared = Shared {

@@ -337,6 +337,22 @@ pub enum Error {
         /// What the library says.
         reason: String,
     },
+    /// A backup that cannot be read, or cannot be added to.
+    #[error("{path}: {reason}")]
+    Backup {
+        /// Which directory or file.
+        path: std::path::PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A namespace that is being restored.
+    #[error("namespace {namespace} is being restored by the job {job}; system.jobs tells how far it is")]
+    Restoring {
+        /// The namespace.
+        namespace: String,
+        /// The job.
+        job: String,
+    },
     /// A file.
     #[error("{path}: {source}")]
     File {
@@ -417,10 +433,11 @@ impl Error {
             | Self::KeyTwice { .. }
             | Self::Constraint { .. }
             | Self::Value { .. } => ErrorCode::ConstraintViolation,
-            Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::Conflict { .. } | Self::Restoring { .. } => ErrorCode::Conflict,
             Self::ResyncRequired { .. } => ErrorCode::ResyncRequired,
             Self::TableDropped => ErrorCode::TableDropped,
             Self::Ended { ending: Ending::Killed(_) }
+            | Self::Backup { .. }
             | Self::Store(kalamdb_store::Error::Place { .. } | kalamdb_store::Error::ObjectStore(_)) => {
                 ErrorCode::SqlExecutionError
             }

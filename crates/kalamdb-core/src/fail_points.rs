@@ -23,6 +23,10 @@ pub(crate) enum FailPoint {
     AfterJobWorked,
     BeforeColdFile,
     AfterColdFile,
+    AfterBackupCut,
+    AfterBackupPart,
+    AfterBackupReplayed,
+    AfterRestoredRows,
 }
 
 /// Who steps in, if somebody does.

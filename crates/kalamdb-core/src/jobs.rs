@@ -6,18 +6,24 @@
 //!
 //! Jobs that ended are remembered for a while; then events take their records away.
 
+mod backup_database;
 mod compact_table;
 mod drop_table;
 mod flush_table;
 mod lanes;
+mod restore_database;
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kalamdb_sql::SystemTables;
 use kalamdb_store::Store;
-use log_format::{ChangeEvent, Job, JobId, JobStatus, Partition, Seq, Table, TableId, UserId};
+use log_format::{
+    ChangeEvent, DatabaseId, Job, JobId, JobStatus, NamespaceId, Partition, Seq, Table, TableId, UserId,
+};
 use serde_json::Value as Json;
 
 use self::compact_table::LeftFiles;
@@ -25,13 +31,17 @@ use self::lanes::{Lane, Lanes};
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::commit::Projections;
+use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
 use crate::fail_points::{FailPoint, FailPoints};
+use crate::live::Router;
 use crate::requests::{Commits, Planning};
 
+pub(crate) use self::backup_database::{BACKUP_DATABASE, backup_database_job};
 pub(crate) use self::compact_table::{COMPACT_TABLE, Thoroughness, compact_table_job};
 pub(crate) use self::drop_table::{DROP_TABLE, REMOVE_FILES, drop_table_job, remove_files_job};
 pub(crate) use self::flush_table::{FLUSH_TABLE, flush_table_job};
+pub(crate) use self::restore_database::{RESTORE_DATABASE, RESTORING, RestoreRequest, plan_restore};
 
 /// How soon a job that cannot go on yet is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -43,6 +53,10 @@ const IDLE: Duration = Duration::from_mins(1);
 const FORGOTTEN_MAX: usize = 500;
 /// Partitions that one job names; where there are more it goes over the whole table.
 pub(crate) const OWNERS_MAX: usize = 1000;
+/// How often a long job tells how far it is.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
+/// Where a restore replays a backup, within the database's directory; removed when it ends.
+const RESTORE_DIRECTORY: &str = "restore";
 /// The node that jobs run on: there is one.
 pub(crate) const NODE: &str = "local";
 
@@ -120,11 +134,35 @@ pub(crate) fn new_job(
     user: &UserId,
     parameters: &Json,
 ) -> ChangeEvent {
+    let on = (&table.namespace, Some(table.name.clone()));
+    job_created(planning, nth, job_type, on, user, parameters)
+}
+
+/// The same of one that works on all of a namespace.
+pub(crate) fn new_job_of_namespace(
+    planning: &Planning<'_>,
+    nth: usize,
+    job_type: &str,
+    namespace: &NamespaceId,
+    user: &UserId,
+    parameters: &Json,
+) -> ChangeEvent {
+    job_created(planning, nth, job_type, (namespace, None), user, parameters)
+}
+
+fn job_created(
+    planning: &Planning<'_>,
+    nth: usize,
+    job_type: &str,
+    (namespace, table_name): (&NamespaceId, Option<String>),
+    user: &UserId,
+    parameters: &Json,
+) -> ChangeEvent {
     ChangeEvent::JobCreated(Box::new(Job {
         id: job_id(job_type, planning.next_seq.plus(nth as u64)),
         job_type: job_type.to_owned(),
-        namespace: Some(table.namespace.clone()),
-        table_name: Some(table.name.clone()),
+        namespace: Some(namespace.clone()),
+        table_name,
         user: Some(user.clone()),
         status: JobStatus::Queued,
         parameters: Some(parameters.to_string()),
@@ -176,6 +214,17 @@ enum Progress {
     NotYet,
 }
 
+/// When a job last told how far it is.
+struct Pace {
+    told: Instant,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Self { told: clock::instant() }
+    }
+}
+
 /// Does jobs; several threads may, at storage locations of their own.
 pub(crate) struct JobRunner {
     store: Arc<Store>,
@@ -183,6 +232,10 @@ pub(crate) struct JobRunner {
     catalog: Arc<Catalog>,
     commits: Commits,
     bell: Arc<JobBell>,
+    router: Arc<Router>,
+    database: DatabaseId,
+    /// Where a restore may replay a backup.
+    scratch: PathBuf,
     retention: JobRetention,
     fail_points: FailPoints,
     // Held for a look or a change.
@@ -194,12 +247,25 @@ impl JobRunner {
     pub(crate) fn new(
         on: &Projections,
         commits: Commits,
-        retention: JobRetention,
+        router: &Arc<Router>,
+        options: &EngineOptions,
         fail_points: FailPoints,
     ) -> Self {
         let (store, system, bell) = (Arc::clone(&on.store), Arc::clone(&on.system), Arc::clone(&on.jobs));
         let catalog = Arc::clone(&on.catalog);
-        Self { store, system, catalog, commits, bell, retention, fail_points, left: Mutex::default() }
+        Self {
+            store,
+            system,
+            catalog,
+            commits,
+            bell,
+            router: Arc::clone(router),
+            database: on.places.database(),
+            scratch: options.data_dir.join(RESTORE_DIRECTORY),
+            retention: options.job_retention,
+            fail_points,
+            left: Mutex::default(),
+        }
     }
 
     /// Does jobs until told to stop.
@@ -275,6 +341,8 @@ impl JobRunner {
             REMOVE_FILES => self.remove_files(job),
             FLUSH_TABLE => self.flush_table(job),
             COMPACT_TABLE => self.compact_table(job),
+            BACKUP_DATABASE => self.backup_database(job),
+            RESTORE_DATABASE => self.restore_database(job),
             other => Err(Error::unsupported(format!("a job of type {other}"))),
         }
     }
@@ -311,11 +379,28 @@ impl JobRunner {
         Ok(())
     }
 
+    /// Has the job's record tell how far it is, now and then.
+    fn tell_progress(&self, job: &Job, pace: &mut Pace, progress: impl FnOnce() -> Json) -> Result<()> {
+        if pace.told.elapsed() < PROGRESS_PERIOD {
+            return Ok(());
+        }
+        let progress = progress().to_string();
+        self.update(job, |job, _| job.result = Some(progress))?;
+        *pace = Pace::begin();
+        Ok(())
+    }
+
     /// Lets go of the records of jobs that ended long ago, or before too many others.
     fn forget_old(&self) -> Result<()> {
         let mut ended: Vec<Job> = self.system.scan_all_jobs()?;
         ended.retain(|job| !is_unfinished(job));
         ended.sort_by(|left, right| right.finished_at.cmp(&left.finished_at).then(right.id.cmp(&left.id)));
+        // The last backup to each directory is remembered for good: what SHOW BACKUPS tells.
+        let mut directories = HashSet::new();
+        ended.retain(|job| {
+            let is_backup = job.job_type == BACKUP_DATABASE && job.status == JobStatus::Completed;
+            !is_backup || !directories.insert(job.parameters.clone())
+        });
         let kept_ms = i64::try_from(self.retention.finished_ms_max).unwrap_or(i64::MAX);
         let oldest = clock::now_micros().saturating_sub(kept_ms.saturating_mul(1000));
         let is_old = |(at, job): &(usize, Job)| {

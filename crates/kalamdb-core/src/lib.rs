@@ -17,6 +17,9 @@ mod accounts;
 #[cfg(test)]
 mod alter_tests;
 mod arithmetic;
+mod backup;
+#[cfg(test)]
+mod backup_tests;
 mod catalog;
 mod changes;
 mod check;
@@ -57,6 +60,8 @@ mod queries;
 mod replay;
 mod reply;
 mod requests;
+#[cfg(test)]
+mod restore_tests;
 #[cfg(test)]
 mod row_tests;
 mod rows;

@@ -46,6 +46,11 @@ impl Places {
         Ok(places)
     }
 
+    /// Which database it is.
+    pub(crate) const fn database(&self) -> DatabaseId {
+        self.database
+    }
+
     /// Takes over what a commit says of locations.
     pub(crate) fn apply(&self, events: &[ChangeEvent]) {
         for event in events {

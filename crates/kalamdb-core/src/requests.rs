@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kalamdb_log::{CommitReceiver, CommitSender, QueueClosed, commit_queue};
 use kalamdb_sql::SystemTables;
 use kalamdb_store::{Keyspace, Store};
-use log_format::{ChangeEvent, EncodedEvent, Partition, SchemaVersion, Seq, TableId};
+use log_format::{ChangeEvent, EncodedEvent, JobId, NamespaceId, Partition, SchemaVersion, Seq, TableId};
 use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
@@ -85,6 +85,12 @@ pub(crate) struct Planning<'a> {
 }
 
 impl Planning<'_> {
+    /// Whether a job is at work on a namespace that is being restored.
+    pub(crate) fn is_being_restored(&self, namespace: &NamespaceId) -> Result<bool> {
+        let Some(job) = self.catalog.restored_by(namespace) else { return Ok(false) };
+        Ok(self.system.get_job(&JobId::new(job))?.is_some_and(|job| job.finished_at.is_none()))
+    }
+
     /// Whether a table has rows that are not deleted, whoever they belong to.
     pub(crate) fn has_rows(&self, info: &TableInfo) -> Result<bool> {
         Ok(self.store.table_counts(info.id())?.rows > 0)
@@ -97,6 +103,8 @@ pub(crate) type CatalogPlan = Box<dyn FnOnce(&Planning<'_>) -> Result<Vec<Change
 pub(crate) enum Change {
     Rows(RowCommit),
     Catalog(CatalogPlan),
+    /// Leaves out all seqs up to this one, which may have been given out by another log.
+    SkipPast(Seq),
 }
 
 pub(crate) struct Request {
@@ -161,6 +169,11 @@ impl Commits {
         self.submit_and_block(Change::Catalog(Box::new(plan)))
     }
 
+    /// Leaves out all seqs up to this one; it, too, is never given to an event from then on.
+    pub(crate) fn skip_past_blocking(&self, seq: Seq) -> Result<Committed> {
+        self.submit_and_block(Change::SkipPast(seq))
+    }
+
     /// A way to nobody.
     pub(crate) fn closed() -> Self {
         Self::new().0
@@ -195,7 +208,7 @@ impl Change {
     pub(crate) const fn is_ephemeral(&self) -> bool {
         match self {
             Self::Rows(rows) => rows.ephemeral,
-            Self::Catalog(_) => false,
+            Self::Catalog(_) | Self::SkipPast(_) => false,
         }
     }
 }

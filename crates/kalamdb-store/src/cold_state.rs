@@ -64,7 +64,7 @@ impl Store {
     /// Where RocksDB cannot read, or a record is damaged.
     pub fn cold_partitions(&self, table: TableId) -> Result<Vec<Partition>> {
         let mut found = Vec::new();
-        each_state(self.shared(), &table_prefix(table), |partition, _| found.push(partition))?;
+        each_state(self.shared(), &Now, &table_prefix(table), |partition, _| found.push(partition))?;
         Ok(found)
     }
 
@@ -74,7 +74,7 @@ impl Store {
             totals.files += 1;
             totals.file_bytes += file.bytes;
         })?;
-        each_state(self.shared(), prefix, |_, state| {
+        each_state(self.shared(), &Now, prefix, |_, state| {
             totals.last_flush = totals.last_flush.max(Some(state.commit_time));
         })?;
         Ok(totals)

@@ -3,6 +3,7 @@
 //! This is the one module of the project with `unsafe` in it: RocksDB's binding ties a snapshot to a borrow of its
 //! database, while a query must hold its cut for as long as its streams live, whoever polls them.
 
+use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
@@ -11,8 +12,8 @@ use log_format::{ColdFile, Partition, Seq, TableId, UserId};
 use rocksdb::{IteratorMode, ReadOptions, SnapshotWithThreadMode};
 
 use crate::cold::{
-    ColdFiles, ColdScan, Look, Manifest, OpenFile, Visit, below, cold_key_before_end, cold_state, get_cold,
-    manifest, scan_both,
+    ColdFiles, ColdScan, Look, Manifest, OpenFile, Visit, below, cold_key_before_end, cold_state, each_state,
+    get_cold, manifest, scan_both,
 };
 use crate::error::{Error, Result};
 use crate::keyspace::{
@@ -331,6 +332,18 @@ impl Cut {
             rows.seek(end);
         }
         rows.status().map_err(|source| Error::Engine { action: "scan rows", source })?;
+        Ok(found)
+    }
+
+    /// The partitions of a table that have rows in either tier, tombstones included, or had some in files.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or a record is damaged.
+    pub fn partitions(&self, keyspace: Keyspace, table: TableId) -> Result<BTreeSet<Partition>> {
+        let mut found: BTreeSet<_> = self.hot_partitions(keyspace, table)?.into_iter().collect();
+        each_state(&self.shared, self, &table_prefix(table), |partition, _| {
+            found.insert(partition);
+        })?;
         Ok(found)
     }
 

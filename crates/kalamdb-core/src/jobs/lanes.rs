@@ -14,12 +14,16 @@ use std::thread::JoinHandle;
 use log_format::{Job, JobId};
 use serde_json::Value as Json;
 
-use super::{DROP_TABLE, JobRunner, Parameters, REMOVE_FILES};
+use super::{BACKUP_DATABASE, DROP_TABLE, JobRunner, Parameters, REMOVE_FILES, RESTORE_DATABASE};
 use crate::error::{Error, Result};
 use crate::places::location_of;
 
 /// The storage location that jobs are done at; none: the database's own directory.
 pub(super) type Lane = Option<String>;
+
+/// Where backups are made and restored, one after the other: they take long, and nobody waits for them. No storage location can have
+/// this name.
+const BACKUPS: &str = "/backups";
 
 /// Hands out jobs.
 pub(super) struct Lanes {
@@ -153,6 +157,9 @@ impl Lanes {
 impl JobRunner {
     /// Where a job is to be done. One that finds nothing of its table has nothing to do elsewhere.
     fn lane_of(&self, job: &Job) -> Lane {
+        if matches!(job.job_type.as_str(), BACKUP_DATABASE | RESTORE_DATABASE) {
+            return Some(BACKUPS.to_owned());
+        }
         let parameters = Parameters::of(job).ok()?;
         if matches!(job.job_type.as_str(), DROP_TABLE | REMOVE_FILES) {
             return parameters.0.get("location").and_then(Json::as_str).map(ToOwned::to_owned);

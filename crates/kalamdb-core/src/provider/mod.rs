@@ -165,7 +165,11 @@ impl SchemaProvider for Namespace {
     fn table_names(&self) -> Vec<String> {
         // What the session may not read is not listed either: `information_schema` looks up every name that is.
         let readable = |info: &Arc<TableInfo>| require_read(&self.scope.session, info).is_ok();
-        let tables = self.scope.engine.catalog().tables_in(&self.id);
+        let catalog = self.scope.engine.catalog();
+        if catalog.restored_by(&self.id).is_some() {
+            return Vec::new();
+        }
+        let tables = catalog.tables_in(&self.id);
         tables.iter().filter(|info| readable(info)).map(|info| info.record().name.clone()).collect()
     }
 

@@ -21,7 +21,7 @@ use crate::sql::execute::StatementResult;
 use crate::sql::parse::{Statement, TableName, UserChange};
 use crate::sql::system_rows::Edit;
 use crate::sql::user_changes::{self, NewUser, UserEdit};
-use crate::sql::{alter, describe, removal, stats, storage};
+use crate::sql::{alter, backup, describe, removal, stats, storage};
 
 /// Bytes of a namespace's, table's or user's name.
 const NAME_BYTES_MAX: usize = 128;
@@ -63,6 +63,7 @@ pub(crate) async fn execute(
         }
         Statement::Describe(name) => describe::describe(engine, session, name),
         Statement::DescribeHistory(name) => describe::history(engine, session, name),
+        Statement::Backup(statement) => backup::execute(engine, session, statement).await,
         Statement::ShowCreateTable(name) => describe::show_create(engine, session, name),
         _ => Err(Error::unsupported("this statement")),
     }
@@ -80,7 +81,7 @@ pub(super) fn check_name(kind: &'static str, name: &str) -> Result<()> {
     )))
 }
 
-fn check_namespace_name(name: &str) -> Result<()> {
+pub(super) fn check_namespace_name(name: &str) -> Result<()> {
     check_name("namespace", name)?;
     if matches!(name, "system" | "information_schema") {
         return Err(Error::definition(format!("the namespace {name} belongs to the system")));

@@ -3,6 +3,7 @@
 //! - `tokens`, `parse`: text to statements; `sqlparser` does what it knows, KalamDB's own statements are read here.
 //! - `definition`: CREATE TABLE's columns and options, both spellings.
 //! - `ddl`: namespaces, tables, accounts. `alteration`: what ALTER TABLE says; `alter`: doing it. `removal`: DROP and TRUNCATE.
+//! - `backup`: BACKUP, RESTORE and what shows them.
 //! - `describe`: what tables are; `definition_text`: that as SQL; `stats`: SHOW STATS.
 //! - `target`: the table a statement changes; `change_set`: what it changes, to be committed as one.
 //! - `insert`: INSERT; `conflict`: what it does where a key is taken. `dml`: UPDATE and DELETE.
@@ -14,6 +15,7 @@
 
 mod alter;
 mod alteration;
+mod backup;
 mod change_set;
 mod conflict;
 mod ddl;
@@ -53,6 +55,7 @@ pub(crate) use parse::TableName;
 #[cfg(test)]
 pub(crate) use plans::PlanKey;
 pub(crate) use plans::Plans;
+pub(crate) use removal::push_drop;
 pub(crate) use select::{LivePlan, live_plan};
 #[cfg(test)]
 pub(crate) use target::Context;

@@ -8,6 +8,7 @@ use log_format::Role;
 
 use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
+use crate::sql::backup::{self, BackupStatement};
 use crate::sql::definition::TableDefinition;
 use crate::sql::dialect::SqlDialect;
 use crate::sql::storage;
@@ -85,6 +86,7 @@ pub(crate) enum Statement {
     Rollback,
     Subscribe(Box<ast::Statement>),
     KillLiveQuery(String),
+    Backup(Box<BackupStatement>),
     ExecuteAsUser {
         user: String,
         statement: Box<Statement>,
@@ -252,6 +254,9 @@ fn statement(parser: &mut Parser<'_>) -> Result<Statement> {
             skip(parser, 2);
             let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
             Ok(Statement::DropUser { name: name_or_string(parser)?, if_exists })
+        }
+        ("BACKUP" | "RESTORE", _, _) | ("SHOW", "BACKUP" | "BACKUPS", _) => {
+            backup::parse(parser, [&first, &second])
         }
         _ => small_statement(parser, [&first, &second, &third]),
     }

@@ -40,7 +40,10 @@ pub(crate) async fn drop_namespace(
     let (id, user) = (NamespaceId::new(name), session.user().clone());
     let live_queries = Arc::clone(engine.live_queries());
     let plan = move |planning: &Planning<'_>| {
-        planning.catalog.require_namespace(&id)?;
+        // What a restore left that ended without having taken it away can be dropped.
+        if planning.is_being_restored(&id)? || !planning.catalog.has_namespace(&id) {
+            planning.catalog.require_namespace(&id)?;
+        }
         let tables = planning.catalog.tables_in(&id);
         if !tables.is_empty() && !cascade {
             return Err(Error::InUse {
@@ -141,7 +144,7 @@ pub(crate) async fn truncate(
 }
 
 /// Adds what drops a table: its name, metadata and rows go with the commit, its space with the job.
-fn push_drop(
+pub(crate) fn push_drop(
     planning: &Planning<'_>,
     events: &mut Vec<ChangeEvent>,
     table: &Table,

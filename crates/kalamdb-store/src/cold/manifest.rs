@@ -221,10 +221,11 @@ pub(crate) fn each_file(shared: &Shared, prefix: &[u8], mut visit: impl FnMut(Co
 /// The states of all partitions below a prefix.
 pub(crate) fn each_state(
     shared: &Shared,
+    look: &impl Look,
     prefix: &[u8],
     mut visit: impl FnMut(Partition, State),
 ) -> Result<()> {
-    Now.each(shared, prefix, &mut |key, value| {
+    look.each(shared, prefix, &mut |key, value| {
         if tag_of(key) == Some(STATE) {
             visit(partition_of(key)?, State::decode(value)?);
         }

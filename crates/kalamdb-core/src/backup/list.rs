@@ -1,0 +1,322 @@
+//! The list of a backup's parts, `BACKUP.json`.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use log_format::Seq;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The name of the list.
+const LIST: &str = "BACKUP.json";
+/// The list before it takes the other one's place.
+const LIST_WRITTEN: &str = "BACKUP.json.tmp";
+/// The only version of all this so far.
+const FORMAT: u32 = 1;
+/// Bytes of a list at the most.
+const LIST_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of changes that are kept behind a full part, however small that is.
+const CHANGES_BYTES_MIN: u64 = 16 << 20;
+
+/// What a part tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PartKind {
+    /// The namespace as of its seq.
+    Full,
+    /// What was committed between the seq of the part before and its own.
+    Changes,
+}
+
+impl PartKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Changes => "changes",
+        }
+    }
+}
+
+/// A part of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    pub(crate) kind: PartKind,
+    /// Its file, beside the list.
+    pub(crate) file: String,
+    /// Its file's length.
+    pub(crate) bytes: u64,
+    /// How many frames the file has.
+    pub(crate) frames: u64,
+    /// How many events they have.
+    pub(crate) events: u64,
+    /// How many of them are of rows.
+    pub(crate) row_events: u64,
+    /// What it tells begins behind this seq; zero for a full part.
+    pub(crate) from_seq: u64,
+    /// The last seq of which it tells.
+    pub(crate) seq: u64,
+    /// Nothing of what it tells was committed after this, nothing else before: microseconds since 1970.
+    pub(crate) commit_time: i64,
+    /// The tables that the namespace had then, by id.
+    pub(crate) tables: Vec<u64>,
+}
+
+/// How far a restore is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// As far as the backup does.
+    End,
+    /// With the commits whose events end at this seq or before.
+    Seq(u64),
+    /// With the commits of up to this time, microseconds since 1970.
+    Time(i64),
+}
+
+impl Until {
+    /// Whether a commit belongs to what is to be restored.
+    pub(crate) const fn includes(self, last_seq: Seq, commit_time: i64) -> bool {
+        match self {
+            Self::End => true,
+            Self::Seq(seq) => last_seq.get() <= seq,
+            Self::Time(time) => commit_time <= time,
+        }
+    }
+
+    /// Whether all of a part does.
+    const fn includes_part(self, part: &Part) -> bool {
+        self.includes(Seq::new(part.seq), part.commit_time)
+    }
+}
+
+/// What a backup is of, and its parts in the order they were made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BackupList {
+    format: u32,
+    /// The database it is of.
+    pub(crate) database: String,
+    pub(crate) namespace: String,
+    pub(crate) parts: Vec<Part>,
+}
+
+impl BackupList {
+    /// A list without parts.
+    pub(crate) const fn new(database: String, namespace: String) -> Self {
+        Self { format: FORMAT, database, namespace, parts: Vec::new() }
+    }
+
+    /// The list in a directory; none where there is none.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is none.
+    pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(LIST);
+        let failed = |source| Error::File { path: path.clone(), source };
+        let length = match std::fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            found => found.map_err(failed)?.len(),
+        };
+        let damaged = |reason: String| Error::Backup { path: path.clone(), reason };
+        if length > LIST_BYTES_MAX {
+            return Err(damaged(format!("it has {length} bytes, more than any list of parts")));
+        }
+        let text = std::fs::read(&path).map_err(failed)?;
+        let list: Self = serde_json::from_slice(&text)
+            .map_err(|error| damaged(format!("it is no list of a backup's parts: {error}")))?;
+        if list.format != FORMAT {
+            return Err(damaged(format!(
+                "its format is {}, this version reads {FORMAT}: restore with the version that wrote it",
+                list.format
+            )));
+        }
+        Ok(Some(list))
+    }
+
+    /// Puts it in the place of the list that a directory has, durably.
+    ///
+    /// # Errors
+    /// Where it cannot be written; the one before it is there then.
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+        let written = directory.join(LIST_WRITTEN);
+        let failed = |source| Error::File { path: written.clone(), source };
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::Backup { path: written.clone(), reason: error.to_string() })?;
+        let mut file = File::create(&written).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        put_in_place(&written, &directory.join(LIST))
+    }
+
+    /// The parts to restore from, a full one and those of changes that belong to it, where all of what `until` asks for is in
+    /// them.
+    ///
+    /// # Errors
+    /// Where it is not, with how far the backup goes.
+    pub(crate) fn chain(&self, until: Until) -> Result<Vec<&Part>> {
+        let refused = |reason: String| Error::definition(format!("the backup {reason}"));
+        let (Some(first), Some(last)) = (self.parts.first(), self.parts.last()) else {
+            return Err(refused("has no parts: its first BACKUP did not end".to_owned()));
+        };
+        let beyond = match until {
+            Until::End => false,
+            Until::Seq(seq) => seq > last.seq,
+            Until::Time(time) => time > last.commit_time,
+        };
+        let full = |part: &&Part| part.kind == PartKind::Full && until.includes_part(part);
+        let begin = self.parts.iter().rposition(|part| full(&part)).filter(|_| !beyond).ok_or_else(|| {
+            refused(format!(
+                "goes from seq {} ({}) to {} ({}): UNTIL must stand between",
+                first.seq,
+                text_of_time(first.commit_time),
+                last.seq,
+                text_of_time(last.commit_time)
+            ))
+        })?;
+        let mut chain: Vec<&Part> = Vec::new();
+        for part in self.parts.iter().skip(begin) {
+            match chain.last() {
+                Some(before) if part.kind == PartKind::Full || part.from_seq != before.seq => break,
+                _ => chain.push(part),
+            }
+            if !until.includes_part(part) {
+                return Ok(chain);
+            }
+        }
+        let end = chain.last().map_or(0, |part| part.seq);
+        // What follows it, if anything does, is a full part that is not asked for: what came between them is told nowhere.
+        match until {
+            Until::Seq(seq) if seq > end => Err(refused(format!(
+                "does not tell what was committed behind seq {end}, up to its next full part: the log no longer had it"
+            ))),
+            Until::Time(time) if chain.last().is_some_and(|part| time > part.commit_time) => {
+                Err(refused(format!(
+                    "does not tell what was committed behind seq {end}, up to its next full part: the log no longer had it"
+                )))
+            }
+            _ => Ok(chain),
+        }
+    }
+
+    /// Whether the parts of changes since the last full one, with another one of so many bytes, take more than it does.
+    pub(crate) fn wants_full(&self, more_bytes: u64) -> bool {
+        let Some(full) = self.parts.iter().rposition(|part| part.kind == PartKind::Full) else { return true };
+        let of_changes: u64 = self.parts.iter().skip(full + 1).map(|part| part.bytes).sum();
+        let full_bytes = self.parts.get(full).map_or(0, |part| part.bytes);
+        of_changes.saturating_add(more_bytes) > full_bytes.max(CHANGES_BYTES_MIN)
+    }
+
+    /// The last seq of which it tells.
+    pub(crate) fn seq(&self) -> Option<Seq> {
+        self.parts.last().map(|part| Seq::new(part.seq))
+    }
+}
+
+/// A time as results show it.
+pub(crate) fn text_of_time(micros: i64) -> String {
+    chrono::DateTime::from_timestamp_micros(micros)
+        .map_or_else(|| micros.to_string(), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
+}
+
+/// Gives a file that is durable its name, durably.
+pub(super) fn put_in_place(written: &Path, path: &Path) -> Result<()> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    std::fs::rename(written, path).map_err(failed)?;
+    let directory = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(kind: PartKind, from_seq: u64, seq: u64) -> Part {
+        let file = format!("{}-{seq}", kind.as_str());
+        let commit_time = i64::try_from(seq).unwrap() * 10;
+        Part {
+            kind,
+            file,
+            bytes: 1,
+            frames: 0,
+            events: 0,
+            row_events: 0,
+            from_seq,
+            seq,
+            commit_time,
+            tables: Vec::new(),
+        }
+    }
+
+    fn list(parts: &[(PartKind, u64, u64)]) -> BackupList {
+        let mut list = BackupList::new("db".to_owned(), "chat".to_owned());
+        list.parts = parts.iter().map(|(kind, from, seq)| part(*kind, *from, *seq)).collect();
+        list
+    }
+
+    fn files(list: &BackupList, until: Until) -> Result<Vec<&str>, String> {
+        let chain = list.chain(until).map_err(|error| error.to_string())?;
+        Ok(chain.into_iter().map(|part| part.file.as_str()).collect())
+    }
+
+    #[test]
+    fn a_restore_takes_the_last_full_part_before_and_the_changes_up_to_there() {
+        use PartKind::{Changes, Full};
+        let list = list(&[
+            (Full, 0, 10),
+            (Changes, 10, 20),
+            (Changes, 20, 30),
+            (Full, 0, 30),
+            (Changes, 30, 40),
+            // The log no longer reached back to 40.
+            (Full, 0, 60),
+        ]);
+        assert_eq!(files(&list, Until::End).unwrap(), ["full-60"]);
+        assert_eq!(files(&list, Until::Seq(60)).unwrap(), ["full-60"]);
+        assert_eq!(files(&list, Until::Seq(10)).unwrap(), ["full-10", "changes-20"]);
+        assert_eq!(files(&list, Until::Seq(25)).unwrap(), ["full-10", "changes-20", "changes-30"]);
+        assert_eq!(files(&list, Until::Time(255)).unwrap(), ["full-10", "changes-20", "changes-30"]);
+        assert_eq!(files(&list, Until::Seq(30)).unwrap(), ["full-30", "changes-40"]);
+        assert_eq!(files(&list, Until::Time(400)).unwrap(), ["full-30", "changes-40"]);
+        for until in [Until::Seq(9), Until::Seq(61), Until::Time(99), Until::Time(601)] {
+            let refused = files(&list, until).unwrap_err();
+            assert!(
+                refused.contains("from seq 10 (1970-01-01T00:00:00.000100Z) to 60"),
+                "{until:?}: {refused}"
+            );
+        }
+        for until in [Until::Seq(41), Until::Seq(59), Until::Time(599)] {
+            let refused = files(&list, until).unwrap_err();
+            assert!(refused.contains("behind seq 40"), "{until:?}: {refused}");
+        }
+        assert!(files(&super::tests::list(&[]), Until::End).unwrap_err().contains("no parts"));
+    }
+
+    #[test]
+    fn a_full_part_is_wanted_once_the_changes_take_more() {
+        use PartKind::{Changes, Full};
+        assert!(list(&[]).wants_full(0));
+        let mut list = list(&[(Full, 0, 10), (Changes, 10, 20)]);
+        assert!(!list.wants_full(CHANGES_BYTES_MIN - 1) && list.wants_full(CHANGES_BYTES_MIN));
+        list.parts[0].bytes = CHANGES_BYTES_MIN * 3;
+        assert!(!list.wants_full(CHANGES_BYTES_MIN * 2));
+    }
+
+    #[test]
+    fn a_list_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(BackupList::read(directory.path()).unwrap(), None);
+        let list = list(&[(PartKind::Full, 0, 10)]);
+        list.write(directory.path()).unwrap();
+        assert_eq!(BackupList::read(directory.path()).unwrap(), Some(list));
+        let path = directory.path().join(LIST);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (wrong, said) in [
+            (text.replace("\"format\": 1", "\"format\": 2"), "its format is 2"),
+            (text.replace("\"full\"", "\"half\""), "no list of a backup's parts"),
+            (String::new(), "no list of a backup's parts"),
+        ] {
+            std::fs::write(&path, wrong).unwrap();
+            let refused = BackupList::read(directory.path()).unwrap_err().to_string();
+            assert!(refused.contains(said) && refused.contains("BACKUP.json"), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The job that makes a namespace from a backup.
+//!
+//! What the backup tells is replayed into a store beside the database, as a start replays the log, and what is there at the end
+//! is inserted into new tables: by commits like any others, so that whoever reads the log sees where the rows came from. Until all of
+//! it is there the namespace says by whom it is being restored, and nobody can read it or write to it: see
+//! [`crate::catalog::Catalog`]. A job that dies begins anew, with what it left dropped; one that fails drops what it made.
+//!
+//! New tables have new ids, above all seqs that anybody may have seen of the old ones, in this database or in the one that the
+//! backup is of: who resumes a subscription from before gets `RESYNC_REQUIRED`, never somebody else's history.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kalamdb_store::{FirstError, KeyRange, Store, StoreOptions};
+use log_format::{
+    ArchivedChangeEvent, ChangeEvent, EncodedEvent, Frame, Job, JobId, Namespace, NamespaceId, Partition,
+    RowInserted, Seq, TableId, UserId,
+};
+use serde_json::{Value as Json, json};
+
+use super::backup_database::{COMMIT_BYTES_MAX, COMMIT_EVENTS_MAX, namespace_of};
+use super::{JobRunner, Pace, Parameters, Progress, job_id, new_job_of_namespace};
+use crate::backup::{BackupList, PartReader, Until};
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::fail_points::FailPoint;
+use crate::places::LOCAL;
+use crate::requests::{Expected, Planning, RowCommit, RowWrite};
+use crate::sql::push_drop;
+use crate::table::TableInfo;
+
+/// The job's type.
+pub(crate) const RESTORE_DATABASE: &str = "restore_database";
+
+/// The option of a namespace that names the job which restores it. No statement can set it: what those name is upper case.
+pub(crate) const RESTORING: &str = "restoring";
+
+/// How far behind the seqs of another database ours go on: it may have given out more since the backup was made.
+const FOREIGN_SEQ_GAP: u64 = 1 << 32;
+
+/// Commits that are replayed at a time.
+const COMMITS: usize = 64;
+
+/// Bytes of memory for the store that is replayed into.
+const SCRATCH_BYTES: usize = 64 << 20;
+
+/// What a restore is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct RestoreRequest {
+    pub(crate) path: PathBuf,
+    pub(crate) until: Until,
+    /// What the namespace is to be called.
+    pub(crate) namespace: NamespaceId,
+}
+
+/// The events that begin a restore: the namespace, which is nobody's until it is done, and the job.
+pub(crate) fn plan_restore(
+    planning: &Planning<'_>,
+    request: &RestoreRequest,
+    user: &UserId,
+) -> Result<Vec<ChangeEvent>> {
+    let id = &request.namespace;
+    let found = if planning.catalog.has_namespace(id) {
+        planning.catalog.require_namespace(id)?;
+        planning.system.get_namespace(id)?
+    } else {
+        None
+    };
+    let tables = planning.catalog.tables_in(id).len();
+    if tables > 0 {
+        return Err(Error::InUse {
+            what: format!("namespace {id}"),
+            action: "restored",
+            reason: format!("it holds {tables} tables; drop them, or restore it AS another one"),
+        });
+    }
+    let job = job_id(RESTORE_DATABASE, planning.next_seq.next());
+    let is_new = found.is_none();
+    let mut namespace = found.unwrap_or_else(|| Namespace {
+        id: id.clone(),
+        options: Vec::new(),
+        created_at: planning.now,
+        updated_at: planning.now,
+    });
+    namespace.options.push((RESTORING.to_owned(), job.to_string()));
+    let (seq, time) = match request.until {
+        Until::End => (None, None),
+        Until::Seq(seq) => (Some(seq), None),
+        Until::Time(time) => (None, Some(time)),
+    };
+    let parameters = json!({"path": request.path, "until_seq": seq, "until_time": time, "is_new": is_new});
+    let namespace = Box::new(namespace);
+    let marked = if is_new {
+        ChangeEvent::NamespaceCreated(namespace)
+    } else {
+        ChangeEvent::NamespaceAltered(namespace)
+    };
+    Ok(vec![marked, new_job_of_namespace(planning, 1, RESTORE_DATABASE, id, user, &parameters)])
+}
+
+impl Parameters {
+    fn until(&self) -> Until {
+        let seq = self.0.get("until_seq").and_then(Json::as_u64).map(Until::Seq);
+        let time = self.0.get("until_time").and_then(Json::as_i64).map(Until::Time);
+        seq.or(time).unwrap_or(Until::End)
+    }
+}
+
+impl JobRunner {
+    /// Makes the namespace that the job names. Done again it begins anew, unless it had come to its end.
+    pub(super) fn restore_database(&self, job: &Job) -> Result<Progress> {
+        let namespace = namespace_of(job)?;
+        if self.catalog.restored_by(&namespace).as_deref() != Some(job.id.as_str()) {
+            return Ok(Progress::Done(json!({"tables": self.catalog.tables_in(&namespace).len()})));
+        }
+        let restored = self.restore(job, &namespace);
+        match restored {
+            Ok(done) => Ok(Progress::Done(done)),
+            Err(error @ (Error::ShuttingDown | Error::ReadOnly { .. })) => Err(error),
+            Err(error) => {
+                self.drop_restored(job, &namespace, true)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn restore(&self, job: &Job, namespace: &NamespaceId) -> Result<Json> {
+        self.drop_restored(job, namespace, false)?;
+        let parameters = Parameters::of(job)?;
+        let (path, until) = (parameters.path()?, parameters.until());
+        let list = BackupList::read(&path)?.ok_or_else(|| Error::Backup {
+            path: path.clone(),
+            reason: "there is no backup any more".to_owned(),
+        })?;
+        self.leave_out_foreign_seqs(&list)?;
+        let scratch = Scratch::make(&self.scratch)?;
+        let replayed = self.replay_backup(&path, &list, until, &scratch)?;
+        self.fail_points.reach(FailPoint::AfterBackupReplayed);
+        let done = self.make_tables(job, namespace, &replayed)?;
+        self.open_namespace(job, namespace, replayed.options)?;
+        Ok(done)
+    }
+
+    /// Takes away what the job has made before; where it is given up, with the namespace itself.
+    fn drop_restored(&self, job: &Job, namespace: &NamespaceId, gives_up: bool) -> Result<()> {
+        let is_new = Parameters::of(job)?.0.get("is_new").and_then(Json::as_bool).unwrap_or_default();
+        if !gives_up && self.catalog.tables_in(namespace).is_empty() {
+            return Ok(());
+        }
+        let (id, job, by) = (namespace.clone(), job.id.clone(), job.user.clone());
+        self.commits.catalog_blocking(move |planning| {
+            refuse_unless_restoring(planning, &id, &job)?;
+            let user = by.unwrap_or_else(|| UserId::new(crate::accounts::ROOT));
+            let mut events = Vec::new();
+            for info in planning.catalog.tables_in(&id) {
+                push_drop(planning, &mut events, info.record(), &user)?;
+            }
+            match planning.system.get_namespace(&id)? {
+                Some(mut found) if gives_up && !is_new => {
+                    found.options.retain(|(name, _)| name != RESTORING);
+                    events.push(ChangeEvent::NamespaceAltered(Box::new(found)));
+                }
+                _ if gives_up => events.push(ChangeEvent::NamespaceDropped(Box::new(id))),
+                _ => {}
+            }
+            Ok(events)
+        })?;
+        Ok(())
+    }
+
+    /// Has our seqs go on behind those that another database gave out, or this one before it lost them.
+    fn leave_out_foreign_seqs(&self, list: &BackupList) -> Result<()> {
+        let end = list.seq().unwrap_or_default();
+        if list.database != self.database.to_string() || end > self.store.applied_seq()? {
+            let past = end.max(self.store.applied_seq()?).plus(FOREIGN_SEQ_GAP);
+            self.commits.skip_past_blocking(past)?;
+        }
+        Ok(())
+    }
+
+    /// What the backup tells up to there.
+    fn replay_backup(
+        &self,
+        path: &Path,
+        list: &BackupList,
+        until: Until,
+        scratch: &Scratch,
+    ) -> Result<Replayed> {
+        let mut replayed = Replayed {
+            store: scratch.open()?,
+            catalog: Catalog::empty()?,
+            source: NamespaceId::new(list.namespace.clone()),
+            options: Vec::new(),
+            waiting: Vec::new(),
+        };
+        for part in list.chain(until)? {
+            let mut reader = PartReader::open(path, part)?;
+            while let Some(frame) = reader.next()? {
+                if self.bell.is_stopped() {
+                    return Err(Error::ShuttingDown);
+                }
+                let is_change = part.kind == crate::backup::PartKind::Changes;
+                if is_change && !until.includes(frame.last_seq(), frame.header().fields.commit_time) {
+                    break;
+                }
+                replayed.push(frame)?;
+            }
+            replayed.apply_waiting()?;
+        }
+        Ok(replayed)
+    }
+
+    /// Makes the tables, first all of them, then their rows.
+    fn make_tables(&self, job: &Job, namespace: &NamespaceId, replayed: &Replayed) -> Result<Json> {
+        let sources = replayed.catalog.tables_in(&replayed.source);
+        let mut made = Vec::with_capacity(sources.len());
+        for source in sources {
+            let id = self.make_table(job, namespace, &source)?;
+            let info = self.catalog.by_id(id).ok_or(Error::TableDropped)?;
+            made.push((source, info));
+        }
+        let cut = replayed.store.cut()?;
+        let mut rows = RestoredRows {
+            runner: self,
+            job,
+            events: Vec::new(),
+            writes: Vec::new(),
+            bytes: 0,
+            rows: 0,
+            progress: Pace::begin(),
+        };
+        for (source, info) in made.iter().filter(|(source, _)| source.stream().is_none()) {
+            for old in cut.partitions(source.keyspace(), source.id())? {
+                let partition = Arc::new(Partition { table: info.id(), user: old.user.clone() });
+                let mut failed = FirstError::none();
+                cut.scan(source.keyspace(), &old, &KeyRange::default(), |key, row| {
+                    if row.deleted {
+                        return ControlFlow::Continue(());
+                    }
+                    let pushed = rows.push(info, &partition, key, row.row);
+                    failed.or_stop(pushed.map(|()| ControlFlow::Continue(())))
+                })?;
+                failed.check()?;
+            }
+            rows.commit(info)?;
+        }
+        metrics::counter!("kalamdb_restored_rows_total").increment(rows.rows);
+        Ok(json!({"tables": made.len(), "rows": rows.rows}))
+    }
+
+    fn make_table(&self, job: &Job, namespace: &NamespaceId, source: &TableInfo) -> Result<TableId> {
+        let (id, namespace) = (job.id.clone(), namespace.clone());
+        let (mut table, versions) = (source.record().clone(), source.versions().to_vec());
+        let committed = self.commits.catalog_blocking(move |planning| {
+            refuse_unless_restoring(planning, &namespace, &id)?;
+            if let Some(location) = table.location_reference.as_deref().filter(|name| *name != LOCAL)
+                && planning.system.get_storage_location(location)?.is_none()
+            {
+                return Err(Error::definition(format!(
+                    "table {} is kept at the storage location {location}, which this database has not; register one of that \
+                     name in system.storage_locations, and restore again",
+                    table.name
+                )));
+            }
+            table.id = TableId::new(planning.next_seq.get());
+            table.namespace = namespace;
+            let versions = versions.into_iter().map(|mut schema| {
+                schema.table = table.id;
+                ChangeEvent::SchemaVersionAdded(Box::new(schema))
+            });
+            let versions: Vec<_> = versions.collect();
+            let created = ChangeEvent::TableCreated(Box::new(table));
+            Ok(std::iter::once(created).chain(versions).collect())
+        })?;
+        Ok(TableId::new(committed.first_seq.get()))
+    }
+
+    /// From here on the namespace is one like any other.
+    fn open_namespace(
+        &self,
+        job: &Job,
+        namespace: &NamespaceId,
+        options: Vec<(String, String)>,
+    ) -> Result<()> {
+        let (id, job) = (namespace.clone(), job.id.clone());
+        self.commits.catalog_blocking(move |planning| {
+            refuse_unless_restoring(planning, &id, &job)?;
+            let found = planning.system.get_namespace(&id)?;
+            let mut namespace =
+                found.ok_or_else(|| Error::NamespaceNotFound { name: id.to_string(), nearest: None })?;
+            namespace.options = options;
+            namespace.updated_at = planning.now;
+            Ok(vec![ChangeEvent::NamespaceAltered(Box::new(namespace))])
+        })?;
+        Ok(())
+    }
+}
+
+fn refuse_unless_restoring(planning: &Planning<'_>, namespace: &NamespaceId, job: &JobId) -> Result<()> {
+    if planning.catalog.restored_by(namespace).as_deref() == Some(job.as_str()) {
+        return Ok(());
+    }
+    let reason = format!("the namespace {namespace} is no longer what {job} restores");
+    Err(Error::Inconsistent { reason })
+}
+
+/// The directory that a backup is replayed in; gone when it is dropped.
+struct Scratch<'a> {
+    path: &'a Path,
+}
+
+impl<'a> Scratch<'a> {
+    fn make(path: &'a Path) -> Result<Self> {
+        remove(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+        Ok(Self { path })
+    }
+
+    fn open(&self) -> Result<Store> {
+        let options = StoreOptions {
+            block_cache_bytes: SCRATCH_BYTES,
+            write_buffer_bytes: SCRATCH_BYTES,
+            cold_cache_bytes: 0,
+            cold_directory: None,
+        };
+        Ok(Store::open(self.path, &options)?)
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = remove(self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "what a restore left could not be removed");
+        }
+    }
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// A backup's namespace, as far as it has been replayed.
+struct Replayed {
+    store: Store,
+    catalog: Catalog,
+    /// What it is called in the backup.
+    source: NamespaceId,
+    options: Vec<(String, String)>,
+    /// Commits that the store has not got yet.
+    waiting: Vec<Frame>,
+}
+
+impl Replayed {
+    fn push(&mut self, frame: Frame) -> Result<()> {
+        let mut of_catalog = Vec::new();
+        for (_, event) in frame.events() {
+            let event = event?;
+            let is_row = matches!(
+                event,
+                ArchivedChangeEvent::RowInserted(_)
+                    | ArchivedChangeEvent::RowUpdated(_)
+                    | ArchivedChangeEvent::RowDeleted(_)
+            );
+            if !is_row {
+                of_catalog.push(event.to_event()?);
+            }
+        }
+        for event in &of_catalog {
+            if let ChangeEvent::NamespaceCreated(namespace) | ChangeEvent::NamespaceAltered(namespace) = event
+            {
+                self.options.clone_from(&namespace.options);
+                self.options.retain(|(name, _)| name != RESTORING);
+            }
+        }
+        self.catalog.apply(&of_catalog)?;
+        self.waiting.push(frame);
+        if self.waiting.len() < COMMITS { Ok(()) } else { self.apply_waiting() }
+    }
+
+    fn apply_waiting(&mut self) -> Result<()> {
+        self.store.apply(&self.waiting)?;
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+/// Rows on their way into a restored table.
+struct RestoredRows<'r> {
+    runner: &'r JobRunner,
+    job: &'r Job,
+    events: Vec<EncodedEvent>,
+    writes: Vec<RowWrite>,
+    bytes: usize,
+    rows: u64,
+    progress: Pace,
+}
+
+impl RestoredRows<'_> {
+    fn push(&mut self, info: &TableInfo, partition: &Arc<Partition>, key: &[u8], row: &[u8]) -> Result<()> {
+        let inserted =
+            RowInserted { partition: Partition::clone(partition), key: key.to_vec(), row: row.to_vec() };
+        let event = ChangeEvent::RowInserted(Box::new(inserted)).encode()?;
+        self.bytes += event.as_bytes().len();
+        self.events.push(event);
+        let (partition, key) = (Arc::clone(partition), key.to_vec());
+        self.writes.push(RowWrite { partition, key, expected: Expected::Absent, deletes: false });
+        if self.events.len() < COMMIT_EVENTS_MAX && self.bytes < COMMIT_BYTES_MAX {
+            return Ok(());
+        }
+        self.commit(info)
+    }
+
+    fn commit(&mut self, info: &TableInfo) -> Result<()> {
+        if self.events.is_empty() {
+            return Ok(());
+        }
+        if self.runner.bell.is_stopped() {
+            return Err(Error::ShuttingDown);
+        }
+        let (events, writes) = (std::mem::take(&mut self.events), std::mem::take(&mut self.writes));
+        self.bytes = 0;
+        self.rows += events.len() as u64;
+        self.runner.commits.rows_blocking(RowCommit {
+            tables: vec![(info.id(), info.version())],
+            ephemeral: false,
+            events,
+            writes,
+            // Each key comes once, and nobody else can write to the table: what has been flushed of it cannot have this one.
+            cold_as_of: Seq::new(u64::MAX),
+        })?;
+        self.runner.fail_points.reach(FailPoint::AfterRestoredRows);
+        let rows = self.rows;
+        self.runner.tell_progress(self.job, &mut self.progress, || json!({"rows": rows}))
+    }
+}
