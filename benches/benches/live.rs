@@ -234,6 +234,7 @@ async fn measure() {
     let mut report = Report::default();
     if is_wanted("fan-out") {
         fan_out(&mut bench, &mut report).await;
+        fan_out_shared(&mut bench, &mut report).await;
     }
     if is_wanted("paced") {
         paced(&mut bench, &mut report).await;
@@ -329,18 +330,9 @@ async fn fan_out(bench: &mut Bench, report: &mut Report) {
     let (mut plain_arrivals, _plain_listening) = sockets::listen(plain_streams);
     let (mut millis, mut plain_millis) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
-        let id = bench.next_id();
+        millis.push(row_to_all(bench, &mut arrivals).await);
         let begun = clock::instant();
-        bench
-            .sql(
-                &bench.root,
-                "INSERT INTO bench.everyone VALUES ($1, 'one row to all of them')",
-                &[json!(id)],
-            )
-            .await;
-        millis.push(until_all(&mut arrivals, begun).await);
-        let begun = clock::instant();
-        plain.write(id, CHANGE_BYTES);
+        plain.write(bench.next_id(), CHANGE_BYTES);
         plain_millis.push(until_all(&mut plain_arrivals, begun).await);
     }
     say_latency(report, "one row to 1,000 subscribers, the last one", millis, [f64::INFINITY, 10.0]);
@@ -350,6 +342,35 @@ async fn fan_out(bench: &mut Bench, report: &mut Report) {
         plain_millis,
         [f64::INFINITY; 2],
     );
+}
+
+/// One row to as many subscriptions, a hundred on each connection.
+async fn fan_out_shared(bench: &mut Bench, report: &mut Report) {
+    let mut sockets = Vec::new();
+    for token in bench.tokens.iter().take(CONNECTIONS / SUBSCRIPTIONS) {
+        sockets.push(bench.connect(token).await);
+    }
+    for nth in 0..SUBSCRIPTIONS {
+        for socket in &mut sockets {
+            subscribe(socket, &format!("s{nth}"), "SELECT * FROM bench.everyone").await;
+        }
+    }
+    let (mut arrivals, _listening) = listen(sockets);
+    let mut millis = Vec::new();
+    for _ in 0..SAMPLES {
+        millis.push(row_to_all(bench, &mut arrivals).await);
+    }
+    let most = [f64::INFINITY, 10.0];
+    say_latency(report, "one row to 1,000 subscribers on 10 connections, the last one", millis, most);
+}
+
+/// Milliseconds from a row that all want until the last one has it.
+async fn row_to_all(bench: &mut Bench, arrivals: &mut Arrivals) -> f64 {
+    let id = bench.next_id();
+    let begun = clock::instant();
+    let insert = "INSERT INTO bench.everyone VALUES ($1, 'one row to all of them')";
+    bench.sql(&bench.root, insert, &[json!(id)]).await;
+    until_all(arrivals, begun).await
 }
 
 async fn connect_all(bench: &Bench) -> Vec<Socket> {

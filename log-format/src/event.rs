@@ -294,6 +294,11 @@ impl ArchivedChangeEvent {
         }
     }
 
+    /// Whether it writes a row of a USER or SHARED table.
+    pub const fn writes_row(&self) -> bool {
+        matches!(self, Self::RowInserted(_) | Self::RowUpdated(_) | Self::RowDeleted(_))
+    }
+
     /// What it does, in one word.
     pub const fn operation(&self) -> Operation {
         match self {

@@ -143,7 +143,7 @@ const SYSTEM: [(&str, Compared); 30] = [
     ("DESCRIBE TABLE app.notes HISTORY", Compared::Counts),
 ];
 /// What a user may not do, each with a code that says no more than that.
-const FORBIDDEN: [&str; 14] = [
+const FORBIDDEN: [&str; 18] = [
     "EXECUTE AS USER 'alice' (SELECT * FROM app.notes)",
     "EXECUTE AS USER 'bob' (DELETE FROM app.notes)",
     "EXECUTE AS USER 'nobody' (SELECT 1)",
@@ -151,6 +151,10 @@ const FORBIDDEN: [&str; 14] = [
     "STORAGE COMPACT TABLE app.notes",
     "TRUNCATE TABLE app.notes",
     "DROP TABLE app.notes",
+    "BACKUP DATABASE app TO '/tmp/kalamdb-attack'",
+    "RESTORE DATABASE app FROM '/tmp/kalamdb-attack' AS mine",
+    "SHOW BACKUP FROM '/tmp/kalamdb-attack'",
+    "SHOW BACKUPS",
     "ALTER TABLE app.notes ADD COLUMN x INT",
     "ALTER USER alice SET PASSWORD 'mine'",
     "CREATE USER eve WITH PASSWORD 'x' ROLE dba",

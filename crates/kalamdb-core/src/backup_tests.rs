@@ -342,6 +342,70 @@ async fn a_backup_begins_anew_where_the_log_no_longer_reaches_back() {
 }
 
 #[tokio::test]
+async fn a_backup_begins_anew_where_it_is_not_whole_or_of_another_history() {
+    let (directory, backup, older) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let engine = open(directory.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    fill_with(&engine, 20).await;
+    let full = back_up(&engine, "chat", backup.path()).await;
+    let file = backup.path().join(format!("full-{:020}.frames.zst", full["seq"].as_u64().unwrap()));
+    // A part without which the others are of no use.
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(back_up(&engine, "chat", backup.path()).await["parts"], serde_json::json!(["full"]));
+    assert_eq!(back_up(&engine, "chat", backup.path()).await["parts"], serde_json::json!(["changes"]));
+    engine.close();
+
+    // An older copy of the directory that goes on differently, and gets as far.
+    let copy =
+        std::process::Command::new("cp").arg("-a").arg(directory.path()).arg(older.path().join("d")).status();
+    assert!(copy.unwrap().success());
+    let ann = session("ann", Role::User);
+    let engine = open(directory.path());
+    ok(&engine, &ann, "INSERT INTO chat.notes VALUES (7001, 'of the one', 1)", &[]).await;
+    assert_eq!(back_up(&engine, "chat", backup.path()).await["parts"], serde_json::json!(["changes"]));
+    engine.close();
+    let engine = open(&older.path().join("d"));
+    for id in 8001..8040 {
+        ok(&engine, &ann, &format!("INSERT INTO chat.notes VALUES ({id}, 'of the other', 1)"), &[]).await;
+    }
+    // Seqs of the lost history are left out, too.
+    let published = engine.published();
+    restore(&engine, backup.path(), "AS lost").await;
+    assert!(engine.published() > published.plus(1 << 32));
+    let lost = ok(&engine, &ann, "SELECT body FROM lost.notes WHERE id > 7000", &[]).await;
+    assert_eq!(cells(&lost), [["of the one"]]);
+    assert_eq!(back_up(&engine, "chat", backup.path()).await["parts"], serde_json::json!(["full"]));
+    restore(&engine, backup.path(), "AS copy").await;
+    assert_eq!(content(&engine, "copy").await, content(&engine, "chat").await);
+    engine.close();
+}
+
+#[tokio::test]
+async fn rows_of_any_size_are_backed_up_and_restored() {
+    let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let engine = open(directory.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    let ann = session("ann", Role::User);
+    for (id, bytes) in [(1, 10), (2, 900_000), (3, 15_000_000), (4, 10), (5, 600_000), (6, 600_000)] {
+        let insert = format!("INSERT INTO chat.notes SELECT {id}, repeat('x', {bytes}), {bytes}");
+        ok(&engine, &ann, &insert, &[]).await;
+    }
+    back_up(&engine, "chat", backup.path()).await;
+    ok(&engine, &ann, "UPDATE chat.notes SET body = body || 'y' WHERE id = 3", &[]).await;
+    back_up(&engine, "chat", backup.path()).await;
+    restore(&engine, backup.path(), "AS copy").await;
+    let sizes = async |namespace: &str| {
+        let sizes = format!("SELECT id, length(body), right(body, 1) FROM {namespace}.notes ORDER BY id");
+        cells(&ok(&engine, &ann, &sizes, &[]).await)
+    };
+    assert_eq!(sizes("copy").await, sizes("chat").await);
+    assert_eq!(sizes("copy").await[2], ["3", "15000001", "y"]);
+    engine.close();
+}
+
+#[tokio::test]
 async fn what_cannot_be_backed_up_or_restored_is_refused_and_loses_nothing() {
     let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let engine = open(directory.path());
@@ -357,7 +421,14 @@ async fn what_cannot_be_backed_up_or_restored_is_refused_and_loses_nothing() {
             ErrorCode::InvalidSql,
             "own directory",
         ),
+        ("BACKUP DATABASE chat TO '/dev/null/b'".to_owned(), ErrorCode::SqlExecutionError, "/dev/null/b"),
         ("BACKUP chat TO '/tmp/x'".to_owned(), ErrorCode::InvalidSql, "expected DATABASE"),
+        ("BACKUP DATABASE chat TO '/tmp/no/../../etc'".to_owned(), ErrorCode::InvalidSql, "without .."),
+        (
+            format!("RESTORE DATABASE chat FROM '{}/restore'", directory.path().display()),
+            ErrorCode::InvalidSql,
+            "own directory",
+        ),
         ("RESTORE DATABASE chat FROM '/nowhere/at/all'".to_owned(), ErrorCode::NotFound, "no backup"),
         (
             format!("RESTORE DATABASE other FROM '{path}'"),
@@ -395,6 +466,16 @@ async fn what_cannot_be_backed_up_or_restored_is_refused_and_loses_nothing() {
         assert_eq!(found, code, "{statement}: {text}");
         assert!(text.contains(said), "{statement}: {text}");
     }
+    engine.close();
+}
+
+#[tokio::test]
+async fn backups_are_a_dbas() {
+    let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let engine = open(directory.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    back_up(&engine, "chat", backup.path()).await;
+    let path = backup.path().display();
     for role in [Role::User, Role::Service] {
         for statement in [
             format!("BACKUP DATABASE chat TO '{path}'"),

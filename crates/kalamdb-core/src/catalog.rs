@@ -11,8 +11,10 @@ use log_format::{ChangeEvent, Namespace, NamespaceId, Table, TableId, TableSchem
 
 use crate::changes::{CHANGES, changes_table};
 use crate::error::{Error, Result};
-use crate::jobs::RESTORING;
 use crate::table::TableInfo;
+
+/// The option of a namespace that names the job which restores it. No statement can set it: what those name is upper case.
+pub(crate) const RESTORING: &str = "restoring";
 
 #[derive(Debug, Default)]
 struct Names {

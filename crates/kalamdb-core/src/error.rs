@@ -345,6 +345,14 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A directory or file of a backup that the system refuses.
+    #[error("{path}: {source}")]
+    BackupFile {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A namespace that is being restored.
     #[error("namespace {namespace} is being restored by the job {job}; system.jobs tells how far it is")]
     Restoring {
@@ -438,6 +446,7 @@ impl Error {
             Self::TableDropped => ErrorCode::TableDropped,
             Self::Ended { ending: Ending::Killed(_) }
             | Self::Backup { .. }
+            | Self::BackupFile { .. }
             | Self::Store(kalamdb_store::Error::Place { .. } | kalamdb_store::Error::ObjectStore(_)) => {
                 ErrorCode::SqlExecutionError
             }

@@ -39,9 +39,9 @@ use crate::requests::{Commits, Planning};
 
 pub(crate) use self::backup_database::{BACKUP_DATABASE, backup_database_job};
 pub(crate) use self::compact_table::{COMPACT_TABLE, Thoroughness, compact_table_job};
-pub(crate) use self::drop_table::{DROP_TABLE, REMOVE_FILES, drop_table_job, remove_files_job};
+pub(crate) use self::drop_table::{DROP_TABLE, REMOVE_FILES, push_drop, remove_files_job};
 pub(crate) use self::flush_table::{FLUSH_TABLE, flush_table_job};
-pub(crate) use self::restore_database::{RESTORE_DATABASE, RESTORING, RestoreRequest, plan_restore};
+pub(crate) use self::restore_database::{RESTORE_DATABASE, RestoreRequest, plan_restore};
 
 /// How soon a job that cannot go on yet is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -210,6 +210,8 @@ impl Parameters {
 enum Progress {
     /// Done, with this to tell.
     Done(Json),
+    /// Done, and its record says so already.
+    Ended,
     /// It has to wait for something.
     NotYet,
 }
@@ -236,6 +238,8 @@ pub(crate) struct JobRunner {
     database: DatabaseId,
     /// Where a restore may replay a backup.
     scratch: PathBuf,
+    /// Restores that had to stop since the database took no writes. Held for a look or a change.
+    stopped_restores: Mutex<HashSet<JobId>>,
     retention: JobRetention,
     fail_points: FailPoints,
     // Held for a look or a change.
@@ -262,6 +266,7 @@ impl JobRunner {
             router: Arc::clone(router),
             database: on.places.database(),
             scratch: options.data_dir.join(RESTORE_DIRECTORY),
+            stopped_restores: Mutex::default(),
             retention: options.job_retention,
             fail_points,
             left: Mutex::default(),
@@ -314,17 +319,16 @@ impl JobRunner {
         self.fail_points.reach(FailPoint::AfterJobWorked);
         match worked {
             Ok(Progress::NotYet) => return Ok(false),
-            Ok(Progress::Done(result)) => self.end(job, JobStatus::Completed, move |job| {
-                job.result = Some(result.to_string());
-            })?,
+            Ok(Progress::Ended) => metrics::counter!("kalamdb_jobs_ended_total").increment(1),
+            Ok(Progress::Done(result)) => self.end(job, completed_with(&result))?,
             Err(error @ (Error::ShuttingDown | Error::ReadOnly { .. })) => return Err(error),
             Err(error) => {
                 tracing::error!(job = %job.id, %error, "a job failed");
-                let (message, trace) = (error.to_string(), trace(&error));
-                self.end(job, JobStatus::Failed, move |job| {
-                    job.error_message = Some(message);
-                    job.trace = Some(trace);
-                })?;
+                if job.job_type == RESTORE_DATABASE {
+                    self.give_up_restore(job, failed_with(&error))?;
+                } else {
+                    self.end(job, failed_with(&error))?;
+                }
             }
         }
         Ok(true)
@@ -354,27 +358,18 @@ impl JobRunner {
         })
     }
 
-    fn end(
-        &self,
-        job: &Job,
-        status: JobStatus,
-        change: impl FnOnce(&mut Job) + Send + 'static,
-    ) -> Result<()> {
+    fn end(&self, job: &Job, outcome: impl FnOnce(&mut Job) + Send + 'static) -> Result<()> {
         metrics::counter!("kalamdb_jobs_ended_total").increment(1);
         self.update(job, move |job, now| {
-            job.status = status;
             job.finished_at = Some(now);
-            change(job);
+            outcome(job);
         })
     }
 
     fn update(&self, job: &Job, change: impl FnOnce(&mut Job, i64) + Send + 'static) -> Result<()> {
         let id = job.id.clone();
         self.commits.catalog_blocking(move |planning| {
-            let found = planning.system.get_job(&id)?;
-            let mut job = found.ok_or_else(|| Error::NotFound { kind: "job", name: id.to_string() })?;
-            change(&mut job, planning.now);
-            Ok(vec![ChangeEvent::JobUpdated(Box::new(job))])
+            Ok(vec![job_updated(planning, &id, |job| change(job, planning.now))?])
         })?;
         Ok(())
     }
@@ -412,6 +407,33 @@ impl JobRunner {
             self.commits.catalog_blocking(move |_| Ok(events))?;
         }
         Ok(())
+    }
+}
+
+/// A job's record as a change leaves it.
+fn job_updated(planning: &Planning<'_>, id: &JobId, change: impl FnOnce(&mut Job)) -> Result<ChangeEvent> {
+    let found = planning.system.get_job(id)?;
+    let mut job = found.ok_or_else(|| Error::NotFound { kind: "job", name: id.to_string() })?;
+    change(&mut job);
+    Ok(ChangeEvent::JobUpdated(Box::new(job)))
+}
+
+/// What becomes of the record of a job that is done.
+fn completed_with(result: &Json) -> impl FnOnce(&mut Job) + Send + 'static {
+    let result = result.to_string();
+    move |job| {
+        job.status = JobStatus::Completed;
+        job.result = Some(result);
+    }
+}
+
+/// What becomes of the record of a job that is given up.
+fn failed_with(error: &Error) -> impl FnOnce(&mut Job) + Send + 'static {
+    let (message, trace) = (error.to_string(), trace(error));
+    move |job| {
+        job.status = JobStatus::Failed;
+        job.error_message = Some(message);
+        job.trace = Some(trace);
     }
 }
 

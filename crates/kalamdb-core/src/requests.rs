@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kalamdb_log::{CommitReceiver, CommitSender, QueueClosed, commit_queue};
 use kalamdb_sql::SystemTables;
 use kalamdb_store::{Keyspace, Store};
-use log_format::{ChangeEvent, EncodedEvent, JobId, NamespaceId, Partition, SchemaVersion, Seq, TableId};
+use log_format::{ChangeEvent, EncodedEvent, Partition, SchemaVersion, Seq, TableId};
 use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
@@ -85,12 +85,6 @@ pub(crate) struct Planning<'a> {
 }
 
 impl Planning<'_> {
-    /// Whether a job is at work on a namespace that is being restored.
-    pub(crate) fn is_being_restored(&self, namespace: &NamespaceId) -> Result<bool> {
-        let Some(job) = self.catalog.restored_by(namespace) else { return Ok(false) };
-        Ok(self.system.get_job(&JobId::new(job))?.is_some_and(|job| job.finished_at.is_none()))
-    }
-
     /// Whether a table has rows that are not deleted, whoever they belong to.
     pub(crate) fn has_rows(&self, info: &TableInfo) -> Result<bool> {
         Ok(self.store.table_counts(info.id())?.rows > 0)
@@ -187,7 +181,8 @@ impl Commits {
 
     fn submit_and_block(&self, change: Change) -> Result<Committed> {
         let (reply, answer) = reply::to_thread();
-        self.submit(Request { change, reply })?;
+        // A thread of its own can wait for its turn, however many others do.
+        self.sender.send(Request { change, reply }).map_err(|_| Error::ShuttingDown)?;
         answer.wait()
     }
 

@@ -52,6 +52,8 @@ async fn nobody_uses_a_namespace_before_it_is_restored() {
     let refused = engine.subscribe(&root(), request, Kept::with_room(1)).await.err().unwrap();
     assert_eq!(refused.code(), ErrorCode::Conflict, "{refused}");
     // Everything else goes on.
+    let shown = ok(&engine, &root(), "SHOW TABLES", &[]).await;
+    assert!(shown.contains("| chat ") && !shown.contains("| copy "), "{shown}");
     let schemas = "SELECT count(*) FROM information_schema.tables WHERE table_schema IN ('chat', 'copy')";
     assert!(ok(&engine, &root(), schemas, &[]).await.contains("| 3 "));
     ok(&engine, &session("ann", Role::User), "DELETE FROM chat.notes WHERE id = 1", &[]).await;
@@ -59,6 +61,76 @@ async fn nobody_uses_a_namespace_before_it_is_restored() {
     assert_eq!(last_job(&engine, "restore_database").await.status, JobStatus::Completed);
     let count = "SELECT count(*) FROM copy.notes";
     assert!(ok(&engine, &session("ann", Role::User), count, &[]).await.contains("2500"));
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_and_dies_meanwhile_says_so_all_the_same() {
+    let backup = tempfile::tempdir().unwrap();
+    let template = tempfile::tempdir().unwrap();
+    let engine = open(template.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    fill_with(&engine, 700).await;
+    back_up(&engine, "chat", backup.path()).await;
+    ok(&engine, &session("ann", Role::User), "UPDATE chat.notes SET n = 1", &[]).await;
+    let done = back_up(&engine, "chat", backup.path()).await;
+    engine.close();
+    // The first part can be read, the second one not.
+    let file = backup.path().join(format!("changes-{:020}.frames.zst", done["seq"].as_u64().unwrap()));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let restore = format!("RESTORE DATABASE chat FROM '{}'", backup.path().display());
+    for places in 0.. {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, fuse) = Fuse::open(directory.path());
+        fuse.light(places);
+        engine.execute(&mut root(), &restore, &[]).await;
+        let survived = fuse.survives(&engine, 1).await;
+        engine.close();
+        let engine = open(directory.path());
+        let jobs = all_done(&engine).await;
+        assert!(
+            jobs.iter().all(|job| job.status == JobStatus::Failed),
+            "dead after {places} places: {jobs:?}"
+        );
+        let (code, _) = refused(&engine, &root(), "SHOW TABLES IN chat").await;
+        assert_eq!(code, ErrorCode::NamespaceNotFound, "dead after {places} places");
+        engine.close();
+        if survived {
+            assert!(places >= 15, "only {places} places");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_cannot_be_brought_back_as_it_was_amid_its_own_restore_or_while_it_was_gone() {
+    let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let engine = open(directory.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    fill_with(&engine, 1100).await;
+    let before = content(&engine, "chat").await;
+    back_up(&engine, "chat", backup.path()).await;
+    ok(&engine, &root(), "DROP NAMESPACE chat CASCADE", &[]).await;
+    let dropped = engine.published();
+    all_done(&engine).await;
+    restore(&engine, backup.path(), "").await;
+    let restored = engine.published();
+    back_up(&engine, "chat", backup.path()).await;
+    let amid = Seq::new(restored.get() - 1000);
+    for (until, said) in [(dropped, "was not there"), (amid, "was being restored itself")] {
+        let sql =
+            format!("RESTORE DATABASE chat FROM '{}' AS other UNTIL SEQ {until}", backup.path().display());
+        ok(&engine, &root(), &sql, &[]).await;
+        let job = last_job(&engine, "restore_database").await;
+        assert_eq!(job.status, JobStatus::Failed);
+        assert!(job.error_message.as_deref().unwrap().contains(said), "{until}: {job:?}");
+        assert_eq!(refused(&engine, &root(), "USE other").await.0, ErrorCode::NamespaceNotFound);
+    }
+    restore(&engine, backup.path(), "AS other").await;
+    assert_eq!(content(&engine, "other").await, before);
     engine.close();
 }
 

@@ -153,24 +153,29 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Makes a group of its own that begins a new epoch with seqs behind `past`: for who knows of seqs beyond the log's end that
-    /// were given out. Nothing may be staged yet.
+    /// Adds to the group what begins a new epoch with seqs behind `past`: for who knows of seqs beyond the log's end that were given
+    /// out. Tells the head of the frame that has them.
     ///
     /// # Errors
     /// [`Error::Exhausted`] where hardly any seqs are left behind `past`, and as [`LogWriter::stage`].
     pub fn stage_epoch(&mut self, past: Seq, commit_time: i64) -> Result<FrameHeader> {
-        debug_assert!(self.encoder.is_empty(), "a segment begins with the epoch of its first frame");
+        self.epoch_behind(past)?;
+        // IMPORTANT: two epochs. The frame of the first leaves out nothing, and stands in front of the gap whatever segment the group
+        // goes to: a segment has the name of its first seq, and may be there already.
         let before = self.staged;
+        self.staged = Tip { epoch: before.epoch.saturating_add(1), ..before };
+        let first = epoch_started(before.next_seq.previous()).encode()?;
+        self.stage(&[first], commit_time).inspect_err(|_| self.staged = before)?;
+        let event = epoch_started(self.staged.next_seq.previous()).encode()?;
         self.staged = self.epoch_behind(past)?;
-        let event = epoch_started(before.next_seq.previous()).encode()?;
-        self.stage(&[event], commit_time).inspect_err(|_| self.staged = before)
+        self.stage(&[event], commit_time)
     }
 
     fn epoch_behind(&self, past: Seq) -> Result<Tip> {
         let next_seq = past.next().max(self.staged.next_seq);
         let exhausted = || Error::Exhausted { end: past, epoch: self.staged.epoch };
-        let epoch = self.staged.epoch.checked_add(1).filter(|_| next_seq <= SEQ_MAX).ok_or_else(exhausted)?;
-        Ok(Tip { epoch, next_seq, ..self.staged })
+        let epoch = self.staged.epoch.checked_add(2).filter(|_| next_seq <= SEQ_MAX).ok_or_else(exhausted)?;
+        Ok(Tip { epoch: epoch.saturating_sub(1), next_seq, ..self.staged })
     }
 
     /// Adds a commit to the group: gives its events their seqs. `commit_time` is raised to the last one's if it is
@@ -246,7 +251,7 @@ impl LogWriter {
             return Ok(());
         }
         let tried = if self.active.is_sealed() {
-            self.begin_segment(self.staged.next_seq)
+            self.begin_segment(self.staged.next_seq, self.staged.epoch)
         } else {
             self.active.probe_room()
         };
@@ -272,7 +277,8 @@ impl LogWriter {
                 self.active.seal(&footer.unwrap_or_default())?;
                 self.durable = self.end;
             }
-            self.begin_segment(FrameHeader::parse(self.encoder.as_bytes())?.fields.first_seq)?;
+            let FrameFields { first_seq, epoch, .. } = FrameHeader::parse(self.encoder.as_bytes())?.fields;
+            self.begin_segment(first_seq, epoch)?;
         }
         self.active.make_room(bytes)
     }
@@ -298,9 +304,8 @@ impl LogWriter {
     }
 
     /// Begins the segment behind the active one, which is sealed.
-    fn begin_segment(&mut self, base: Seq) -> Result<()> {
-        self.active =
-            ActiveSegment::create(&self.dir, self.database, self.staged.epoch, base, ahead(&self.options))?;
+    fn begin_segment(&mut self, base: Seq, epoch: u32) -> Result<()> {
+        self.active = ActiveSegment::create(&self.dir, self.database, epoch, base, ahead(&self.options))?;
         if let Some(write_behind) = &mut self.write_behind {
             write_behind.begin_segment();
         }

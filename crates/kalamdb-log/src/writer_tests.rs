@@ -323,13 +323,13 @@ fn a_new_epoch_leaves_out_seqs_that_another_log_gave_out() {
         let (mut writer, _) = LogWriter::open(dir.path(), &options, 1_000).unwrap();
         commit(&mut writer, 3);
         let begun = writer.stage_epoch(seq(1_000), 2_000).unwrap();
-        assert_eq!((begun.fields.first_seq, begun.fields.epoch), (seq(1_001), 2));
+        assert_eq!((begun.fields.first_seq, begun.fields.epoch), (seq(1_001), 3));
         writer.write().unwrap();
         commit(&mut writer, 2);
         // What stands before the next seq anyway is no way back.
         writer.stage_epoch(seq(7), 2_000).unwrap();
         writer.write().unwrap();
-        assert_eq!((writer.epoch(), writer.end()), (3, seq(1_004)));
+        assert_eq!((writer.epoch(), writer.end()), (5, seq(1_005)));
         let exhausted = writer.stage_epoch(seq(u64::MAX), 0);
         assert!(matches!(exhausted, Err(Error::Exhausted { .. })), "{exhausted:?}");
         commit(&mut writer, 1);
@@ -337,33 +337,57 @@ fn a_new_epoch_leaves_out_seqs_that_another_log_gave_out() {
 
         assert_eq!(list_segments(dir.path()).unwrap().len() > 2, segment_bytes == 256);
         let read = rest(&mut LogReader::open(dir.path()));
-        assert_eq!(read, [(1, 1), (2, 4), (1_001, 1_001), (1_002, 1_003), (1_004, 1_004), (1_005, 1_005)]);
-        for unknown in [5, 999, 1_000] {
+        let begins = [(1, 1), (2, 4), (5, 5), (1_001, 1_001), (1_002, 1_003)];
+        assert_eq!(read, [&begins[..], &[(1_004, 1_004), (1_005, 1_005), (1_006, 1_006)]].concat());
+        for unknown in [6, 999, 1_000] {
             let sought = LogReader::open(dir.path()).seek(seq(unknown));
             assert!(matches!(sought, Err(Error::NotInLog { .. })), "{unknown}: {sought:?}");
         }
-        for known in [4, 1_001] {
+        for known in [4, 5, 1_001] {
             LogReader::open(dir.path()).seek(seq(known)).unwrap();
         }
         assert!(crate::verify(dir.path(), 1, &crate::FramesAlone).unwrap().problems.is_empty());
         let (writer, recovery) = LogWriter::open(dir.path(), &options, 0).unwrap();
-        assert_eq!((recovery.previous_end, recovery.epoch, writer.end()), (seq(1_005), 4, seq(1_006)));
+        assert_eq!((recovery.previous_end, recovery.epoch, writer.end()), (seq(1_006), 6, seq(1_007)));
     }
 }
 
 #[test]
-fn an_epoch_that_does_not_fit_on_the_disk_has_not_begun() {
-    let (disk, dir) = failing();
-    let options = LogOptions { segment_bytes: 256, ..options() };
-    let (mut writer, _) = LogWriter::open(&dir, &options, 0).unwrap();
-    commit(&mut writer, 3);
-    let (end, epoch) = (writer.end(), writer.epoch());
-    disk.set_capacity(Some(disk.used()));
-    writer.stage_epoch(seq(1_000), 0).unwrap();
-    assert!(matches!(writer.write(), Err(Error::Full { .. })));
-    assert_eq!((writer.end(), writer.epoch(), writer.next_seq()), (end, epoch, end.next()));
-    disk.set_capacity(None);
-    writer.try_recover().unwrap();
-    commit(&mut writer, 1);
-    assert_eq!(writer.end(), end.next());
+fn an_epoch_may_begin_where_there_was_no_space_for_it_at_first() {
+    for room in (0..2_000).step_by(100) {
+        let (disk, dir) = failing();
+        let options = LogOptions { segment_bytes: 256, preallocate_bytes: 1 << 10, ..options() };
+        let (mut writer, _) = LogWriter::open(&dir, &options, 0).unwrap();
+        commit(&mut writer, 3);
+        let (end, epoch) = (writer.end(), writer.epoch());
+        disk.set_capacity(Some(disk.used() + room));
+        // What is refused first may have left an empty segment with a name.
+        for of_rows in [true, false] {
+            if writer.is_full() {
+                break;
+            }
+            if of_rows {
+                writer.stage(&[event(400), event(400)], 0).unwrap();
+            } else {
+                writer.stage_epoch(seq(1_000), 0).unwrap();
+            }
+            if let Err(error) = writer.write() {
+                assert!(matches!(error, Error::Full { .. }), "{error:?}");
+            }
+        }
+        if writer.end() == end {
+            assert_eq!((writer.epoch(), writer.next_seq()), (epoch, end.next()), "it has not begun");
+        }
+        disk.set_capacity(None);
+        writer.try_recover().unwrap();
+        writer.stage_epoch(seq(2_000), 0).unwrap();
+        writer.write().unwrap();
+        commit(&mut writer, 1);
+        let end = writer.end();
+        assert!(crate::verify(dir.clone(), 1, &crate::FramesAlone).unwrap().problems.is_empty(), "{room}");
+        drop(writer);
+        assert_eq!(rest(&mut LogReader::open(&dir)).last().unwrap().1, end.get(), "{room}");
+        let (_, recovery) = LogWriter::open(&dir, &options, 0).unwrap();
+        assert_eq!(recovery.previous_end, end, "{room}");
+    }
 }

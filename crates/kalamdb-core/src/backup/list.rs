@@ -1,12 +1,13 @@
 //! The list of a backup's parts, `BACKUP.json`.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use log_format::Seq;
 use serde::{Deserialize, Serialize};
 
+use super::part::file_of;
 use crate::error::{Error, Result};
 
 /// The name of the list.
@@ -15,6 +16,8 @@ const LIST: &str = "BACKUP.json";
 const LIST_WRITTEN: &str = "BACKUP.json.tmp";
 /// The only version of all this so far.
 const FORMAT: u32 = 1;
+/// What the names of parts' files end with.
+pub(super) const PART_SUFFIX: &str = ".frames.zst";
 /// Bytes of a list at the most.
 const LIST_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of changes that are kept behind a full part, however small that is.
@@ -28,6 +31,13 @@ pub(crate) enum PartKind {
     Full,
     /// What was committed between the seq of the part before and its own.
     Changes,
+}
+
+impl Part {
+    /// The name of the file of a part that ends at this seq.
+    pub(crate) fn file_name(kind: PartKind, seq: Seq) -> String {
+        format!("{}-{:020}{PART_SUFFIX}", kind.as_str(), seq.get())
+    }
 }
 
 impl PartKind {
@@ -59,8 +69,10 @@ pub(crate) struct Part {
     pub(crate) seq: u64,
     /// Nothing of what it tells was committed after this, nothing else before: microseconds since 1970.
     pub(crate) commit_time: i64,
-    /// The tables that the namespace had then, by id.
-    pub(crate) tables: Vec<u64>,
+    /// How many tables the namespace had then.
+    pub(crate) tables: u64,
+    /// The checksum of the log's commit that ends at its seq: whose history it is of.
+    pub(crate) log_crc: u32,
 }
 
 /// How far a restore is to go.
@@ -97,13 +109,17 @@ pub(crate) struct BackupList {
     /// The database it is of.
     pub(crate) database: String,
     pub(crate) namespace: String,
+    /// The tables that the namespace has at the end, by id.
+    pub(crate) tables: Vec<u64>,
     pub(crate) parts: Vec<Part>,
+    /// Of all the rest.
+    crc32c: u32,
 }
 
 impl BackupList {
     /// A list without parts.
     pub(crate) const fn new(database: String, namespace: String) -> Self {
-        Self { format: FORMAT, database, namespace, parts: Vec::new() }
+        Self { format: FORMAT, database, namespace, tables: Vec::new(), parts: Vec::new(), crc32c: 0 }
     }
 
     /// The list in a directory; none where there is none.
@@ -112,16 +128,24 @@ impl BackupList {
     /// Where it cannot be read, or is none.
     pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(LIST);
-        let failed = |source| Error::File { path: path.clone(), source };
-        let length = match std::fs::metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            found => found.map_err(failed)?.len(),
-        };
+        let failed = |source| Error::BackupFile { path: path.clone(), source };
         let damaged = |reason: String| Error::Backup { path: path.clone(), reason };
-        if length > LIST_BYTES_MAX {
-            return Err(damaged(format!("it has {length} bytes, more than any list of parts")));
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Ok(found) if !found.is_file() => return Err(damaged("it is no file".to_owned())),
+            found => {
+                found.map_err(failed)?;
+            }
         }
-        let text = std::fs::read(&path).map_err(failed)?;
+        let mut text = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(LIST_BYTES_MAX + 1).read_to_end(&mut text))
+            .map_err(failed)?;
+        if text.len() as u64 > LIST_BYTES_MAX {
+            return Err(damaged(format!(
+                "it has more than {LIST_BYTES_MAX} bytes, more than any list of parts"
+            )));
+        }
         let list: Self = serde_json::from_slice(&text)
             .map_err(|error| damaged(format!("it is no list of a backup's parts: {error}")))?;
         if list.format != FORMAT {
@@ -130,21 +154,75 @@ impl BackupList {
                 list.format
             )));
         }
+        if list.crc32c != list.checksum(&path)? || !list.is_in_order() {
+            return Err(damaged("it is not as it was written; bring it back from a copy".to_owned()));
+        }
         Ok(Some(list))
+    }
+
+    fn checksum(&self, path: &Path) -> Result<u32> {
+        let Self { format, database, namespace, tables, parts, .. } = self;
+        let text = serde_json::to_vec(&(format, database, namespace, tables, parts));
+        let text =
+            text.map_err(|error| Error::Backup { path: path.to_owned(), reason: error.to_string() })?;
+        Ok(crc32c::crc32c(&text))
+    }
+
+    /// Whether it begins with a full part, and each of changes goes on where the one before it ends.
+    fn is_in_order(&self) -> bool {
+        let follows = |(before, part): (&Part, &Part)| {
+            before.seq <= part.seq
+                && before.commit_time <= part.commit_time
+                && (part.kind == PartKind::Full || part.from_seq == before.seq)
+        };
+        self.parts.first().is_none_or(|first| first.kind == PartKind::Full)
+            && self.parts.iter().zip(self.parts.iter().skip(1)).all(follows)
     }
 
     /// Puts it in the place of the list that a directory has, durably.
     ///
     /// # Errors
     /// Where it cannot be written; the one before it is there then.
-    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+    pub(crate) fn write(&mut self, directory: &Path) -> Result<()> {
         let written = directory.join(LIST_WRITTEN);
-        let failed = |source| Error::File { path: written.clone(), source };
-        let text = serde_json::to_vec_pretty(self)
+        let failed = |source| Error::BackupFile { path: written.clone(), source };
+        self.crc32c = self.checksum(&written)?;
+        let text = serde_json::to_vec(self)
             .map_err(|error| Error::Backup { path: written.clone(), reason: error.to_string() })?;
+        if text.len() as u64 > LIST_BYTES_MAX {
+            let reason = "it has too many parts; back up to another directory".to_owned();
+            return Err(Error::Backup { path: directory.join(LIST), reason });
+        }
         let mut file = File::create(&written).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
         put_in_place(&written, &directory.join(LIST))
+    }
+
+    /// Whether the files are there from the last full part on: without them, changes that follow would be of no use.
+    pub(crate) fn is_there(&self, directory: &Path) -> bool {
+        let full = self.parts.iter().rposition(|part| part.kind == PartKind::Full);
+        let is_there = |part: &Part| {
+            let found = file_of(directory, part).map(std::fs::metadata);
+            matches!(found, Ok(Ok(found)) if found.len() == part.bytes)
+        };
+        full.is_some_and(|full| self.parts.iter().skip(full).all(is_there))
+    }
+
+    /// Removes the files of parts that it does not name: of BACKUPs that did not end.
+    pub(crate) fn sweep(&self, directory: &Path) {
+        let Ok(entries) = std::fs::read_dir(directory) else { return };
+        let is_left = |name: &str| {
+            let is_part =
+                [PartKind::Full, PartKind::Changes].iter().any(|kind| name.starts_with(kind.as_str()));
+            is_part && name.ends_with(PART_SUFFIX) && !self.parts.iter().any(|part| part.file == name)
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_str().is_some_and(is_left)
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "what a backup left could not be removed");
+            }
+        }
     }
 
     /// The parts to restore from, a full one and those of changes that belong to it, where all of what `until` asks for is in
@@ -174,27 +252,28 @@ impl BackupList {
         })?;
         let mut chain: Vec<&Part> = Vec::new();
         for part in self.parts.iter().skip(begin) {
-            match chain.last() {
-                Some(before) if part.kind == PartKind::Full || part.from_seq != before.seq => break,
-                _ => chain.push(part),
+            if !chain.is_empty() && part.kind == PartKind::Full {
+                break;
             }
+            chain.push(part);
             if !until.includes_part(part) {
                 return Ok(chain);
             }
         }
-        let end = chain.last().map_or(0, |part| part.seq);
-        // What follows it, if anything does, is a full part that is not asked for: what came between them is told nowhere.
-        match until {
-            Until::Seq(seq) if seq > end => Err(refused(format!(
-                "does not tell what was committed behind seq {end}, up to its next full part: the log no longer had it"
-            ))),
-            Until::Time(time) if chain.last().is_some_and(|part| time > part.commit_time) => {
-                Err(refused(format!(
-                    "does not tell what was committed behind seq {end}, up to its next full part: the log no longer had it"
-                )))
-            }
-            _ => Ok(chain),
+        // What follows, if anything does, is a full part that has more than is asked for: what came between is told nowhere.
+        let (end, time) = chain.last().map_or((0, 0), |part| (part.seq, part.commit_time));
+        let is_told = match until {
+            Until::End => true,
+            Until::Seq(seq) => seq <= end,
+            Until::Time(asked) => asked <= time,
+        };
+        if is_told {
+            return Ok(chain);
         }
+        Err(refused(format!(
+            "does not tell what was committed behind seq {end} ({}), up to its next full part: the log no longer had it",
+            text_of_time(time)
+        )))
     }
 
     /// Whether the parts of changes since the last full one, with another one of so many bytes, take more than it does.
@@ -217,9 +296,23 @@ pub(crate) fn text_of_time(micros: i64) -> String {
         .map_or_else(|| micros.to_string(), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
 }
 
+/// Makes a directory, durably.
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    let failed = |source| Error::BackupFile { path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(failed)?;
+    // An entry is durable with the directory it stands in, and any of them may be new.
+    for above in path.ancestors().skip(1) {
+        match File::open(above).and_then(|above| above.sync_all()) {
+            Err(error) if error.kind() != ErrorKind::PermissionDenied => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Gives a file that is durable its name, durably.
 pub(super) fn put_in_place(written: &Path, path: &Path) -> Result<()> {
-    let failed = |source| Error::File { path: path.to_owned(), source };
+    let failed = |source| Error::BackupFile { path: path.to_owned(), source };
     std::fs::rename(written, path).map_err(failed)?;
     let directory = path.parent().map_or_else(PathBuf::new, Path::to_owned);
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
@@ -242,7 +335,8 @@ mod tests {
             from_seq,
             seq,
             commit_time,
-            tables: Vec::new(),
+            tables: 0,
+            log_crc: 0,
         }
     }
 
@@ -304,13 +398,15 @@ mod tests {
     fn a_list_is_read_as_it_was_written_and_nothing_else_is_one() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(BackupList::read(directory.path()).unwrap(), None);
-        let list = list(&[(PartKind::Full, 0, 10)]);
+        let mut list = list(&[(PartKind::Full, 0, 10)]);
         list.write(directory.path()).unwrap();
         assert_eq!(BackupList::read(directory.path()).unwrap(), Some(list));
         let path = directory.path().join(LIST);
         let text = std::fs::read_to_string(&path).unwrap();
         for (wrong, said) in [
-            (text.replace("\"format\": 1", "\"format\": 2"), "its format is 2"),
+            (text.replace("\"format\":1", "\"format\":2"), "its format is 2"),
+            (text.replace("\"seq\":10", "\"seq\":11"), "not as it was written"),
+            (text.replace("\"namespace\":\"chat\"", "\"namespace\":\"chas\""), "not as it was written"),
             (text.replace("\"full\"", "\"half\""), "no list of a backup's parts"),
             (String::new(), "no list of a backup's parts"),
         ] {
@@ -318,5 +414,44 @@ mod tests {
             let refused = BackupList::read(directory.path()).unwrap_err().to_string();
             assert!(refused.contains(said) && refused.contains("BACKUP.json"), "{refused}");
         }
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(BackupList::read(directory.path()).unwrap_err().to_string().contains("no file"));
+    }
+
+    #[test]
+    fn parts_that_do_not_follow_each_other_are_no_backup() {
+        use PartKind::{Changes, Full};
+        let directory = tempfile::tempdir().unwrap();
+        for wrong in [
+            &[(Changes, 0, 10)][..],
+            &[(Full, 0, 10), (Changes, 11, 20)],
+            &[(Full, 0, 10), (Changes, 10, 20), (Changes, 10, 20)],
+            &[(Full, 0, 10), (Full, 0, 9)],
+        ] {
+            list(wrong).write(directory.path()).unwrap();
+            let refused = BackupList::read(directory.path()).unwrap_err().to_string();
+            assert!(refused.contains("not as it was written"), "{wrong:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn files_that_the_list_does_not_name_go_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut list = list(&[(PartKind::Full, 0, 10)]);
+        let named = Part::file_name(PartKind::Full, Seq::new(10));
+        list.parts[0].file.clone_from(&named);
+        let left = Part::file_name(PartKind::Changes, Seq::new(20));
+        for name in [named.as_str(), &left, "full-of-notes.txt", "other.frames.zst"] {
+            std::fs::write(directory.path().join(name), "x").unwrap();
+        }
+        assert!(list.is_there(directory.path()));
+        list.sweep(directory.path());
+        let mut kept: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [named.as_str(), "full-of-notes.txt", "other.frames.zst"]);
+        std::fs::write(directory.path().join(&named), "xx").unwrap();
+        assert!(!list.is_there(directory.path()), "it has another length");
     }
 }

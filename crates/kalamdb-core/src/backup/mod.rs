@@ -12,5 +12,5 @@ mod part;
 
 #[cfg(test)]
 pub(crate) use self::list::text_of_time;
-pub(crate) use self::list::{BackupList, Part, PartKind, Until};
+pub(crate) use self::list::{BackupList, Part, PartKind, Until, make_directory};
 pub(crate) use self::part::{PartReader, PartWriter, WrittenPart, file_of};

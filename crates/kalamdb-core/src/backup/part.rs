@@ -23,7 +23,8 @@ const WRITTEN: &str = "part.tmp";
 /// Writes the file of a part.
 pub(crate) struct PartWriter {
     directory: PathBuf,
-    file: zstd::stream::write::Encoder<'static, File>,
+    /// None once it is finished.
+    file: Option<zstd::stream::write::Encoder<'static, File>>,
     encoder: FrameEncoder,
     last: Option<FrameHeader>,
     frames: u64,
@@ -45,9 +46,16 @@ impl PartWriter {
     pub(crate) fn begin(directory: &Path) -> Result<Self> {
         let path = directory.join(WRITTEN);
         let file = File::create(&path).and_then(|file| zstd::stream::write::Encoder::new(file, LEVEL));
-        let file = file.map_err(|source| Error::File { path, source })?;
+        let file = file.map_err(|source| Error::BackupFile { path, source })?;
         let directory = directory.to_owned();
-        Ok(Self { directory, file, encoder: FrameEncoder::new(), last: None, frames: 0, events: 0 })
+        Ok(Self {
+            directory,
+            file: Some(file),
+            encoder: FrameEncoder::new(),
+            last: None,
+            frames: 0,
+            events: 0,
+        })
     }
 
     /// The seq behind the last one so far.
@@ -72,25 +80,33 @@ impl PartWriter {
         let frame = self.encoder.take();
         self.frames += 1;
         self.events += events.len() as u64;
-        self.file.write_all(&frame).map_err(|source| self.failed(source))
-    }
-
-    fn failed(&self, source: std::io::Error) -> Error {
-        Error::File { path: self.directory.join(WRITTEN), source }
+        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(&frame));
+        written.map_err(|source| Error::BackupFile { path: self.directory.join(WRITTEN), source })
     }
 
     /// Ends the file and gives it its name, durably.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub(crate) fn finish(self, name: &str) -> Result<WrittenPart> {
+    pub(crate) fn finish(mut self, name: &str) -> Result<WrittenPart> {
         let written = self.directory.join(WRITTEN);
-        let failed = |source| Error::File { path: written.clone(), source };
-        let file = self.file.finish().map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
+        let failed = |source| Error::BackupFile { path: written.clone(), source };
+        let mut bytes = 0;
+        if let Some(file) = self.file.take() {
+            let file = file.finish().map_err(failed)?;
+            file.sync_all().map_err(failed)?;
+            bytes = file.metadata().map_err(failed)?.len();
+        }
         put_in_place(&written, &self.directory.join(name))?;
         Ok(WrittenPart { bytes, frames: self.frames, events: self.events })
+    }
+}
+
+/// What is not finished is of no use to anybody, and may be what fills the disk.
+impl Drop for PartWriter {
+    fn drop(&mut self) {
+        // Where it was finished it has another name.
+        let _ = std::fs::remove_file(self.directory.join(WRITTEN));
     }
 }
 
@@ -100,6 +116,10 @@ pub(crate) struct PartReader {
     file: zstd::stream::read::Decoder<'static, BufReader<File>>,
     last: Option<FrameHeader>,
     frames_left: u64,
+    /// Commits end behind this seq, …
+    behind: Seq,
+    /// … and not behind this one.
+    until: Seq,
 }
 
 impl PartReader {
@@ -109,7 +129,7 @@ impl PartReader {
     /// Where it is not there or not as long as it was.
     pub(crate) fn open(directory: &Path, part: &Part) -> Result<Self> {
         let path = file_of(directory, part)?;
-        let failed = |source| Error::File { path: path.clone(), source };
+        let failed = |source| Error::BackupFile { path: path.clone(), source };
         let file = File::open(&path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         if length != part.bytes {
@@ -117,7 +137,8 @@ impl PartReader {
             return Err(Error::Backup { path, reason });
         }
         let file = zstd::stream::read::Decoder::new(file).map_err(failed)?;
-        Ok(Self { path, file, last: None, frames_left: part.frames })
+        let (behind, until) = (Seq::new(part.from_seq), Seq::new(part.seq));
+        Ok(Self { path, file, last: None, frames_left: part.frames, behind, until })
     }
 
     /// The next commit; none behind the last one.
@@ -139,7 +160,8 @@ impl PartReader {
         self.file.read_exact(rest).map_err(|source| self.damaged(&source))?;
         let frame = Frame::parse(&Bytes::from_owner(buffer)).map_err(|error| self.damaged(&error))?;
         let follows = header.fields.previous_crc == self.last.map_or(0, |last| last.crc)
-            && self.last.is_none_or(|last| last.last_seq() < header.fields.first_seq);
+            && self.last.is_none_or(|last| last.last_seq() < header.fields.first_seq)
+            && (self.behind < header.last_seq() && header.last_seq() <= self.until);
         if !follows || self.frames_left == 0 {
             return Err(self.damaged(&"a frame does not follow the one before it"));
         }
@@ -208,7 +230,8 @@ mod tests {
             from_seq: 0,
             seq: commits * 10,
             commit_time: 100,
-            tables: vec![7],
+            tables: 1,
+            log_crc: 0,
         }
     }
 
@@ -256,7 +279,7 @@ mod tests {
                     unseen += 1;
                 }
                 Err(error) => {
-                    assert!(matches!(error, Error::Backup { .. } | Error::File { .. }), "{error:?}");
+                    assert!(matches!(error, Error::Backup { .. } | Error::BackupFile { .. }), "{error:?}");
                 }
             }
         }

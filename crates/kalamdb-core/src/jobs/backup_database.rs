@@ -2,8 +2,8 @@
 //!
 //! It takes one cut of the rows, on the sequencer, together with the catalog as of the very same seq: cold files that the cut has
 //! stay for as long as it is held, whatever flushes and compactions do meanwhile. What is in the backup already is not written
-//! again: the log tells what has been committed since. Where it no longer does, or that has come to be more than the rows are,
-//! a full part begins anew. The list of parts is replaced last: a job that dies is done again, and finds the parts before it.
+//! again: the log tells what has been committed since. Where it no longer does, or its history is another one, or a part is
+//! missing, or what was committed has come to be more than the rows are, a full part begins anew. The list of parts is replaced last: a job that dies is done again, and finds the parts before it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kalamdb_store::{Cut, FirstError, KeyRange};
 use log_format::{
-    ArchivedChangeEvent, ChangeEvent, EncodedEvent, Frame, Job, Namespace, NamespaceId, Partition,
-    RowInserted, Seq, TableId, UserId,
+    ChangeEvent, EncodedEvent, Frame, Job, Namespace, NamespaceId, Operation, Partition, RowInserted, Seq,
+    TableId, UserId,
 };
 use serde_json::{Value as Json, json};
 
-use super::{JobRunner, Parameters, Progress, new_job_of_namespace};
+use super::{JobRunner, Pace, Parameters, Progress, job_updated, new_job_of_namespace};
 use crate::backup::{BackupList, Part, PartKind, PartWriter, WrittenPart};
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoint;
@@ -28,9 +28,9 @@ use crate::table::TableInfo;
 pub(crate) const BACKUP_DATABASE: &str = "backup_database";
 
 /// Events of a commit in a backup, or made by a restore, at the most.
-pub(super) const COMMIT_EVENTS_MAX: usize = 1000;
+const COMMIT_EVENTS_MAX: usize = 1000;
 /// Bytes of such a commit's events, about.
-pub(super) const COMMIT_BYTES_MAX: usize = 1 << 20;
+const COMMIT_BYTES_MAX: usize = 1 << 20;
 
 /// The job that backs up a namespace.
 pub(crate) fn backup_database_job(
@@ -50,6 +50,8 @@ struct NamespaceCut {
     tables: Vec<Arc<TableInfo>>,
     /// Nothing of it was committed after this, nothing else before.
     commit_time: i64,
+    /// The checksum of the log's last commit that it has.
+    log_crc: u32,
 }
 
 impl NamespaceCut {
@@ -59,7 +61,7 @@ impl NamespaceCut {
 
     /// Ends the file of a part that tells of everything behind a seq up to here.
     fn finish(&self, writer: PartWriter, (kind, from_seq): (PartKind, u64), row_events: u64) -> Result<Part> {
-        let file = format!("{}-{:020}.frames.zst", kind.as_str(), self.seq().get());
+        let file = Part::file_name(kind, self.seq());
         let WrittenPart { bytes, frames, events } = writer.finish(&file)?;
         Ok(Part {
             kind,
@@ -71,7 +73,8 @@ impl NamespaceCut {
             from_seq,
             seq: self.seq().get(),
             commit_time: self.commit_time,
-            tables: self.tables.iter().map(|info| info.id().get()).collect(),
+            tables: self.tables.len() as u64,
+            log_crc: self.log_crc,
         })
     }
 }
@@ -97,10 +100,8 @@ impl JobRunner {
         let cut = self.namespace_cut(job)?;
         self.fail_points.reach(FailPoint::AfterBackupCut);
         let mut list = self.own_list(found, &path, &cut)?;
-        let changes = match list.parts.last() {
-            Some(before) => self.back_up_changes(before, &path, &cut)?,
-            None => None,
-        };
+        list.sweep(&path);
+        let changes = if list.is_there(&path) { self.back_up_changes(&list, &path, &cut)? } else { None };
         let is_full = match &changes {
             Some(changes) => list.wants_full(changes.bytes),
             None => true,
@@ -111,6 +112,7 @@ impl JobRunner {
         }
         self.fail_points.reach(FailPoint::AfterBackupPart);
         list.parts.extend(written.iter().cloned());
+        list.tables = cut.tables.iter().map(|info| info.id().get()).collect();
         list.write(&path)?;
         let sum = |of: fn(&Part) -> u64| written.iter().map(of).sum::<u64>();
         metrics::counter!("kalamdb_backup_bytes_total").increment(sum(|part| part.bytes));
@@ -134,19 +136,28 @@ impl JobRunner {
             let found = planning.system.get_namespace(&namespace)?;
             let found = found
                 .ok_or_else(|| Error::NamespaceNotFound { name: namespace.to_string(), nearest: None })?;
-            let mut job = planning
-                .system
-                .get_job(&id)?
-                .ok_or_else(|| Error::NotFound { kind: "job", name: id.to_string() })?;
             let cut = planning.store.cut()?;
-            job.result = Some(json!({"seq": cut.seq().get()}).to_string());
+            let progress = json!({"seq": cut.seq().get()}).to_string();
             let tables = planning.catalog.tables_in(&namespace);
             *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some((cut, found, tables));
-            Ok(vec![ChangeEvent::JobUpdated(Box::new(job))])
+            Ok(vec![job_updated(planning, &id, |job| job.result = Some(progress))?])
         })?;
         let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (rows, namespace, tables) = taken.ok_or(Error::ShuttingDown)?;
-        Ok(NamespaceCut { rows, namespace, tables, commit_time: committed.commit_time })
+        let log_crc = self.log_crc(rows.seq())?.unwrap_or_default();
+        Ok(NamespaceCut { rows, namespace, tables, commit_time: committed.commit_time, log_crc })
+    }
+
+    /// The checksum of the log's commit that ends at a seq, as the one behind it names it; none where the log has not got both.
+    pub(super) fn log_crc(&self, seq: Seq) -> Result<Option<u32>> {
+        let mut reader = self.router.log_reader();
+        match reader.seek(seq) {
+            Err(kalamdb_log::Error::BelowFloor { .. } | kalamdb_log::Error::NotInLog { .. }) => {
+                return Ok(None);
+            }
+            sought => sought?,
+        }
+        Ok(reader.next()?.map(|frame| frame.header().fields.previous_crc))
     }
 
     /// The list that is there, if it is of this namespace, or a new one.
@@ -169,43 +180,55 @@ impl JobRunner {
     /// Writes a part with all of the namespace.
     fn back_up_all(&self, job: &Job, path: &Path, cut: &NamespaceCut) -> Result<Part> {
         let mut part = FullPart {
-            runner: self,
-            job,
             writer: PartWriter::begin(path)?,
             commit_time: cut.commit_time,
-            events: Vec::new(),
-            bytes: 0,
+            batch: Batch::default(),
             rows: 0,
-            progress: super::Pace::begin(),
         };
-        part.push(&[ChangeEvent::NamespaceCreated(Box::new(cut.namespace.clone()))])?;
+        part.push(&ChangeEvent::NamespaceCreated(Box::new(cut.namespace.clone())))?;
         for info in &cut.tables {
             // A table and its schema versions are one commit, as the catalog wants them.
             part.end_commit()?;
-            part.push(&[ChangeEvent::TableCreated(Box::new(info.record().clone()))])?;
+            part.push(&ChangeEvent::TableCreated(Box::new(info.record().clone())))?;
             for schema in info.versions() {
-                part.push(&[ChangeEvent::SchemaVersionAdded(Box::new(schema.clone()))])?;
+                part.push(&ChangeEvent::SchemaVersionAdded(Box::new(schema.clone())))?;
             }
         }
         part.end_commit()?;
-        for info in cut.tables.iter().filter(|info| info.stream().is_none()) {
-            for partition in cut.rows.partitions(info.keyspace(), info.id())? {
-                part.push_rows(&cut.rows, info, &partition)?;
-            }
+        let mut pace = Pace::begin();
+        for info in &cut.tables {
+            each_row(&cut.rows, info, |partition, key, row| {
+                if part.push_row(partition, key, row)? {
+                    self.go_on(job, &mut pace, part.rows)?;
+                }
+                Ok(())
+            })?;
         }
         part.end_commit()?;
         if part.writer.next_seq() > cut.seq().next() {
             let reason = "a namespace has more rows than events made them".to_owned();
             return Err(Error::Inconsistent { reason });
         }
-        let rows = part.rows;
-        metrics::counter!("kalamdb_backup_rows_total").increment(rows);
-        cut.finish(part.writer, (PartKind::Full, 0), rows)
+        metrics::counter!("kalamdb_backup_rows_total").increment(part.rows);
+        cut.finish(part.writer, (PartKind::Full, 0), part.rows)
+    }
+
+    /// Between two steps of a long job, which has come to so many rows.
+    pub(super) fn go_on(&self, job: &Job, pace: &mut Pace, rows: u64) -> Result<()> {
+        if self.bell.is_stopped() {
+            return Err(Error::ShuttingDown);
+        }
+        self.tell_progress(job, pace, || json!({"rows": rows}))
     }
 
     /// Writes a part with what was committed to the namespace since its last part; none where the log does not reach back.
-    fn back_up_changes(&self, last: &Part, path: &Path, cut: &NamespaceCut) -> Result<Option<Part>> {
-        match self.changes_since(last, path, cut) {
+    fn back_up_changes(&self, list: &BackupList, path: &Path, cut: &NamespaceCut) -> Result<Option<Part>> {
+        let Some(before) = list.parts.last() else { return Ok(None) };
+        if self.log_crc(Seq::new(before.seq))? != Some(before.log_crc) {
+            tracing::info!("the log does not go on where the backup ends: it begins anew");
+            return Ok(None);
+        }
+        match self.changes_since(before, &list.tables, path, cut) {
             Ok(part) => Ok(Some(part)),
             Err(Error::Log(
                 error @ (kalamdb_log::Error::BelowFloor { .. } | kalamdb_log::Error::NotInLog { .. }),
@@ -217,13 +240,13 @@ impl JobRunner {
         }
     }
 
-    fn changes_since(&self, last: &Part, path: &Path, cut: &NamespaceCut) -> Result<Part> {
+    fn changes_since(&self, last: &Part, tables: &[u64], path: &Path, cut: &NamespaceCut) -> Result<Part> {
         let mut reader = self.router.log_reader();
         reader.seek(Seq::new(last.seq))?;
         let mut writer = PartWriter::begin(path)?;
         let mut concern = Concern {
             namespace: &cut.namespace.id,
-            tables: last.tables.iter().copied().map(TableId::new).collect(),
+            tables: tables.iter().copied().map(TableId::new).collect(),
         };
         let (mut row_events, mut read_to) = (0, Seq::new(last.seq));
         while read_to < cut.seq() {
@@ -257,25 +280,18 @@ impl Concern<'_> {
     /// The events of a commit that are of the namespace, and whether each is of a row. What moves rows between tiers changes none, and
     /// what streams hold goes by itself.
     fn of(&mut self, frame: &Frame) -> Result<Vec<(EncodedEvent, bool)>> {
-        use ArchivedChangeEvent as Event;
         let mut found = Vec::new();
         for (_, event) in frame.events() {
             let event = event?;
-            let is_row = matches!(event, Event::RowInserted(_) | Event::RowUpdated(_) | Event::RowDeleted(_));
-            let is_ours = match event {
-                _ if is_row => event.partition().is_some_and(|it| self.tables.contains(&it.table.to_id())),
-                Event::NamespaceCreated(_)
-                | Event::NamespaceAltered(_)
-                | Event::NamespaceDropped(_)
-                | Event::TableCreated(_)
-                | Event::TableAltered(_)
-                | Event::TableDropped(_)
-                | Event::SchemaVersionAdded(_)
-                | Event::TableTruncated(_) => self.is_of_catalog(&event.to_event()?),
-                _ => false,
-            };
-            if is_ours {
-                found.push((event.to_event()?.encode()?, is_row));
+            let is_row = event.writes_row();
+            if is_row && !event.partition().is_some_and(|it| self.tables.contains(&it.table.to_id()))
+                || !is_row && event.operation() != Operation::Catalog
+            {
+                continue;
+            }
+            let event = event.to_event()?;
+            if is_row || self.is_of_catalog(&event) {
+                found.push((event.encode()?, is_row));
             }
         }
         Ok(found)
@@ -301,65 +317,90 @@ impl Concern<'_> {
 }
 
 /// A full part on its way.
-struct FullPart<'r> {
-    runner: &'r JobRunner,
-    job: &'r Job,
+struct FullPart {
     writer: PartWriter,
     commit_time: i64,
-    /// Those of the commit that is being put together, and their bytes.
-    events: Vec<EncodedEvent>,
-    bytes: usize,
+    /// The commit that is being put together.
+    batch: Batch,
     rows: u64,
-    progress: super::Pace,
 }
 
-impl FullPart<'_> {
-    fn push(&mut self, events: &[ChangeEvent]) -> Result<()> {
-        for event in events {
-            let event = event.encode()?;
-            self.bytes += event.as_bytes().len();
-            self.events.push(event);
-        }
+impl FullPart {
+    fn push(&mut self, event: &ChangeEvent) -> Result<()> {
+        self.batch.push(event.encode()?);
         Ok(())
     }
 
-    /// The rows of a partition that are not deleted.
-    fn push_rows(&mut self, cut: &Cut, info: &TableInfo, partition: &Partition) -> Result<()> {
-        let mut failed = FirstError::none();
-        cut.scan(info.keyspace(), partition, &KeyRange::default(), |key, row| {
-            if row.deleted {
-                return ControlFlow::Continue(());
-            }
-            let inserted =
-                RowInserted { partition: partition.clone(), key: key.to_vec(), row: row.row.to_vec() };
-            let pushed = self.push_row(inserted);
-            failed.or_stop(pushed.map(|()| ControlFlow::Continue(())))
-        })?;
-        failed.check()
-    }
-
-    fn push_row(&mut self, row: RowInserted) -> Result<()> {
-        self.push(&[ChangeEvent::RowInserted(Box::new(row))])?;
+    /// Adds a row; whether a commit was ended before.
+    fn push_row(&mut self, partition: &Partition, key: &[u8], row: &[u8]) -> Result<bool> {
+        let event = row_inserted(partition, key, row).encode()?;
+        let is_full = !self.batch.has_room_for(&event);
+        if is_full {
+            self.end_commit()?;
+        }
+        self.batch.push(event);
         self.rows += 1;
-        if self.events.len() < COMMIT_EVENTS_MAX && self.bytes < COMMIT_BYTES_MAX {
-            return Ok(());
-        }
-        if self.runner.bell.is_stopped() {
-            return Err(Error::ShuttingDown);
-        }
-        self.end_commit()?;
-        let rows = self.rows;
-        self.runner.tell_progress(self.job, &mut self.progress, || json!({"rows": rows}))
+        Ok(is_full)
     }
 
     fn end_commit(&mut self) -> Result<()> {
-        if self.events.is_empty() {
+        let events = self.batch.take();
+        if events.is_empty() {
             return Ok(());
         }
-        let last = Seq::new(self.writer.next_seq().get() + self.events.len() as u64 - 1);
-        self.writer.push(last, self.commit_time, &self.events)?;
-        self.events.clear();
-        self.bytes = 0;
-        Ok(())
+        let last = Seq::new(self.writer.next_seq().get() + events.len() as u64 - 1);
+        self.writer.push(last, self.commit_time, &events)
     }
+}
+
+/// Events on their way into a commit of a bounded size.
+#[derive(Default)]
+pub(super) struct Batch {
+    events: Vec<EncodedEvent>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Whether another event fits: one always does, however large.
+    pub(super) fn has_room_for(&self, event: &EncodedEvent) -> bool {
+        self.events.is_empty()
+            || self.events.len() < COMMIT_EVENTS_MAX
+                && self.bytes + event.as_bytes().len() <= COMMIT_BYTES_MAX
+    }
+
+    pub(super) fn push(&mut self, event: EncodedEvent) {
+        self.bytes += event.as_bytes().len();
+        self.events.push(event);
+    }
+
+    /// What is in it, which it has no longer.
+    pub(super) fn take(&mut self) -> Vec<EncodedEvent> {
+        self.bytes = 0;
+        std::mem::take(&mut self.events)
+    }
+}
+
+pub(super) fn row_inserted(partition: &Partition, key: &[u8], row: &[u8]) -> ChangeEvent {
+    let (partition, key, row) = (partition.clone(), key.to_vec(), row.to_vec());
+    ChangeEvent::RowInserted(Box::new(RowInserted { partition, key, row }))
+}
+
+/// Hands the rows of a table that are not deleted to `visit`, owner by owner: none of a stream, whose rows go by themselves.
+pub(super) fn each_row(
+    cut: &Cut,
+    info: &TableInfo,
+    mut visit: impl FnMut(&Partition, &[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
+    if info.stream().is_some() {
+        return Ok(());
+    }
+    for partition in cut.partitions(info.keyspace(), info.id())? {
+        let mut failed = FirstError::none();
+        cut.scan(info.keyspace(), &partition, &KeyRange::default(), |key, row| {
+            let visited = if row.deleted { Ok(()) } else { visit(&partition, key, row.row) };
+            failed.or_stop(visited.map(ControlFlow::Continue))
+        })?;
+        failed.check()?;
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@
 //! from before it has finished. The same goes for the files of a truncated table.
 
 use kalamdb_store::{Counts, Reclaimed, TablePath};
-use log_format::{ChangeEvent, Job, Seq, Table, UserId};
+use log_format::{ChangeEvent, Job, Seq, Table, TableDropped, UserId};
 use serde_json::{Value as Json, json};
 
 use super::{JobRunner, Parameters, Progress, new_job};
@@ -36,8 +36,29 @@ pub(crate) fn remove_files_job(
     new_job(planning, 1, REMOVE_FILES, table, user, &parameters)
 }
 
+/// Adds what drops a table: its name, metadata and rows go with the commit, its space with the job.
+pub(crate) fn push_drop(
+    planning: &Planning<'_>,
+    events: &mut Vec<ChangeEvent>,
+    table: &Table,
+    user: &UserId,
+) -> Result<()> {
+    let dropped = planning.next_seq.plus(events.len() as u64);
+    events.push(table_dropped(table));
+    events.push(drop_table_job(planning, events.len(), table, dropped, user)?);
+    Ok(())
+}
+
+fn table_dropped(table: &Table) -> ChangeEvent {
+    ChangeEvent::TableDropped(Box::new(TableDropped {
+        table: table.id,
+        namespace: table.namespace.clone(),
+        name: table.name.clone(),
+    }))
+}
+
 /// The job of a table that the event `dropped` of the same commit drops; it is the nth event of that commit.
-pub(crate) fn drop_table_job(
+fn drop_table_job(
     planning: &Planning<'_>,
     nth: usize,
     table: &Table,

@@ -101,7 +101,7 @@ impl Lanes {
                 Ok(true) => {}
                 Ok(false) => drop(waiting.insert(location)),
                 Err(error) => {
-                    tracing::warn!(location, %error, "jobs at a storage location cannot go on");
+                    tracing::warn!(at = location, %error, "jobs cannot go on");
                     failure = Some(error);
                 }
             }

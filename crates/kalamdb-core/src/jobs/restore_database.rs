@@ -3,44 +3,45 @@
 //! What the backup tells is replayed into a store beside the database, as a start replays the log, and what is there at the end
 //! is inserted into new tables: by commits like any others, so that whoever reads the log sees where the rows came from. Until all of
 //! it is there the namespace says by whom it is being restored, and nobody can read it or write to it: see
-//! [`crate::catalog::Catalog`]. A job that dies begins anew, with what it left dropped; one that fails drops what it made.
+//! [`crate::catalog::Catalog`]. A job that dies begins anew, with what it left dropped; one that fails drops what it made. The commit
+//! that takes the mark away, with the namespace or from it, is the one that says how the job ended.
 //!
 //! New tables have new ids, above all seqs that anybody may have seen of the old ones, in this database or in the one that the
 //! backup is of: who resumes a subscription from before gets `RESYNC_REQUIRED`, never somebody else's history.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use kalamdb_store::{FirstError, KeyRange, Store, StoreOptions};
-use log_format::{
-    ArchivedChangeEvent, ChangeEvent, EncodedEvent, Frame, Job, JobId, Namespace, NamespaceId, Partition,
-    RowInserted, Seq, TableId, UserId,
-};
+use kalamdb_store::{Store, StoreOptions};
+use log_format::{ChangeEvent, Frame, Job, JobId, Namespace, NamespaceId, Partition, Seq, TableId, UserId};
 use serde_json::{Value as Json, json};
 
-use super::backup_database::{COMMIT_BYTES_MAX, COMMIT_EVENTS_MAX, namespace_of};
-use super::{JobRunner, Pace, Parameters, Progress, job_id, new_job_of_namespace};
-use crate::backup::{BackupList, PartReader, Until};
-use crate::catalog::Catalog;
+use super::backup_database::{Batch, each_row, namespace_of, row_inserted};
+use super::drop_table::push_drop;
+use super::{
+    JobRunner, Pace, Parameters, Progress, completed_with, job_id, job_updated, new_job_of_namespace,
+};
+use crate::backup::{BackupList, PartKind, PartReader, Until};
+use crate::catalog::{Catalog, RESTORING};
 use crate::error::{Error, Result};
 use crate::fail_points::FailPoint;
 use crate::places::LOCAL;
 use crate::requests::{Expected, Planning, RowCommit, RowWrite};
-use crate::sql::push_drop;
 use crate::table::TableInfo;
 
 /// The job's type.
 pub(crate) const RESTORE_DATABASE: &str = "restore_database";
 
-/// The option of a namespace that names the job which restores it. No statement can set it: what those name is upper case.
-pub(crate) const RESTORING: &str = "restoring";
-
 /// How far behind the seqs of another database ours go on: it may have given out more since the backup was made.
 const FOREIGN_SEQ_GAP: u64 = 1 << 32;
 
-/// Commits that are replayed at a time.
-const COMMITS: usize = 64;
+/// Commits that are replayed at a time, …
+const COMMITS_MAX: usize = 64;
+/// … and about how many bytes of them.
+const COMMITS_BYTES_MAX: usize = 8 << 20;
+
+/// No log gets to such a seq: it would soon have no others to give.
+const SEQ_MAX: Seq = Seq::new(1 << 60);
 
 /// Bytes of memory for the store that is replayed into.
 const SCRATCH_BYTES: usize = 64 << 20;
@@ -108,71 +109,94 @@ impl Parameters {
 }
 
 impl JobRunner {
-    /// Makes the namespace that the job names. Done again it begins anew, unless it had come to its end.
+    /// Makes the namespace that the job names. Done again it begins anew.
     pub(super) fn restore_database(&self, job: &Job) -> Result<Progress> {
-        let namespace = namespace_of(job)?;
-        if self.catalog.restored_by(&namespace).as_deref() != Some(job.id.as_str()) {
-            return Ok(Progress::Done(json!({"tables": self.catalog.tables_in(&namespace).len()})));
+        let stopped = || self.stopped_restores.lock().unwrap_or_else(PoisonError::into_inner);
+        if stopped().contains(&job.id) {
+            // Again and again it would fill the disk with what it drops then.
+            let reason =
+                "the database took no writes while it was restored: make room, and restore again".to_owned();
+            return Err(Error::Backup { path: Parameters::of(job)?.path()?, reason });
         }
-        let restored = self.restore(job, &namespace);
-        match restored {
-            Ok(done) => Ok(Progress::Done(done)),
-            Err(error @ (Error::ShuttingDown | Error::ReadOnly { .. })) => Err(error),
-            Err(error) => {
-                self.drop_restored(job, &namespace, true)?;
-                Err(error)
-            }
+        let restored = self.restore(job);
+        if matches!(restored, Err(Error::ReadOnly { .. })) {
+            stopped().insert(job.id.clone());
         }
+        restored.map(|()| Progress::Ended)
     }
 
-    fn restore(&self, job: &Job, namespace: &NamespaceId) -> Result<Json> {
-        self.drop_restored(job, namespace, false)?;
+    fn restore(&self, job: &Job) -> Result<()> {
+        let namespace = &namespace_of(job)?;
+        self.drop_restored(job, namespace)?;
         let parameters = Parameters::of(job)?;
         let (path, until) = (parameters.path()?, parameters.until());
         let list = BackupList::read(&path)?.ok_or_else(|| Error::Backup {
             path: path.clone(),
             reason: "there is no backup any more".to_owned(),
         })?;
-        self.leave_out_foreign_seqs(&list)?;
         let scratch = Scratch::make(&self.scratch)?;
         let replayed = self.replay_backup(&path, &list, until, &scratch)?;
         self.fail_points.reach(FailPoint::AfterBackupReplayed);
+        self.leave_out_foreign_seqs(&path, &list)?;
         let done = self.make_tables(job, namespace, &replayed)?;
-        self.open_namespace(job, namespace, replayed.options)?;
-        Ok(done)
+        self.open_namespace(job, namespace, replayed.options, &done)
     }
 
-    /// Takes away what the job has made before; where it is given up, with the namespace itself.
-    fn drop_restored(&self, job: &Job, namespace: &NamespaceId, gives_up: bool) -> Result<()> {
-        let is_new = Parameters::of(job)?.0.get("is_new").and_then(Json::as_bool).unwrap_or_default();
-        if !gives_up && self.catalog.tables_in(namespace).is_empty() {
+    /// Takes away what the job has made before it died.
+    fn drop_restored(&self, job: &Job, namespace: &NamespaceId) -> Result<()> {
+        if self.catalog.tables_in(namespace).is_empty() {
             return Ok(());
         }
-        let (id, job, by) = (namespace.clone(), job.id.clone(), job.user.clone());
+        let (id, job) = (namespace.clone(), job.clone());
         self.commits.catalog_blocking(move |planning| {
-            refuse_unless_restoring(planning, &id, &job)?;
-            let user = by.unwrap_or_else(|| UserId::new(crate::accounts::ROOT));
-            let mut events = Vec::new();
-            for info in planning.catalog.tables_in(&id) {
-                push_drop(planning, &mut events, info.record(), &user)?;
-            }
-            match planning.system.get_namespace(&id)? {
-                Some(mut found) if gives_up && !is_new => {
-                    found.options.retain(|(name, _)| name != RESTORING);
-                    events.push(ChangeEvent::NamespaceAltered(Box::new(found)));
-                }
-                _ if gives_up => events.push(ChangeEvent::NamespaceDropped(Box::new(id))),
-                _ => {}
-            }
-            Ok(events)
+            refuse_unless_restoring(planning, &id, &job.id)?;
+            drops_of_all(planning, &id, &job)
         })?;
         Ok(())
     }
 
-    /// Has our seqs go on behind those that another database gave out, or this one before it lost them.
-    fn leave_out_foreign_seqs(&self, list: &BackupList) -> Result<()> {
-        let end = list.seq().unwrap_or_default();
-        if list.database != self.database.to_string() || end > self.store.applied_seq()? {
+    /// Ends the job as `outcome` says, and takes away what it has made, with the namespace if that is new.
+    pub(super) fn give_up_restore(
+        &self,
+        job: &Job,
+        outcome: impl FnOnce(&mut Job) + Send + 'static,
+    ) -> Result<()> {
+        let namespace = namespace_of(job)?;
+        let is_new = Parameters::of(job)?.0.get("is_new").and_then(Json::as_bool).unwrap_or_default();
+        let job = job.clone();
+        self.commits.catalog_blocking(move |planning| {
+            let mut events = Vec::new();
+            if refuse_unless_restoring(planning, &namespace, &job.id).is_ok() {
+                events = drops_of_all(planning, &namespace, &job)?;
+                match planning.system.get_namespace(&namespace)? {
+                    Some(mut found) if !is_new => {
+                        found.options.retain(|(name, _)| name != RESTORING);
+                        events.push(ChangeEvent::NamespaceAltered(Box::new(found)));
+                    }
+                    _ => events.push(ChangeEvent::NamespaceDropped(Box::new(namespace))),
+                }
+            }
+            events.push(job_updated(planning, &job.id, |job| {
+                job.finished_at = Some(planning.now);
+                outcome(job);
+            })?);
+            Ok(events)
+        })?;
+        metrics::counter!("kalamdb_jobs_ended_total").increment(1);
+        Ok(())
+    }
+
+    /// Has our seqs go on behind those that another history gave out: of another database, or one that this database has lost.
+    fn leave_out_foreign_seqs(&self, path: &Path, list: &BackupList) -> Result<()> {
+        let Some(end_part) = list.parts.last() else { return Ok(()) };
+        let end = Seq::new(end_part.seq);
+        if end > SEQ_MAX {
+            let reason = format!("it ends at seq {end}, which no log gets to");
+            return Err(Error::Backup { path: path.to_owned(), reason });
+        }
+        let is_ours =
+            list.database == self.database.to_string() && self.log_crc(end)? == Some(end_part.log_crc);
+        if !is_ours {
             let past = end.max(self.store.applied_seq()?).plus(FOREIGN_SEQ_GAP);
             self.commits.skip_past_blocking(past)?;
         }
@@ -193,6 +217,7 @@ impl JobRunner {
             source: NamespaceId::new(list.namespace.clone()),
             options: Vec::new(),
             waiting: Vec::new(),
+            waiting_bytes: 0,
         };
         for part in list.chain(until)? {
             let mut reader = PartReader::open(path, part)?;
@@ -200,7 +225,7 @@ impl JobRunner {
                 if self.bell.is_stopped() {
                     return Err(Error::ShuttingDown);
                 }
-                let is_change = part.kind == crate::backup::PartKind::Changes;
+                let is_change = part.kind == PartKind::Changes;
                 if is_change && !until.includes(frame.last_seq(), frame.header().fields.commit_time) {
                     break;
                 }
@@ -208,6 +233,7 @@ impl JobRunner {
             }
             replayed.apply_waiting()?;
         }
+        replayed.check(path)?;
         Ok(replayed)
     }
 
@@ -221,28 +247,9 @@ impl JobRunner {
             made.push((source, info));
         }
         let cut = replayed.store.cut()?;
-        let mut rows = RestoredRows {
-            runner: self,
-            job,
-            events: Vec::new(),
-            writes: Vec::new(),
-            bytes: 0,
-            rows: 0,
-            progress: Pace::begin(),
-        };
-        for (source, info) in made.iter().filter(|(source, _)| source.stream().is_none()) {
-            for old in cut.partitions(source.keyspace(), source.id())? {
-                let partition = Arc::new(Partition { table: info.id(), user: old.user.clone() });
-                let mut failed = FirstError::none();
-                cut.scan(source.keyspace(), &old, &KeyRange::default(), |key, row| {
-                    if row.deleted {
-                        return ControlFlow::Continue(());
-                    }
-                    let pushed = rows.push(info, &partition, key, row.row);
-                    failed.or_stop(pushed.map(|()| ControlFlow::Continue(())))
-                })?;
-                failed.check()?;
-            }
+        let mut rows = RestoredRows::new(self, job);
+        for (source, info) in &made {
+            each_row(&cut, source, |owner, key, row| rows.push(info, owner, key, row))?;
             rows.commit(info)?;
         }
         metrics::counter!("kalamdb_restored_rows_total").increment(rows.rows);
@@ -276,14 +283,15 @@ impl JobRunner {
         Ok(TableId::new(committed.first_seq.get()))
     }
 
-    /// From here on the namespace is one like any other.
+    /// From here on the namespace is one like any other, and the job is done.
     fn open_namespace(
         &self,
         job: &Job,
         namespace: &NamespaceId,
         options: Vec<(String, String)>,
+        done: &Json,
     ) -> Result<()> {
-        let (id, job) = (namespace.clone(), job.id.clone());
+        let (id, job, outcome) = (namespace.clone(), job.id.clone(), completed_with(done));
         self.commits.catalog_blocking(move |planning| {
             refuse_unless_restoring(planning, &id, &job)?;
             let found = planning.system.get_namespace(&id)?;
@@ -291,10 +299,24 @@ impl JobRunner {
                 found.ok_or_else(|| Error::NamespaceNotFound { name: id.to_string(), nearest: None })?;
             namespace.options = options;
             namespace.updated_at = planning.now;
-            Ok(vec![ChangeEvent::NamespaceAltered(Box::new(namespace))])
+            let ended = job_updated(planning, &job, |job| {
+                job.finished_at = Some(planning.now);
+                outcome(job);
+            })?;
+            Ok(vec![ChangeEvent::NamespaceAltered(Box::new(namespace)), ended])
         })?;
         Ok(())
     }
+}
+
+/// The events that drop all tables of a namespace.
+fn drops_of_all(planning: &Planning<'_>, namespace: &NamespaceId, job: &Job) -> Result<Vec<ChangeEvent>> {
+    let user = job.user.clone().unwrap_or_else(|| UserId::new(crate::accounts::ROOT));
+    let mut events = Vec::new();
+    for info in planning.catalog.tables_in(namespace) {
+        push_drop(planning, &mut events, info.record(), &user)?;
+    }
+    Ok(events)
 }
 
 fn refuse_unless_restoring(planning: &Planning<'_>, namespace: &NamespaceId, job: &JobId) -> Result<()> {
@@ -349,8 +371,9 @@ struct Replayed {
     /// What it is called in the backup.
     source: NamespaceId,
     options: Vec<(String, String)>,
-    /// Commits that the store has not got yet.
+    /// Commits that the store has not got yet, and their bytes.
     waiting: Vec<Frame>,
+    waiting_bytes: usize,
 }
 
 impl Replayed {
@@ -358,13 +381,7 @@ impl Replayed {
         let mut of_catalog = Vec::new();
         for (_, event) in frame.events() {
             let event = event?;
-            let is_row = matches!(
-                event,
-                ArchivedChangeEvent::RowInserted(_)
-                    | ArchivedChangeEvent::RowUpdated(_)
-                    | ArchivedChangeEvent::RowDeleted(_)
-            );
-            if !is_row {
+            if !event.writes_row() {
                 of_catalog.push(event.to_event()?);
             }
         }
@@ -372,17 +389,35 @@ impl Replayed {
             if let ChangeEvent::NamespaceCreated(namespace) | ChangeEvent::NamespaceAltered(namespace) = event
             {
                 self.options.clone_from(&namespace.options);
-                self.options.retain(|(name, _)| name != RESTORING);
             }
         }
         self.catalog.apply(&of_catalog)?;
+        self.waiting_bytes += frame.as_bytes().len();
         self.waiting.push(frame);
-        if self.waiting.len() < COMMITS { Ok(()) } else { self.apply_waiting() }
+        let is_enough = self.waiting.len() == COMMITS_MAX || self.waiting_bytes >= COMMITS_BYTES_MAX;
+        if is_enough { self.apply_waiting() } else { Ok(()) }
     }
 
     fn apply_waiting(&mut self) -> Result<()> {
         self.store.apply(&self.waiting)?;
         self.waiting.clear();
+        self.waiting_bytes = 0;
+        Ok(())
+    }
+
+    /// Refuses a point at which the namespace was not there, or not whole.
+    fn check(&self, path: &Path) -> Result<()> {
+        let refused = |what: &str| {
+            let reason =
+                format!("at that point the namespace {} {what}: restore it UNTIL another one", self.source);
+            Err(Error::Backup { path: path.to_owned(), reason })
+        };
+        if self.catalog.restored_by(&self.source).is_some() {
+            return refused("was being restored itself");
+        }
+        if !self.catalog.has_namespace(&self.source) {
+            return refused("was not there");
+        }
         Ok(())
     }
 }
@@ -391,37 +426,46 @@ impl Replayed {
 struct RestoredRows<'r> {
     runner: &'r JobRunner,
     job: &'r Job,
-    events: Vec<EncodedEvent>,
+    /// Whose rows come now.
+    partition: Arc<Partition>,
+    batch: Batch,
     writes: Vec<RowWrite>,
-    bytes: usize,
     rows: u64,
-    progress: Pace,
+    pace: Pace,
 }
 
-impl RestoredRows<'_> {
-    fn push(&mut self, info: &TableInfo, partition: &Arc<Partition>, key: &[u8], row: &[u8]) -> Result<()> {
-        let inserted =
-            RowInserted { partition: Partition::clone(partition), key: key.to_vec(), row: row.to_vec() };
-        let event = ChangeEvent::RowInserted(Box::new(inserted)).encode()?;
-        self.bytes += event.as_bytes().len();
-        self.events.push(event);
-        let (partition, key) = (Arc::clone(partition), key.to_vec());
-        self.writes.push(RowWrite { partition, key, expected: Expected::Absent, deletes: false });
-        if self.events.len() < COMMIT_EVENTS_MAX && self.bytes < COMMIT_BYTES_MAX {
-            return Ok(());
+impl<'r> RestoredRows<'r> {
+    fn new(runner: &'r JobRunner, job: &'r Job) -> Self {
+        Self {
+            runner,
+            job,
+            partition: Arc::new(Partition::shared(TableId::new(0))),
+            batch: Batch::default(),
+            writes: Vec::new(),
+            rows: 0,
+            pace: Pace::begin(),
         }
-        self.commit(info)
+    }
+
+    fn push(&mut self, info: &TableInfo, owner: &Partition, key: &[u8], row: &[u8]) -> Result<()> {
+        if self.partition.table != info.id() || self.partition.user != owner.user {
+            self.partition = Arc::new(Partition { table: info.id(), user: owner.user.clone() });
+        }
+        let event = row_inserted(&self.partition, key, row).encode()?;
+        if !self.batch.has_room_for(&event) {
+            self.commit(info)?;
+        }
+        self.batch.push(event);
+        let (partition, key) = (Arc::clone(&self.partition), key.to_vec());
+        self.writes.push(RowWrite { partition, key, expected: Expected::Absent, deletes: false });
+        Ok(())
     }
 
     fn commit(&mut self, info: &TableInfo) -> Result<()> {
-        if self.events.is_empty() {
+        let (events, writes) = (self.batch.take(), std::mem::take(&mut self.writes));
+        if events.is_empty() {
             return Ok(());
         }
-        if self.runner.bell.is_stopped() {
-            return Err(Error::ShuttingDown);
-        }
-        let (events, writes) = (std::mem::take(&mut self.events), std::mem::take(&mut self.writes));
-        self.bytes = 0;
         self.rows += events.len() as u64;
         self.runner.commits.rows_blocking(RowCommit {
             tables: vec![(info.id(), info.version())],
@@ -432,7 +476,6 @@ impl RestoredRows<'_> {
             cold_as_of: Seq::new(u64::MAX),
         })?;
         self.runner.fail_points.reach(FailPoint::AfterRestoredRows);
-        let rows = self.rows;
-        self.runner.tell_progress(self.job, &mut self.progress, || json!({"rows": rows}))
+        self.runner.go_on(self.job, &mut self.pace, self.rows)
     }
 }

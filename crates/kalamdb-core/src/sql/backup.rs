@@ -1,6 +1,6 @@
 //! BACKUP, RESTORE and what shows backups. The work is done by jobs ([`crate::jobs`]); what can be refused at once is refused here.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use log_format::{DataType, Job, JobStatus, NamespaceId, Role, Value};
 use serde_json::Value as Json;
 
-use crate::backup::{BackupList, Part, Until, file_of};
+use crate::backup::{BackupList, Part, Until, file_of, make_directory};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::jobs::{
@@ -121,7 +121,7 @@ async fn back_up(engine: &Engine, session: &Session, name: &str, path: &Path) ->
     let (own, at) = (engine.data_dir().to_owned(), path.to_owned());
     let checked = move || {
         check_place(&own, &at)?;
-        std::fs::create_dir_all(&at).map_err(|source| Error::File { path: at.clone(), source })?;
+        make_directory(&at)?;
         BackupList::read(&at)
     };
     blocking(checked).await?;
@@ -139,9 +139,9 @@ async fn back_up(engine: &Engine, session: &Session, name: &str, path: &Path) ->
     ))
 }
 
-/// The server's own directory is no place for a backup: it goes with it, and starts sweep parts of it.
+/// The server's own directory is no place for a backup: it goes with it, and starts and jobs sweep parts of it.
 fn check_place(data_dir: &Path, path: &Path) -> Result<()> {
-    require_absolute(path)?;
+    require_plain(path)?;
     let own = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
     // As much of it as there is.
     let there = path.ancestors().find_map(|part| part.canonicalize().ok()).unwrap_or_default();
@@ -154,12 +154,12 @@ fn check_place(data_dir: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn require_absolute(path: &Path) -> Result<()> {
-    if path.is_absolute() {
+fn require_plain(path: &Path) -> Result<()> {
+    if path.is_absolute() && !path.components().any(|part| part == Component::ParentDir) {
         return Ok(());
     }
     Err(Error::definition(format!(
-        "{:?} is no absolute path: a backup is a directory of the server's machine, such as '/var/backups/chat'",
+        "{:?} is no absolute path without ..: a backup is a directory of the server's machine, such as '/var/backups/chat'",
         path.display().to_string()
     )))
 }
@@ -171,7 +171,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 /// The list of the backup in a directory.
 fn list_in(path: &Path) -> Result<BackupList> {
-    require_absolute(path)?;
+    require_plain(path)?;
     BackupList::read(path)?
         .ok_or_else(|| Error::NotFound { kind: "backup", name: path.display().to_string() })
 }
@@ -185,8 +185,8 @@ async fn restore(
 ) -> Result<StatementResult> {
     let target = renamed.unwrap_or(name);
     check_namespace_name(target)?;
-    let from = path.to_owned();
-    let list = blocking(move || list_in(&from)).await?;
+    let (own, from) = (engine.data_dir().to_owned(), path.to_owned());
+    let list = blocking(move || check_place(&own, &from).and_then(|()| list_in(&from))).await?;
     if list.namespace != name {
         return Err(Error::definition(format!(
             "{} has a backup of namespace {}: write RESTORE DATABASE {} FROM … AS {target}",
@@ -227,7 +227,7 @@ async fn show(session: &Session, path: &Path) -> Result<StatementResult> {
         ("from_seq", number(|part| part.from_seq)),
         ("seq", number(|part| part.seq)),
         ("commit_time", times(parts.iter().map(|part| Some(part.commit_time)))),
-        ("tables", number(|part| part.tables.len() as u64)),
+        ("tables", number(|part| part.tables)),
         ("row_events", number(|part| part.row_events)),
         ("bytes", number(|part| part.bytes)),
         ("file", text(|part| part.file.as_str())),

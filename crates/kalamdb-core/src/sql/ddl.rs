@@ -264,7 +264,9 @@ fn show_tables(engine: &Engine, session: &Session, namespace: Option<&str>) -> R
         }
         None => engine.catalog().namespaces(),
     };
-    let tables: Vec<_> = namespaces.iter().flat_map(|id| engine.catalog().tables_in(id)).collect();
+    let is_whole = |id: &&NamespaceId| engine.catalog().restored_by(id).is_none();
+    let tables: Vec<_> =
+        namespaces.iter().filter(is_whole).flat_map(|id| engine.catalog().tables_in(id)).collect();
     let column = |read: fn(&crate::table::TableInfo) -> String| {
         tables.iter().map(|info| Some(read(info))).collect::<Vec<_>>()
     };

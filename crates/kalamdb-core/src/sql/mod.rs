@@ -55,7 +55,6 @@ pub(crate) use parse::TableName;
 #[cfg(test)]
 pub(crate) use plans::PlanKey;
 pub(crate) use plans::Plans;
-pub(crate) use removal::push_drop;
 pub(crate) use select::{LivePlan, live_plan};
 #[cfg(test)]
 pub(crate) use target::Context;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kalamdb_sql::LiveQueries;
-use log_format::{ChangeEvent, NamespaceId, Role, Table, TableDropped, TableTruncated, UserId};
+use log_format::{ChangeEvent, NamespaceId, Role, Table, TableTruncated};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::jobs::{DROP_TABLE, drop_table_job, job_id, remove_files_job};
+use crate::jobs::{DROP_TABLE, job_id, push_drop, remove_files_job};
 use crate::requests::Planning;
 use crate::session::Session;
 use crate::sql::ddl::tolerate;
@@ -40,10 +40,7 @@ pub(crate) async fn drop_namespace(
     let (id, user) = (NamespaceId::new(name), session.user().clone());
     let live_queries = Arc::clone(engine.live_queries());
     let plan = move |planning: &Planning<'_>| {
-        // What a restore left that ended without having taken it away can be dropped.
-        if planning.is_being_restored(&id)? || !planning.catalog.has_namespace(&id) {
-            planning.catalog.require_namespace(&id)?;
-        }
+        planning.catalog.require_namespace(&id)?;
         let tables = planning.catalog.tables_in(&id);
         if !tables.is_empty() && !cascade {
             return Err(Error::InUse {
@@ -141,27 +138,6 @@ pub(crate) async fn truncate(
     engine.commits().catalog(plan).await?;
     let rows = rows.load(Ordering::Relaxed);
     Ok(StatementResult::done(session, rows, format!("table {full_name} truncated: {rows} rows went")))
-}
-
-/// Adds what drops a table: its name, metadata and rows go with the commit, its space with the job.
-pub(crate) fn push_drop(
-    planning: &Planning<'_>,
-    events: &mut Vec<ChangeEvent>,
-    table: &Table,
-    user: &UserId,
-) -> Result<()> {
-    let dropped = planning.next_seq.plus(events.len() as u64);
-    events.push(table_dropped(table));
-    events.push(drop_table_job(planning, events.len(), table, dropped, user)?);
-    Ok(())
-}
-
-fn table_dropped(table: &Table) -> ChangeEvent {
-    ChangeEvent::TableDropped(Box::new(TableDropped {
-        table: table.id,
-        namespace: table.namespace.clone(),
-        name: table.name.clone(),
-    }))
 }
 
 /// Names the live queries on a table that stand in the way.
