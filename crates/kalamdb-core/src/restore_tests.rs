@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kalamdb_log::Durability;
+use kalamdb_log::simulation::SimulatedDisk;
 use log_format::{JobStatus, Role, Seq};
 
 use crate::backup_tests::{
     TABLES, back_up, completed, content, fill, fill_with, last_job, reached, restore, stopping_at,
 };
 use crate::cold_tests::flush;
+use crate::engine::Machine;
 use crate::fail_points::FailPoint;
 use crate::testing::{Fuse, Kept, Random, all_done, arrived, materialise, root, session, take_over};
 use crate::tests::{ok, open, refused};
-use crate::{ErrorCode, OnGap, SubscribeRequest, Subscription};
+use crate::{Engine, EngineOptions, ErrorCode, OnGap, SubscribeRequest, Subscription};
 
 #[tokio::test]
 async fn nobody_uses_a_namespace_before_it_is_restored() {
@@ -301,5 +304,47 @@ async fn another_database_goes_on_behind_all_that_the_first_one_can_have_given_o
         ok(&engine, &ann, "SELECT count(*) FROM chat.notes WHERE n = 77", &[]).await,
         ok(&engine, &ann, "SELECT count(*) FROM chat.notes", &[]).await
     );
+    engine.close();
+}
+
+#[tokio::test]
+async fn a_restore_that_does_not_fit_is_given_up_once_there_is_space() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let backup = tempfile::tempdir().unwrap();
+    let engine = open(first.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    fill_with(&engine, 20).await;
+    // More than the log reserves ahead.
+    let large =
+        "INSERT INTO chat.notes SELECT value + 100, repeat('x', 100000), 1 FROM generate_series(1, 50)";
+    ok(&engine, &session("ann", Role::User), large, &[]).await;
+    back_up(&engine, "chat", backup.path()).await;
+    engine.close();
+
+    let disk = SimulatedDisk::new(1);
+    let mut options = EngineOptions::new(second.path());
+    options.durability = Durability::Always;
+    options.root_password = Some("root".to_owned());
+    options.log_disk = Arc::new(disk.clone());
+    let engine = Engine::open_on(options, Machine { write_behind: false, ..Machine::default() }).unwrap().0;
+    let restore = format!("RESTORE DATABASE chat FROM '{}'", backup.path().display());
+    // Enough for the statement, and not for the rows.
+    disk.set_capacity(Some(disk.used() + (64 << 10)));
+    ok(&engine, &root(), &restore, &[]).await;
+    let stopped = tokio::time::timeout(Duration::from_mins(1), async {
+        let is_done = || engine.system().scan_all_jobs().unwrap().iter().all(|job| job.finished_at.is_some());
+        while engine.failure().is_none() && !is_done() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    stopped.await.unwrap();
+    disk.set_capacity(None);
+    let job = last_job(&engine, "restore_database").await;
+    assert_eq!(job.status, JobStatus::Failed, "{job:?}");
+    assert!(job.error_message.as_deref().unwrap().contains("make room"), "{job:?}");
+    assert_eq!(refused(&engine, &root(), "USE chat").await.0, ErrorCode::NamespaceNotFound);
+    completed(&engine, &restore, "restore_database").await;
+    let count = "SELECT count(*) FROM chat.notes";
+    assert!(ok(&engine, &session("ann", Role::User), count, &[]).await.contains("70"));
     engine.close();
 }
