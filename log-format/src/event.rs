@@ -16,7 +16,7 @@ use crate::ids::{JobId, NamespaceId, Partition, TableId, UserId};
 /// One change of the database. What is not listed here cannot happen to it.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum ChangeEvent {
-    /// The log was opened for writing.
+    /// The log was opened for writing, or seqs were left out.
     EpochStarted(Box<EpochStarted>),
     /// A row came to be.
     RowInserted(Box<RowInserted>),
@@ -68,11 +68,11 @@ pub enum ChangeEvent {
     Compacted(Box<Compacted>),
 }
 
-/// A writer opened the log. Between `previous_end` and this event's seq there is a gap: seqs that may have been
+/// A writer opened the log, or left out seqs that another log gave out (one for what was before, one for what is behind them). Between `previous_end` and this event's seq there is a gap: seqs that may have been
 /// published by a process that died before they were durable, and are therefore never used again.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct EpochStarted {
-    /// The last seq that recovery found; 0 in a new log.
+    /// The last seq before; 0 in a new log.
     pub previous_end: u64,
 }
 

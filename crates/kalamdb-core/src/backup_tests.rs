@@ -355,6 +355,14 @@ async fn a_backup_begins_anew_where_it_is_not_whole_or_of_another_history() {
     std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
     assert_eq!(back_up(&engine, "chat", backup.path()).await["parts"], serde_json::json!(["full"]));
     assert_eq!(back_up(&engine, "chat", backup.path()).await["parts"], serde_json::json!(["changes"]));
+    // Without its list nobody knows whose parts these are, and they stay.
+    let (parts, away) = (backup.path().join("BACKUP.json"), backup.path().join("away"));
+    std::fs::rename(&parts, &away).unwrap();
+    ok(&engine, &root(), &format!("BACKUP DATABASE chat TO '{}'", backup.path().display()), &[]).await;
+    let job = last_job(&engine, "backup_database").await;
+    assert_eq!(job.status, JobStatus::Failed);
+    assert!(job.error_message.unwrap().contains("bring BACKUP.json back"));
+    std::fs::rename(&away, &parts).unwrap();
     engine.close();
 
     // An older copy of the directory that goes on differently, and gets as far.

@@ -206,6 +206,7 @@ impl Sequencer {
             return;
         }
         self.high_keys.begin_run();
+        let is_synced = self.must_sync(&requests);
         // Validate, assign seqs, encode. Streams come first: they do not wait for the disk.
         let (streams, others): (Vec<_>, Vec<_>) =
             requests.into_iter().partition(|request| request.change.is_ephemeral());
@@ -235,9 +236,7 @@ impl Sequencer {
         }
 
         // Sync by policy, apply, publish, acknowledge.
-        if self.log.durability() == Durability::Always
-            && let Err(error) = self.log.sync()
-        {
+        if is_synced && let Err(error) = self.log.sync() {
             return self.fail(&error.into(), waiting);
         }
         self.fail_points.reach(FailPoint::AfterSync);
@@ -249,6 +248,13 @@ impl Sequencer {
         if let Err(error) = self.flush_if_due() {
             self.fail(&error, Vec::new());
         }
+    }
+
+    /// Whether a run is to be durable before anybody hears of it. Seqs that were left out are, whatever the durability: they
+    /// would be given out again after a power loss.
+    fn must_sync(&self, requests: &[Request]) -> bool {
+        let skips = |request: &Request| matches!(request.change, Change::SkipPast(_));
+        self.log.durability() == Durability::Always || requests.iter().any(skips)
     }
 
     /// Checks each commit against everything before it and puts those that hold into the log's buffer. The others are

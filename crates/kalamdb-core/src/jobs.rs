@@ -15,7 +15,7 @@ mod restore_database;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -238,8 +238,8 @@ pub(crate) struct JobRunner {
     database: DatabaseId,
     /// Where a restore may replay a backup.
     scratch: PathBuf,
-    /// Restores that had to stop since the database took no writes. Held for a look or a change.
-    stopped_restores: Mutex<HashSet<JobId>>,
+    /// Backups and restores that had to stop since the database took no writes. Held for a look or a change.
+    stopped: Mutex<HashSet<JobId>>,
     retention: JobRetention,
     fail_points: FailPoints,
     // Held for a look or a change.
@@ -266,7 +266,7 @@ impl JobRunner {
             router: Arc::clone(router),
             database: on.places.database(),
             scratch: options.data_dir.join(RESTORE_DIRECTORY),
-            stopped_restores: Mutex::default(),
+            stopped: Mutex::default(),
             retention: options.job_retention,
             fail_points,
             left: Mutex::default(),
@@ -325,7 +325,8 @@ impl JobRunner {
             Err(error) => {
                 tracing::error!(job = %job.id, %error, "a job failed");
                 if job.job_type == RESTORE_DATABASE {
-                    self.give_up_restore(job, failed_with(&error))?;
+                    let given_up = self.give_up_restore(job, failed_with(&error));
+                    self.note_if_stopped(job, given_up)?;
                 } else {
                     self.end(job, failed_with(&error))?;
                 }
@@ -349,6 +350,27 @@ impl JobRunner {
             RESTORE_DATABASE => self.restore_database(job),
             other => Err(Error::unsupported(format!("a job of type {other}"))),
         }
+    }
+
+    fn stopped(&self) -> MutexGuard<'_, HashSet<JobId>> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a job of which this came, where that is that the database takes no writes.
+    fn note_if_stopped<T>(&self, job: &Job, done: Result<T>) -> Result<T> {
+        if matches!(done, Err(Error::ReadOnly { .. })) {
+            self.stopped().insert(job.id.clone());
+        }
+        done
+    }
+
+    /// Refuses a job that was stopped so: again and again it would fill the disk with what it removes then.
+    fn refuse_if_stopped(&self, job: &Job, path: &Path) -> Result<()> {
+        if !self.stopped().contains(&job.id) {
+            return Ok(());
+        }
+        let reason = "the database took no writes meanwhile: make room, and try again".to_owned();
+        Err(Error::Backup { path: path.to_owned(), reason })
     }
 
     fn begin(&self, job: &Job) -> Result<()> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kalamdb_log::Durability;
 use kalamdb_log::simulation::SimulatedDisk;
+use kalamdb_log::{Durability, LogDirectory, LogOptions, LogWriter};
 use log_format::{JobStatus, Role, Seq};
 
 use crate::backup_tests::{
@@ -346,5 +346,30 @@ async fn a_restore_that_does_not_fit_is_given_up_once_there_is_space() {
     completed(&engine, &restore, "restore_database").await;
     let count = "SELECT count(*) FROM chat.notes";
     assert!(ok(&engine, &session("ann", Role::User), count, &[]).await.contains("70"));
+    engine.close();
+}
+
+#[tokio::test]
+async fn seqs_that_were_left_out_stay_so_after_a_power_loss() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let backup = tempfile::tempdir().unwrap();
+    let engine = open(first.path());
+    ok(&engine, &root(), TABLES, &[]).await;
+    fill_with(&engine, 20).await;
+    back_up(&engine, "chat", backup.path()).await;
+    engine.close();
+    let disk = SimulatedDisk::new(1);
+    let mut options = EngineOptions::new(second.path());
+    options.durability = Durability::Os;
+    options.log_disk = Arc::new(disk.clone());
+    let engine = Engine::open_on(options, Machine { write_behind: false, ..Machine::default() }).unwrap().0;
+    let restore = format!("RESTORE DATABASE chat FROM '{}'", backup.path().display());
+    completed(&engine, &restore, "restore_database").await;
+    for seed in 1..20 {
+        let crashed = disk.crash(&mut kalamdb_log::simulation::Random::new(seed));
+        let log = LogDirectory::new(Arc::new(crashed), second.path().join(crate::LOG_DIRECTORY));
+        let (_, recovery) = LogWriter::open(log, &LogOptions::default(), 0).unwrap();
+        assert!(recovery.previous_end > Seq::new(1 << 32), "seed {seed}: {}", recovery.previous_end);
+    }
     engine.close();
 }

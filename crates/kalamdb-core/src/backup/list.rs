@@ -102,6 +102,12 @@ impl Until {
     }
 }
 
+/// What any version's list begins with.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 /// What a backup is of, and its parts in the order they were made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BackupList {
@@ -146,14 +152,14 @@ impl BackupList {
                 "it has more than {LIST_BYTES_MAX} bytes, more than any list of parts"
             )));
         }
-        let list: Self = serde_json::from_slice(&text)
-            .map_err(|error| damaged(format!("it is no list of a backup's parts: {error}")))?;
-        if list.format != FORMAT {
+        let no_list = |error| damaged(format!("it is no list of a backup's parts: {error}"));
+        let Head { format } = serde_json::from_slice(&text).map_err(no_list)?;
+        if format != FORMAT {
             return Err(damaged(format!(
-                "its format is {}, this version reads {FORMAT}: restore with the version that wrote it",
-                list.format
+                "its format is {format}, this version reads {FORMAT}: restore with the version that wrote it"
             )));
         }
+        let list: Self = serde_json::from_slice(&text).map_err(no_list)?;
         if list.crc32c != list.checksum(&path)? || !list.is_in_order() {
             return Err(damaged("it is not as it was written; bring it back from a copy".to_owned()));
         }
@@ -186,6 +192,10 @@ impl BackupList {
     pub(crate) fn write(&mut self, directory: &Path) -> Result<()> {
         let written = directory.join(LIST_WRITTEN);
         let failed = |source| Error::BackupFile { path: written.clone(), source };
+        if !self.is_in_order() {
+            let reason = "a part does not follow those before it; back up to another directory".to_owned();
+            return Err(Error::Backup { path: directory.to_owned(), reason });
+        }
         self.crc32c = self.checksum(&written)?;
         let text = serde_json::to_vec(self)
             .map_err(|error| Error::Backup { path: written.clone(), reason: error.to_string() })?;
@@ -208,19 +218,23 @@ impl BackupList {
         full.is_some_and(|full| self.parts.iter().skip(full).all(is_there))
     }
 
-    /// Removes the files of parts that it does not name: of BACKUPs that did not end.
-    pub(crate) fn sweep(&self, directory: &Path) {
-        let Ok(entries) = std::fs::read_dir(directory) else { return };
+    /// The files of parts that it does not name: of BACKUPs that did not end.
+    pub(crate) fn left_files(&self, directory: &Path) -> Vec<PathBuf> {
         let is_left = |name: &str| {
             let is_part =
                 [PartKind::Full, PartKind::Changes].iter().any(|kind| name.starts_with(kind.as_str()));
             is_part && name.ends_with(PART_SUFFIX) && !self.parts.iter().any(|part| part.file == name)
         };
-        for entry in entries.flatten() {
-            if entry.file_name().to_str().is_some_and(is_left)
-                && let Err(error) = std::fs::remove_file(entry.path())
-            {
-                tracing::warn!(path = %entry.path().display(), %error, "what a backup left could not be removed");
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let left = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_left));
+        left.map(|entry| entry.path()).collect()
+    }
+
+    /// Removes them.
+    pub(crate) fn sweep(&self, directory: &Path) {
+        for path in self.left_files(directory) {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "what a backup left could not be removed");
             }
         }
     }
@@ -282,11 +296,6 @@ impl BackupList {
         let of_changes: u64 = self.parts.iter().skip(full + 1).map(|part| part.bytes).sum();
         let full_bytes = self.parts.get(full).map_or(0, |part| part.bytes);
         of_changes.saturating_add(more_bytes) > full_bytes.max(CHANGES_BYTES_MIN)
-    }
-
-    /// The last seq of which it tells.
-    pub(crate) fn seq(&self) -> Option<Seq> {
-        self.parts.last().map(|part| Seq::new(part.seq))
     }
 }
 
@@ -429,7 +438,10 @@ mod tests {
             &[(Full, 0, 10), (Changes, 10, 20), (Changes, 10, 20)],
             &[(Full, 0, 10), (Full, 0, 9)],
         ] {
-            list(wrong).write(directory.path()).unwrap();
+            let mut wrong_list = list(wrong);
+            assert!(wrong_list.write(directory.path()).is_err(), "{wrong:?}");
+            wrong_list.crc32c = wrong_list.checksum(directory.path()).unwrap();
+            std::fs::write(directory.path().join(LIST), serde_json::to_vec(&wrong_list).unwrap()).unwrap();
             let refused = BackupList::read(directory.path()).unwrap_err().to_string();
             assert!(refused.contains("not as it was written"), "{wrong:?}: {refused}");
         }

@@ -96,24 +96,29 @@ impl JobRunner {
     /// Adds to a backup what has been committed since its last part. Done again it finds the parts that are there.
     pub(super) fn backup_database(&self, job: &Job) -> Result<Progress> {
         let path = Parameters::of(job)?.path()?;
-        let found = BackupList::read(&path)?;
+        self.refuse_if_stopped(job, &path)?;
+        self.note_if_stopped(job, self.add_to_backup(job, &path))
+    }
+
+    fn add_to_backup(&self, job: &Job, path: &Path) -> Result<Progress> {
+        let found = BackupList::read(path)?;
         let cut = self.namespace_cut(job)?;
         self.fail_points.reach(FailPoint::AfterBackupCut);
-        let mut list = self.own_list(found, &path, &cut)?;
-        list.sweep(&path);
-        let changes = if list.is_there(&path) { self.back_up_changes(&list, &path, &cut)? } else { None };
+        let mut list = self.own_list(found, path, &cut)?;
+        let changes = if list.is_there(path) { self.back_up_changes(job, &list, path, &cut)? } else { None };
         let is_full = match &changes {
             Some(changes) => list.wants_full(changes.bytes),
             None => true,
         };
         let mut written: Vec<Part> = changes.into_iter().collect();
         if is_full {
-            written.push(self.back_up_all(job, &path, &cut)?);
+            written.push(self.back_up_all(job, path, &cut)?);
         }
         self.fail_points.reach(FailPoint::AfterBackupPart);
         list.parts.extend(written.iter().cloned());
         list.tables = cut.tables.iter().map(|info| info.id().get()).collect();
-        list.write(&path)?;
+        list.write(path)?;
+        list.sweep(path);
         let sum = |of: fn(&Part) -> u64| written.iter().map(of).sum::<u64>();
         metrics::counter!("kalamdb_backup_bytes_total").increment(sum(|part| part.bytes));
         Ok(Progress::Done(json!({
@@ -144,30 +149,47 @@ impl JobRunner {
         })?;
         let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (rows, namespace, tables) = taken.ok_or(Error::ShuttingDown)?;
-        let log_crc = self.log_crc(rows.seq())?.unwrap_or_default();
+        let log_crc = self.log_crc(rows.seq()).ok_or_else(|| Error::Inconsistent {
+            reason: format!("the log cannot be read at its end, behind seq {}", rows.seq()),
+        })?;
         Ok(NamespaceCut { rows, namespace, tables, commit_time: committed.commit_time, log_crc })
     }
 
-    /// The checksum of the log's commit that ends at a seq, as the one behind it names it; none where the log has not got both.
-    pub(super) fn log_crc(&self, seq: Seq) -> Result<Option<u32>> {
+    /// The checksum of the log's commit that ends at a seq, as the one behind it names it; none where the log has not got both, or
+    /// cannot be read there: whose history it is cannot be told then.
+    pub(super) fn log_crc(&self, seq: Seq) -> Option<u32> {
         let mut reader = self.router.log_reader();
-        match reader.seek(seq) {
-            Err(kalamdb_log::Error::BelowFloor { .. } | kalamdb_log::Error::NotInLog { .. }) => {
-                return Ok(None);
+        match reader.seek(seq).and_then(|()| reader.next()) {
+            Ok(frame) => frame.map(|frame| frame.header().fields.previous_crc),
+            Err(error) => {
+                tracing::info!(%seq, %error, "the log does not tell what it had there");
+                None
             }
-            sought => sought?,
         }
-        Ok(reader.next()?.map(|frame| frame.header().fields.previous_crc))
     }
 
     /// The list that is there, if it is of this namespace, or a new one.
     fn own_list(&self, found: Option<BackupList>, path: &Path, cut: &NamespaceCut) -> Result<BackupList> {
         let (database, namespace) = (self.database.to_string(), cut.namespace.id.to_string());
-        let Some(list) = found else { return Ok(BackupList::new(database, namespace)) };
-        let is_ahead = list.seq().is_some_and(|seq| seq > cut.seq());
+        let Some(list) = found else {
+            let mut list = BackupList::new(database, namespace);
+            if !list.left_files(path).is_empty() {
+                let reason = "it has parts of a backup, but not their list: bring BACKUP.json back, or back up to another \
+                              directory"
+                    .to_owned();
+                return Err(Error::Backup { path: path.to_owned(), reason });
+            }
+            // Whose parts these are is known before there is one.
+            list.write(path)?;
+            return Ok(list);
+        };
+        let is_ahead = list
+            .parts
+            .last()
+            .is_some_and(|last| last.seq > cut.seq().get() || last.commit_time > cut.commit_time);
         if list.database != database || list.namespace != namespace || is_ahead {
             let of = if is_ahead {
-                "has commits that this database has not"
+                "has later commits than this database"
             } else {
                 "is of another namespace or database"
             };
@@ -199,7 +221,7 @@ impl JobRunner {
         for info in &cut.tables {
             each_row(&cut.rows, info, |partition, key, row| {
                 if part.push_row(partition, key, row)? {
-                    self.go_on(job, &mut pace, part.rows)?;
+                    self.go_on(job, &mut pace, ("rows", part.rows))?;
                 }
                 Ok(())
             })?;
@@ -213,34 +235,44 @@ impl JobRunner {
         cut.finish(part.writer, (PartKind::Full, 0), part.rows)
     }
 
-    /// Between two steps of a long job, which has come to so many rows.
-    pub(super) fn go_on(&self, job: &Job, pace: &mut Pace, rows: u64) -> Result<()> {
+    /// Between two steps of a long job: how far it has come, by which count.
+    pub(super) fn go_on(&self, job: &Job, pace: &mut Pace, (count, so_far): (&str, u64)) -> Result<()> {
         if self.bell.is_stopped() {
             return Err(Error::ShuttingDown);
         }
-        self.tell_progress(job, pace, || json!({"rows": rows}))
+        self.tell_progress(job, pace, || json!({count: so_far}))
     }
 
     /// Writes a part with what was committed to the namespace since its last part; none where the log does not reach back.
-    fn back_up_changes(&self, list: &BackupList, path: &Path, cut: &NamespaceCut) -> Result<Option<Part>> {
+    fn back_up_changes(
+        &self,
+        job: &Job,
+        list: &BackupList,
+        path: &Path,
+        cut: &NamespaceCut,
+    ) -> Result<Option<Part>> {
         let Some(before) = list.parts.last() else { return Ok(None) };
-        if self.log_crc(Seq::new(before.seq))? != Some(before.log_crc) {
+        if self.log_crc(Seq::new(before.seq)) != Some(before.log_crc) {
             tracing::info!("the log does not go on where the backup ends: it begins anew");
             return Ok(None);
         }
-        match self.changes_since(before, &list.tables, path, cut) {
+        match self.changes_since(job, (before, &list.tables), path, cut) {
             Ok(part) => Ok(Some(part)),
-            Err(Error::Log(
-                error @ (kalamdb_log::Error::BelowFloor { .. } | kalamdb_log::Error::NotInLog { .. }),
-            )) => {
-                tracing::info!(%error, "the log no longer has what the backup lacks: it begins anew");
+            Err(Error::Log(error)) => {
+                tracing::warn!(%error, "the log cannot be read where the backup lacks it: it begins anew");
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn changes_since(&self, last: &Part, tables: &[u64], path: &Path, cut: &NamespaceCut) -> Result<Part> {
+    fn changes_since(
+        &self,
+        job: &Job,
+        (last, tables): (&Part, &[u64]),
+        path: &Path,
+        cut: &NamespaceCut,
+    ) -> Result<Part> {
         let mut reader = self.router.log_reader();
         reader.seek(Seq::new(last.seq))?;
         let mut writer = PartWriter::begin(path)?;
@@ -249,10 +281,9 @@ impl JobRunner {
             tables: tables.iter().copied().map(TableId::new).collect(),
         };
         let (mut row_events, mut read_to) = (0, Seq::new(last.seq));
+        let mut pace = Pace::begin();
         while read_to < cut.seq() {
-            if self.bell.is_stopped() {
-                return Err(Error::ShuttingDown);
-            }
+            self.go_on(job, &mut pace, ("row_events", row_events))?;
             let Some(frame) = reader.next()? else {
                 let reason = format!("the log ends at seq {read_to}, before {} that was applied", cut.seq());
                 return Err(Error::Inconsistent { reason });

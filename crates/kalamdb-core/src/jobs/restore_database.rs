@@ -10,7 +10,7 @@
 //! backup is of: who resumes a subscription from before gets `RESYNC_REQUIRED`, never somebody else's history.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use kalamdb_store::{Store, StoreOptions};
 use log_format::{ChangeEvent, Frame, Job, JobId, Namespace, NamespaceId, Partition, Seq, TableId, UserId};
@@ -111,18 +111,8 @@ impl Parameters {
 impl JobRunner {
     /// Makes the namespace that the job names. Done again it begins anew.
     pub(super) fn restore_database(&self, job: &Job) -> Result<Progress> {
-        let stopped = || self.stopped_restores.lock().unwrap_or_else(PoisonError::into_inner);
-        if stopped().contains(&job.id) {
-            // Again and again it would fill the disk with what it drops then.
-            let reason =
-                "the database took no writes while it was restored: make room, and restore again".to_owned();
-            return Err(Error::Backup { path: Parameters::of(job)?.path()?, reason });
-        }
-        let restored = self.restore(job);
-        if matches!(restored, Err(Error::ReadOnly { .. })) {
-            stopped().insert(job.id.clone());
-        }
-        restored.map(|()| Progress::Ended)
+        self.refuse_if_stopped(job, &Parameters::of(job)?.path()?)?;
+        self.note_if_stopped(job, self.restore(job)).map(|()| Progress::Ended)
     }
 
     fn restore(&self, job: &Job) -> Result<()> {
@@ -135,7 +125,7 @@ impl JobRunner {
             reason: "there is no backup any more".to_owned(),
         })?;
         let scratch = Scratch::make(&self.scratch)?;
-        let replayed = self.replay_backup(&path, &list, until, &scratch)?;
+        let replayed = self.replay_backup(job, &path, (&list, until), &scratch)?;
         self.fail_points.reach(FailPoint::AfterBackupReplayed);
         self.leave_out_foreign_seqs(&path, &list)?;
         let done = self.make_tables(job, namespace, &replayed)?;
@@ -195,7 +185,7 @@ impl JobRunner {
             return Err(Error::Backup { path: path.to_owned(), reason });
         }
         let is_ours =
-            list.database == self.database.to_string() && self.log_crc(end)? == Some(end_part.log_crc);
+            list.database == self.database.to_string() && self.log_crc(end) == Some(end_part.log_crc);
         if !is_ours {
             let past = end.max(self.store.applied_seq()?).plus(FOREIGN_SEQ_GAP);
             self.commits.skip_past_blocking(past)?;
@@ -206,9 +196,9 @@ impl JobRunner {
     /// What the backup tells up to there.
     fn replay_backup(
         &self,
+        job: &Job,
         path: &Path,
-        list: &BackupList,
-        until: Until,
+        (list, until): (&BackupList, Until),
         scratch: &Scratch,
     ) -> Result<Replayed> {
         let mut replayed = Replayed {
@@ -219,12 +209,12 @@ impl JobRunner {
             waiting: Vec::new(),
             waiting_bytes: 0,
         };
+        let (mut pace, mut events) = (Pace::begin(), 0);
         for part in list.chain(until)? {
             let mut reader = PartReader::open(path, part)?;
             while let Some(frame) = reader.next()? {
-                if self.bell.is_stopped() {
-                    return Err(Error::ShuttingDown);
-                }
+                self.go_on(job, &mut pace, ("replayed", events))?;
+                events += frame.count() as u64;
                 let is_change = part.kind == PartKind::Changes;
                 if is_change && !until.includes(frame.last_seq(), frame.header().fields.commit_time) {
                     break;
@@ -476,6 +466,6 @@ impl<'r> RestoredRows<'r> {
             cold_as_of: Seq::new(u64::MAX),
         })?;
         self.runner.fail_points.reach(FailPoint::AfterRestoredRows);
-        self.runner.go_on(self.job, &mut self.pace, self.rows)
+        self.runner.go_on(self.job, &mut self.pace, ("rows", self.rows))
     }
 }
