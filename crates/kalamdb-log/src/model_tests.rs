@@ -92,6 +92,7 @@ impl Simulation {
             seq_gap: 10_000,
             preallocate_bytes: [0, 1024, 8192][self.random.below(3)],
             write_behind: false,
+            skips_always: false,
         }
     }
 

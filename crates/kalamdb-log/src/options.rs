@@ -23,6 +23,8 @@ pub struct LogOptions {
     pub durability: Durability,
     /// How far seqs skip ahead where a log was not closed: more than could have been handed out unseen.
     pub seq_gap: u64,
+    /// Whether they do where it was closed, too: it may have gone on elsewhere.
+    pub skips_always: bool,
     /// Bytes written as zeros ahead of the end, so that a sync need not also record a new file length; 0 for none.
     /// Not used with [`Durability::Os`].
     pub preallocate_bytes: usize,
@@ -36,6 +38,7 @@ impl Default for LogOptions {
             segment_bytes: 128 << 20,
             durability: Durability::default(),
             seq_gap: 1 << 20,
+            skips_always: false,
             preallocate_bytes: 1 << 20,
             write_behind: true,
         }

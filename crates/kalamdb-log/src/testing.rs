@@ -14,6 +14,7 @@ pub(crate) fn options() -> LogOptions {
         segment_bytes: 4096,
         durability: Durability::Always,
         seq_gap: GAP,
+        skips_always: false,
         preallocate_bytes: 0,
         write_behind: true,
     }

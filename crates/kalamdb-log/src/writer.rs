@@ -136,7 +136,7 @@ impl LogWriter {
             end: writer.end,
             previous_end: found.end,
             epoch,
-            gap: !found.clean,
+            gap: !found.clean || options.skips_always,
             frames: found.frames,
             bytes: found.bytes,
             cut: found.cut,
@@ -161,7 +161,7 @@ impl LogWriter {
     pub fn stage_epoch(&mut self, past: Seq, commit_time: i64) -> Result<FrameHeader> {
         self.epoch_behind(past)?;
         // IMPORTANT: two epochs. The frame of the first leaves out nothing, and stands in front of the gap whatever segment the group
-        // goes to: a segment has the name of its first seq, and may be there already.
+        // goes to: a segment has the name of its first seq, and may be there already. So one seq in front of the gap is used.
         let before = self.staged;
         self.staged = Tip { epoch: before.epoch.saturating_add(1), ..before };
         let first = epoch_started(before.next_seq.previous()).encode()?;
@@ -424,7 +424,8 @@ fn epoch_started(previous_end: Seq) -> ChangeEvent {
 
 /// Where the epoch begins, and what its first frame follows.
 fn beginning(found: &Found, options: &LogOptions) -> Result<Tip> {
-    let next_seq = if found.clean { found.end.next() } else { found.end.next().plus(options.seq_gap) };
+    let skips = !found.clean || options.skips_always;
+    let next_seq = if skips { found.end.next().plus(options.seq_gap) } else { found.end.next() };
     let exhausted = || Error::Exhausted { end: found.end, epoch: found.epoch };
     let epoch = found.epoch.checked_add(1).filter(|_| next_seq <= SEQ_MAX).ok_or_else(exhausted)?;
     let crc = found.last.map_or(0, |last| last.crc);
