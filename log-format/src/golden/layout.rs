@@ -489,7 +489,7 @@ pub(super) static JOB: Record = Record {
 
 /// Every event in the order of its tag: name, payload, what happened.
 pub(super) static EVENTS: [(&str, Shape, &str); 25] = [
-    ("EpochStarted", Shape::Record(&EPOCH_STARTED), "the log was opened for writing"),
+    ("EpochStarted", Shape::Record(&EPOCH_STARTED), "the log was opened for writing, or seqs were left out"),
     ("RowInserted", Shape::Record(&ROW_INSERTED), "a row came to be"),
     ("RowUpdated", Shape::Record(&ROW_UPDATED), "a row changed; its key never does"),
     ("RowDeleted", Shape::Record(&ROW_DELETED), "a row was deleted; its tombstone stays"),
