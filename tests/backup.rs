@@ -2,32 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::support::{Api, Server, Socket, copy_directory, in_time};
+use crate::support::{Api, Server, Socket, copy_directory};
 
 const NOTES: &str = "SELECT id, body FROM app.notes";
-
-/// Waits until the newest job of this type is done, and gives its status and result.
-async fn job(root: &Api, job_type: &str) -> (String, Value) {
-    let jobs = format!(
-        "SELECT status, result, finished_at FROM system.jobs WHERE job_type = '{job_type}' ORDER BY created_at DESC LIMIT 1"
-    );
-    let done = async {
-        loop {
-            let row = root.rows(&jobs).await.remove(0);
-            if !row[2].is_null() {
-                let result = row[1].as_str().map(|text| serde_json::from_str(text).unwrap());
-                break (row[0].as_str().unwrap().to_owned(), result.unwrap_or_default());
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    in_time("a job", done).await
-}
 
 async fn fill(user: &Api, rows: u32) {
     let values: Vec<String> = (0..rows).map(|id| format!("({id}, 'note {id}')")).collect();
@@ -50,11 +31,11 @@ async fn a_lost_server_is_restored_on_another_one() {
     fill(&ann, 6000).await;
     fill(&bob, 10).await;
     root.sql("STORAGE FLUSH TABLE app.notes").await;
-    job(&root, "flush_table").await;
+    root.last_job("flush_table").await;
     ann.sql("UPDATE app.notes SET body = 'changed' WHERE id < 100").await;
     let told = root.sql(&format!("BACKUP DATABASE app TO '{}'", backup.path().display())).await;
     assert!(told["message"].as_str().unwrap().contains("the job backup_database-"), "{told}");
-    assert_eq!(job(&root, "backup_database").await.0, "completed");
+    assert_eq!(root.last_job("backup_database").await.0, "completed");
     let mut socket = Socket::connect(&lost, &ann.token).await;
     socket.snapshot("n", NOTES, json!({})).await;
     ann.sql("INSERT INTO app.notes VALUES (7000, 'after the backup')").await;
@@ -70,7 +51,7 @@ async fn a_lost_server_is_restored_on_another_one() {
     server.kill().await;
     server.start_again().await;
     let root = server.root().await;
-    let (status, result) = job(&root, "restore_database").await;
+    let (status, result) = root.last_job("restore_database").await;
     assert_eq!((status.as_str(), &result["tables"]), ("completed", &json!(1)), "{result}");
     let (ann, bob) = (server.user(&root, "ann").await, server.user(&root, "bob").await);
     assert_eq!(ann.rows(&format!("{NOTES} ORDER BY id")).await, expected);

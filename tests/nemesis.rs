@@ -1,6 +1,6 @@
 //! Everything goes wrong at once: writers, subscribers with filters, orders and aggregates over several users and tables, who
-//! disconnect, resume and stop reading at any moment, while the server is killed, flushes and alters its tables. What each
-//! subscriber had at each seq is compared with what the log says was there, by a second evaluator that knows nothing of the
+//! disconnect, resume and stop reading at any moment, while the server is killed, flushes, alters and truncates its tables, drops
+//! all of them and restores them. What each subscriber had at each seq is compared with what the log says was there, by a second evaluator that knows nothing of the
 //! server's; every chain is unbroken, and no row of somebody else ever comes.
 //!
 //! A minute in the suite; `KALAMDB_NEMESIS_MINUTES=30 KALAMDB_SEED=7 cargo test --test main -- nemesis` for more.
@@ -85,7 +85,9 @@ async fn write(api: Api, owner: String, mut random: Random, is_over: Arc<AtomicB
             }
             Some(answer) => {
                 let code = answer.body["error"]["code"].as_str().unwrap_or_default().to_owned();
-                assert_eq!(code, "CONFLICT", "{sql}: {answer:?}");
+                let is_away =
+                    ["NAMESPACE_NOT_FOUND", "TABLE_NOT_FOUND", "TABLE_DROPPED"].contains(&code.as_str());
+                assert!(is_away || code == "CONFLICT", "{sql}: {answer:?}");
                 totals.refused.fetch_add(1, Ordering::SeqCst);
             }
         }
@@ -100,6 +102,11 @@ struct Nemesis {
     kills: u64,
     flushes: u64,
     alterations: u64,
+    truncations: u64,
+    restores: u64,
+    backup: tempfile::TempDir,
+    /// See [`Subscriber`].
+    emptied: Arc<AtomicU64>,
 }
 
 impl Nemesis {
@@ -113,17 +120,23 @@ impl Nemesis {
         root.sql(&format!("CREATE USER TABLE nem.b {columns} FLUSH POLICY ROWS 20")).await;
         root.sql(&format!("CREATE TABLE nem.s {columns} WITH (TYPE = 'SHARED', ACCESS_LEVEL = 'public')"))
             .await;
-        Self { server, root, random: Random(seed), kills: 0, flushes: 0, alterations: 0 }
+        Self {
+            server,
+            root,
+            random: Random(seed),
+            kills: 0,
+            flushes: 0,
+            alterations: 0,
+            truncations: 0,
+            restores: 0,
+            backup: tempfile::tempdir().unwrap(),
+            emptied: Arc::default(),
+        }
     }
 
     async fn act(&mut self) {
         match self.random.below(12) {
-            0 => {
-                self.server.kill().await;
-                pause(&mut self.random, 100).await;
-                self.server.start_again().await;
-                self.kills += 1;
-            }
+            0 => self.kill().await,
             1 if self.alterations < 30 => {
                 let (table, number) = (self.random.pick(&TABLES), self.alterations);
                 self.root.sql(&format!("ALTER TABLE nem.{table} ADD COLUMN x{number} INT DEFAULT 5")).await;
@@ -134,9 +147,59 @@ impl Nemesis {
                 self.root.sql(&format!("STORAGE FLUSH TABLE nem.{table}")).await;
                 self.flushes += 1;
             }
+            5 if self.random.below(3) == 0 => self.empty().await,
             _ => {}
         }
         pause(&mut self.random, 400).await;
+    }
+
+    async fn kill(&mut self) {
+        self.server.kill().await;
+        pause(&mut self.random, 100).await;
+        self.server.start_again().await;
+        self.kills += 1;
+    }
+
+    /// All rows of a table go, or all tables, which come back as they were a moment before. Nobody may listen when they go.
+    async fn empty(&mut self) {
+        self.emptied.fetch_add(1, Ordering::SeqCst);
+        let backup = format!("'{}'", self.backup.path().display());
+        let restores = self.random.below(2) == 0;
+        let statement = if restores {
+            self.root.sql(&format!("BACKUP DATABASE nem TO {backup}")).await;
+            assert_eq!(self.root.last_job("backup_database").await.0, "completed");
+            "DROP NAMESPACE nem CASCADE".to_owned()
+        } else {
+            format!("TRUNCATE TABLE nem.{}", self.random.pick(&TABLES))
+        };
+        in_time(&statement, self.despite_listeners(&statement)).await;
+        self.emptied.fetch_add(1, Ordering::SeqCst);
+        if !restores {
+            self.truncations += 1;
+            return;
+        }
+        self.root.sql(&format!("RESTORE DATABASE nem FROM {backup}")).await;
+        if self.random.below(2) == 0 {
+            pause(&mut self.random, 30).await;
+            self.kill().await;
+        }
+        assert_eq!(self.root.last_job("restore_database").await.0, "completed");
+        self.restores += 1;
+    }
+
+    /// Sends away all who listen, until nobody has come back before the statement.
+    async fn despite_listeners(&self, statement: &str) {
+        loop {
+            let listeners = self.root.rows("SELECT live_id FROM system.live_queries").await;
+            let kill = |row: &Json| format!("KILL LIVE QUERY '{}'; ", row[0].as_str().unwrap());
+            let kills: String = listeners.iter().map(kill).collect();
+            let answer = self.root.try_sql(&format!("{kills}{statement}"), &[]).await;
+            if answer.body["status"] == "success" {
+                return;
+            }
+            // Somebody left meanwhile, or came.
+            assert!(["NOT_FOUND", "CONSTRAINT_VIOLATION"].contains(&answer.code()), "{answer:?}");
+        }
     }
 
     /// Every row event of the log, as its files tell it.
@@ -180,7 +243,8 @@ async fn run(time: Duration, seed: u64) {
         let random = Random(seed.wrapping_mul(97).wrapping_add(number as u64));
         let table = TABLES[number % TABLES.len()];
         let query = &QUERIES[number % QUERIES.len()];
-        let subscriber = Subscriber::new(user(number / 3), table, query, random);
+        let emptied = Arc::clone(&nemesis.emptied);
+        let subscriber = Subscriber::new(user(number / 3), table, query, random, emptied);
         let (url, token, is_over) =
             (url.clone(), tokens[(number / 3) % WRITERS].clone(), Arc::clone(&is_over));
         listening.push(tokio::spawn(subscriber.live(url, token, is_over)));
@@ -207,12 +271,14 @@ async fn run(time: Duration, seed: u64) {
         resumed += subscriber.resumed;
     }
     println!(
-        "nemesis: {} commits ({} refused as conflicts), {} kills, {} flushes, {} ALTERs; {SUBSCRIBERS} subscribers, {sessions} connections, {resumed} resumed, {frames} frames; {checked} results compared, all equal",
+        "nemesis: {} commits ({} refused as conflicts), {} kills, {} flushes, {} ALTERs, {} truncations, {} restores; {SUBSCRIBERS} subscribers, {sessions} connections, {resumed} resumed, {frames} frames; {checked} results compared, all equal",
         totals.written.load(Ordering::SeqCst),
         totals.refused.load(Ordering::SeqCst),
         nemesis.kills,
         nemesis.flushes,
         nemesis.alterations,
+        nemesis.truncations,
+        nemesis.restores,
     );
     assert!(checked > 20 && resumed > 3, "too little happened");
 }

@@ -1,4 +1,5 @@
-//! What comes over the wire and in what order: coalesced changes, batches of a result, rows that go by themselves, whose values.
+//! What comes over the wire and in what order: coalesced changes, batches of a result, rows that go by themselves, whose values, and that
+//! nothing stays behind.
 
 use serde_json::{Value, json};
 
@@ -181,4 +182,42 @@ async fn who_asks_is_told_of_rows_that_go_by_themselves() {
         seen.extend(change["rows"].as_array().unwrap().iter().map(|row| row["n"].as_u64().unwrap()));
     }
     assert_eq!(seen, [1, 2, 3, 4, 5, 6]);
+}
+
+const LISTENING: usize = 90;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_do_not_wait_for_what_is_behind_them_and_was_given_up() {
+    // No heartbeat sends what somebody forgot to send.
+    let config = "durability = \"os\"\n[server]\nheartbeat_ms = 600000\nclient_timeout_ms = 1200000\n";
+    let (server, root) = setup(config).await;
+    root.sql("CREATE USER TABLE app.notes (id INT PRIMARY KEY, body TEXT)").await;
+    let sql = "SELECT id, body FROM app.notes";
+    let mut socket = Socket::connect(&server, &root.token).await;
+    for nth in 0..LISTENING {
+        socket.snapshot(&format!("s{nth}"), sql, json!({ "last_rows": 0 })).await;
+    }
+    for round in 0..40 {
+        // What a commit is for it comes after all others.
+        let last = json!(format!("last-{round}"));
+        socket.subscribe(last.as_str().unwrap(), sql, json!({ "last_rows": 0 })).await;
+        let is_before = |message: &Value| message["type"] == "change";
+        while is_before(&socket.next().await) {}
+        let insert = format!("INSERT INTO app.notes VALUES ({round}, repeat('x', 2000))");
+        let listening = async {
+            let mut told = 0;
+            while told < LISTENING {
+                let change = socket.next().await;
+                assert_eq!(change["type"], "change", "{change}");
+                if change["subscription_id"] == last {
+                    continue;
+                }
+                if told == 0 {
+                    socket.send(json!({ "type": "unsubscribe", "subscription_id": last })).await;
+                }
+                told += 1;
+            }
+        };
+        tokio::join!(root.sql(&insert), listening);
+    }
 }

@@ -134,21 +134,34 @@ impl Query {
     }
 }
 
-/// A row after a change, by id; none where it went.
-type Change = (u64, i64, Option<Row>);
+/// What became of some rows.
+enum Change {
+    /// A row after it, by id; none where it went.
+    Row(i64, Option<Row>),
+    /// All went: the table was dropped, or truncated.
+    Emptied,
+}
 
-/// The changes of each table's rows, by owner; those of a shared table have none.
+/// The changes of each table's rows and their seqs, by owner; those of a shared table have none.
 #[derive(Default)]
-pub(super) struct Events(BTreeMap<(String, String), Vec<Change>>);
+pub(super) struct Events(BTreeMap<(String, String), Vec<(u64, Change)>>);
 
 impl Events {
     /// Takes a line of `kalamdb tail --format json`.
     pub(super) fn take(&mut self, event: &Json) {
         let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        if word("namespace") != "nem" || !["insert", "update", "delete"].contains(&word("op").as_str()) {
+        if word("namespace") != "nem" {
             return;
         }
-        let seq = event["seq"].as_u64().unwrap();
+        let (seq, table) = (event["seq"].as_u64().unwrap(), word("table"));
+        if ["TableDropped", "TableTruncated"].contains(&word("event").as_str()) {
+            for (_, changes) in self.0.iter_mut().filter(|((of, _), _)| *of == table) {
+                changes.push((seq, Change::Emptied));
+            }
+        }
+        if !["insert", "update", "delete"].contains(&word("op").as_str()) {
+            return;
+        }
         let number = |value: &Json| value.as_i64().or_else(|| value.as_str().and_then(|it| it.parse().ok()));
         let row = |row: &Json| Row {
             seq,
@@ -159,8 +172,7 @@ impl Events {
         };
         let after = event["after"].is_object().then(|| row(&event["after"]));
         let id = after.as_ref().map_or_else(|| row(&event["before"]).id, |row| row.id);
-        let partition = (word("table"), word("user"));
-        self.0.entry(partition).or_default().push((seq, id, after));
+        self.0.entry((table, word("user"))).or_default().push((seq, Change::Row(id, after)));
     }
 
     /// What a query's result was at each of some rising seqs.
@@ -169,10 +181,11 @@ impl Events {
         let changes = self.0.get(&(table.to_owned(), owner.to_owned())).map_or(&[][..], Vec::as_slice);
         let (mut rows, mut next) = (BTreeMap::new(), 0);
         let result_at = |seq: &u64| {
-            while let Some((_, id, row)) = changes.get(next).filter(|(changed, ..)| changed <= seq) {
-                match row {
-                    Some(row) => drop(rows.insert(*id, row.clone())),
-                    None => drop(rows.remove(id)),
+            while let Some((_, change)) = changes.get(next).filter(|(changed, _)| changed <= seq) {
+                match change {
+                    Change::Row(id, Some(row)) => drop(rows.insert(*id, row.clone())),
+                    Change::Row(id, None) => drop(rows.remove(id)),
+                    Change::Emptied => rows.clear(),
                 }
                 next += 1;
             }

@@ -1,7 +1,7 @@
 //! A subscriber through all of its connections: it leaves, resumes, begins anew and stops reading at any moment.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -10,11 +10,18 @@ use super::oracle::{Events, Query, Rows, add};
 use super::pause;
 use crate::support::{Random, Socket};
 
+/// What is said while a namespace is away, or about to go.
+const AWAY: [&str; 4] = ["SUBSCRIPTION_FAILED", "NOT_FOUND", "TABLE_DROPPED", "CONFLICT"];
+
 pub(super) struct Subscriber {
     user: String,
     table: &'static str,
     query: &'static Query,
     random: Random,
+    /// How often all rows of some table went, or were about to.
+    emptied: Arc<AtomicU64>,
+    /// The same when it last began anew.
+    emptied_before: u64,
     rows: Rows,
     /// The seq of the last frame of a whole commit, and the rows then; none before the first snapshot.
     whole: Option<(u64, Rows)>,
@@ -36,12 +43,20 @@ enum Ended {
 }
 
 impl Subscriber {
-    pub(super) fn new(user: String, table: &'static str, query: &'static Query, random: Random) -> Self {
+    pub(super) fn new(
+        user: String,
+        table: &'static str,
+        query: &'static Query,
+        random: Random,
+        emptied: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             user,
             table,
             query,
             random,
+            emptied,
+            emptied_before: 0,
             rows: Rows::new(),
             whole: None,
             last: 0,
@@ -81,7 +96,9 @@ impl Subscriber {
         match self.listen(url, token, frames, wanted).await {
             Ended::Left => {}
             Ended::Resync => {
-                assert!(self.query.may_resync, "{}: it was told to begin anew", self.name());
+                let may_resync =
+                    self.query.may_resync || self.emptied.load(Ordering::SeqCst) > self.emptied_before;
+                assert!(may_resync, "{}: it was told to begin anew", self.name());
                 self.whole = None;
             }
         }
@@ -96,6 +113,8 @@ impl Subscriber {
             options["from"] = json!(seq);
             (self.last, self.rows) = (*seq, rows.clone());
             self.resumed += 1;
+        } else {
+            self.emptied_before = self.emptied.load(Ordering::SeqCst);
         }
         let sql = self.query.sql.replace("{t}", self.table);
         let subscription = json!({ "id": "s", "sql": sql, "options": options });
@@ -143,6 +162,8 @@ impl Subscriber {
                 "change" => self.take_over(&message),
                 "schema" => {}
                 "error" if message["code"] == "RESYNC_REQUIRED" => return Ended::Resync,
+                // It was killed, or what it listens to is not there.
+                "error" if AWAY.contains(&message["code"].as_str().unwrap()) => return Ended::Left,
                 _ => panic!("{}: {message}", self.name()),
             }
         }

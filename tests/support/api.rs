@@ -1,5 +1,7 @@
 //! HTTP, as any client would use it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Server, in_time};
@@ -115,5 +117,23 @@ impl Api {
     /// The rows of a query that must succeed.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Value> {
         self.sql(sql).await["rows"].as_array().unwrap().clone()
+    }
+
+    /// Waits until the newest job of this type is done, and gives its status and result.
+    pub(crate) async fn last_job(&self, job_type: &str) -> (String, Value) {
+        let jobs = format!(
+            "SELECT status, result, finished_at FROM system.jobs WHERE job_type = '{job_type}' ORDER BY created_at DESC LIMIT 1"
+        );
+        let done = async {
+            loop {
+                let row = self.rows(&jobs).await.remove(0);
+                if !row[2].is_null() {
+                    let result = row[1].as_str().map(|text| serde_json::from_str(text).unwrap());
+                    break (row[0].as_str().unwrap().to_owned(), result.unwrap_or_default());
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        in_time("a job", done).await
     }
 }

@@ -73,11 +73,14 @@ pub(crate) async fn content(engine: &Engine, namespace: &str) -> BTreeMap<String
     content
 }
 
+/// [`TABLES`] with rows.
 pub(crate) async fn fill(engine: &Engine) {
     fill_with(engine, 2500).await;
 }
 
+/// [`TABLES`] with so many notes of each user.
 pub(crate) async fn fill_with(engine: &Engine, notes: u64) {
+    ok(engine, &root(), TABLES, &[]).await;
     for user in USERS {
         let user = session(user, Role::User);
         let insert = format!(
@@ -94,7 +97,6 @@ pub(crate) async fn fill_with(engine: &Engine, notes: u64) {
 async fn a_namespace_comes_back_with_all_that_was_in_it() {
     let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let engine = open(directory.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill(&engine).await;
     flush(&engine, "chat.notes").await;
     let ann = session("ann", Role::User);
@@ -264,7 +266,6 @@ pub(crate) async fn reached(at_place: Receiver<()>) {
 async fn a_backup_keeps_its_cut_whatever_becomes_of_rows_files_and_tables() {
     let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (engine, at_place, go_on) = stopping_at(directory.path(), FailPoint::AfterBackupCut);
-    ok(&engine, &root(), TABLES, &[]).await;
     fill(&engine).await;
     for _ in 0..2 {
         flush(&engine, "chat.notes").await;
@@ -312,7 +313,6 @@ async fn a_backup_begins_anew_where_the_log_no_longer_reaches_back() {
     options.retention = Retention { bytes: Some(128 << 10), ..Retention::default() };
     options.root_password = Some("root".to_owned());
     let engine = Engine::open(options).unwrap().0;
-    ok(&engine, &root(), TABLES, &[]).await;
     fill(&engine).await;
     let done = back_up(&engine, "chat", backup.path()).await;
     assert_eq!(done["parts"], serde_json::json!(["full"]));
@@ -346,7 +346,6 @@ async fn a_backup_begins_anew_where_it_is_not_whole_or_of_another_history() {
     let (directory, backup, older) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let engine = open(directory.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill_with(&engine, 20).await;
     let full = back_up(&engine, "chat", backup.path()).await;
     let file = backup.path().join(format!("full-{:020}.frames.zst", full["seq"].as_u64().unwrap()));
@@ -417,7 +416,6 @@ async fn rows_of_any_size_are_backed_up_and_restored() {
 async fn what_cannot_be_backed_up_or_restored_is_refused_and_loses_nothing() {
     let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let engine = open(directory.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill(&engine).await;
     back_up(&engine, "chat", backup.path()).await;
     let path = backup.path().display();
@@ -505,7 +503,6 @@ async fn backups_are_a_dbas() {
 async fn a_restore_that_fails_takes_away_what_it_made_and_nothing_else() {
     let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let engine = open(directory.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill(&engine).await;
     back_up(&engine, "chat", backup.path()).await;
     let path = backup.path().display();

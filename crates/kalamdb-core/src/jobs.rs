@@ -382,10 +382,9 @@ impl JobRunner {
 
     fn end(&self, job: &Job, outcome: impl FnOnce(&mut Job) + Send + 'static) -> Result<()> {
         metrics::counter!("kalamdb_jobs_ended_total").increment(1);
-        self.update(job, move |job, now| {
-            job.finished_at = Some(now);
-            outcome(job);
-        })
+        let id = job.id.clone();
+        self.commits.catalog_blocking(move |planning| Ok(vec![job_ended(planning, &id, outcome)?]))?;
+        Ok(())
     }
 
     fn update(&self, job: &Job, change: impl FnOnce(&mut Job, i64) + Send + 'static) -> Result<()> {
@@ -438,6 +437,14 @@ fn job_updated(planning: &Planning<'_>, id: &JobId, change: impl FnOnce(&mut Job
     let mut job = found.ok_or_else(|| Error::NotFound { kind: "job", name: id.to_string() })?;
     change(&mut job);
     Ok(ChangeEvent::JobUpdated(Box::new(job)))
+}
+
+/// A job's record as its end leaves it.
+fn job_ended(planning: &Planning<'_>, id: &JobId, outcome: impl FnOnce(&mut Job)) -> Result<ChangeEvent> {
+    job_updated(planning, id, |job| {
+        job.finished_at = Some(planning.now);
+        outcome(job);
+    })
 }
 
 /// What becomes of the record of a job that is done.

@@ -23,7 +23,6 @@ use crate::{Engine, EngineOptions, ErrorCode, OnGap, SubscribeRequest, Subscript
 async fn nobody_uses_a_namespace_before_it_is_restored() {
     let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (engine, at_place, go_on) = stopping_at(directory.path(), FailPoint::AfterRestoredRows);
-    ok(&engine, &root(), TABLES, &[]).await;
     fill(&engine).await;
     back_up(&engine, "chat", backup.path()).await;
     let from = format!("FROM '{}'", backup.path().display());
@@ -72,7 +71,6 @@ async fn a_restore_that_fails_and_dies_meanwhile_says_so_all_the_same() {
     let backup = tempfile::tempdir().unwrap();
     let template = tempfile::tempdir().unwrap();
     let engine = open(template.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill_with(&engine, 700).await;
     back_up(&engine, "chat", backup.path()).await;
     ok(&engine, &session("ann", Role::User), "UPDATE chat.notes SET n = 1", &[]).await;
@@ -112,7 +110,6 @@ async fn a_restore_that_fails_and_dies_meanwhile_says_so_all_the_same() {
 async fn a_namespace_cannot_be_brought_back_as_it_was_amid_its_own_restore_or_while_it_was_gone() {
     let (directory, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let engine = open(directory.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill_with(&engine, 1100).await;
     let before = content(&engine, "chat").await;
     back_up(&engine, "chat", backup.path()).await;
@@ -142,7 +139,6 @@ async fn a_restore_or_a_backup_that_dies_anywhere_is_done_at_the_next_start() {
     let backup = tempfile::tempdir().unwrap();
     let template = tempfile::tempdir().unwrap();
     let engine = open(template.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill_with(&engine, 400).await;
     flush(&engine, "chat.notes").await;
     ok(&engine, &session("ann", Role::User), "UPDATE chat.notes SET n = 1 WHERE id % 3 = 0", &[]).await;
@@ -153,7 +149,6 @@ async fn a_restore_or_a_backup_that_dies_anywhere_is_done_at_the_next_start() {
     loop {
         let (directory, other_backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (engine, fuse) = Fuse::open(directory.path());
-        ok(&engine, &root(), TABLES, &[]).await;
         fill_with(&engine, 400).await;
         all_done(&engine).await;
         let backed_up = content(&engine, "chat").await;
@@ -260,7 +255,6 @@ async fn another_database_goes_on_behind_all_that_the_first_one_can_have_given_o
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let backup = tempfile::tempdir().unwrap();
     let engine = open(first.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill(&engine).await;
     // It will be flushed while it is restored.
     ok(&engine, &root(), "ALTER TABLE chat.notes SET (FLUSH_POLICY = 'rows:300')", &[]).await;
@@ -312,7 +306,6 @@ async fn a_restore_that_does_not_fit_is_given_up_once_there_is_space() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let backup = tempfile::tempdir().unwrap();
     let engine = open(first.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill_with(&engine, 20).await;
     // More than the log reserves ahead.
     let large =
@@ -354,7 +347,6 @@ async fn seqs_that_were_left_out_stay_so_after_a_power_loss() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let backup = tempfile::tempdir().unwrap();
     let engine = open(first.path());
-    ok(&engine, &root(), TABLES, &[]).await;
     fill_with(&engine, 20).await;
     back_up(&engine, "chat", backup.path()).await;
     engine.close();

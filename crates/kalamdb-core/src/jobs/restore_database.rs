@@ -18,9 +18,7 @@ use serde_json::{Value as Json, json};
 
 use super::backup_database::{Batch, each_row, namespace_of, row_inserted};
 use super::drop_table::push_drop;
-use super::{
-    JobRunner, Pace, Parameters, Progress, completed_with, job_id, job_updated, new_job_of_namespace,
-};
+use super::{JobRunner, Pace, Parameters, Progress, completed_with, job_ended, job_id, new_job_of_namespace};
 use crate::backup::{BackupList, PartKind, PartReader, Until};
 use crate::catalog::{Catalog, RESTORING};
 use crate::error::{Error, Result};
@@ -166,10 +164,7 @@ impl JobRunner {
                     _ => events.push(ChangeEvent::NamespaceDropped(Box::new(namespace))),
                 }
             }
-            events.push(job_updated(planning, &job.id, |job| {
-                job.finished_at = Some(planning.now);
-                outcome(job);
-            })?);
+            events.push(job_ended(planning, &job.id, outcome)?);
             Ok(events)
         })?;
         metrics::counter!("kalamdb_jobs_ended_total").increment(1);
@@ -289,10 +284,7 @@ impl JobRunner {
                 found.ok_or_else(|| Error::NamespaceNotFound { name: id.to_string(), nearest: None })?;
             namespace.options = options;
             namespace.updated_at = planning.now;
-            let ended = job_updated(planning, &job, |job| {
-                job.finished_at = Some(planning.now);
-                outcome(job);
-            })?;
+            let ended = job_ended(planning, &job, outcome)?;
             Ok(vec![ChangeEvent::NamespaceAltered(Box::new(namespace)), ended])
         })?;
         Ok(())

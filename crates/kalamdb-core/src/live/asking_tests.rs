@@ -153,6 +153,10 @@ async fn what_was_ended_does_not_become_live() {
     ok(&engine, &root(), "INSERT INTO t VALUES (1)", &[]).await;
     assert!(matches!(subscription.make_anew().await, Err(Error::Ended { .. })));
     assert!(sink.take().is_empty());
+    // Its client has not let go of it yet.
+    assert!(!ok(&engine, &root(), "SELECT live_id FROM system.live_queries", &[]).await.contains("c-q"));
+    ok(&engine, &root(), "DROP TABLE t", &[]).await;
+    drop(subscription);
     engine.close();
 }
 

@@ -1,7 +1,7 @@
 //! Ending subscriptions from outside, whatever they are doing: KILL LIVE QUERY, a user who was dropped or whose role changed.
 //!
 //! A subscription is here for as long as it lives. One that is ended is told at once, through its sink, and gets nothing more by
-//! any way: the router lets it go, and it may not catch up.
+//! any way: the router lets it go, and it may not catch up. Nor is it listed: nobody has to wait for a client to let go of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kalamdb_sql::LiveQuery as LiveQueryRecord;
 use log_format::{Role, UserId};
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::live::{Router, Sink, SubscriptionId};
+use crate::live::{Sink, SubscriptionId};
 
 /// Why a subscription was ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +36,7 @@ impl std::fmt::Display for Ending {
 
 /// A subscription that lives.
 struct Open {
-    live_id: Arc<str>,
-    user: Arc<UserId>,
+    record: Arc<LiveQueryRecord>,
     /// Its user's, when it began.
     role: Role,
     sink: Arc<dyn Sink>,
@@ -59,12 +59,12 @@ impl Endings {
     pub(crate) fn begin(
         &self,
         id: SubscriptionId,
-        query: &LiveQueryRecord,
+        record: &Arc<LiveQueryRecord>,
         role: Role,
         sink: &Arc<dyn Sink>,
     ) {
-        let (live_id, user) = (Arc::clone(&query.live_id), Arc::clone(&query.user));
-        self.open().insert(id, Open { live_id, user, role, sink: Arc::clone(sink), ending: None });
+        let (record, sink) = (Arc::clone(record), Arc::clone(sink));
+        self.open().insert(id, Open { record, role, sink, ending: None });
     }
 
     /// A subscription is over.
@@ -81,26 +81,27 @@ impl Endings {
     }
 
     /// Ends the live query of this id; how many that were: one or none.
-    pub(crate) fn kill(&self, router: &Router, live_id: &str, by: &UserId) -> usize {
-        self.end(router, &Ending::Killed(by.clone()), |open| *open.live_id == *live_id)
+    pub(crate) fn kill(engine: &Engine, live_id: &str, by: &UserId) -> usize {
+        Self::end(engine, &Ending::Killed(by.clone()), |open| *open.record.live_id == *live_id)
     }
 
     /// Ends what a user has open, unless it was begun with the role they have now; none: they were dropped.
-    pub(crate) fn end_of_user(&self, router: &Router, user: &UserId, role: Option<Role>) -> usize {
+    pub(crate) fn end_of_user(engine: &Engine, user: &UserId, role: Option<Role>) -> usize {
         let ending = if role.is_some() { Ending::RoleChanged } else { Ending::UserDropped };
-        self.end(router, &ending, |open| *open.user == *user && role != Some(open.role))
+        Self::end(engine, &ending, |open| *open.record.user == *user && role != Some(open.role))
     }
 
-    fn end(&self, router: &Router, ending: &Ending, is_meant: impl Fn(&Open) -> bool) -> usize {
+    fn end(engine: &Engine, ending: &Ending, is_meant: impl Fn(&Open) -> bool) -> usize {
         let mut ended = Vec::new();
-        for (id, open) in self.open().iter_mut() {
+        for (id, open) in engine.endings().open().iter_mut() {
             if open.ending.is_none() && is_meant(open) {
                 open.ending = Some(ending.clone());
-                ended.push((*id, Arc::clone(&open.sink)));
+                ended.push((*id, Arc::clone(&open.record), Arc::clone(&open.sink)));
             }
         }
-        for (id, sink) in &ended {
-            router.detach(*id);
+        for (id, record, sink) in &ended {
+            engine.router().detach(*id);
+            engine.live_queries().delete_live_query(&record.live_id, &record.progress);
             sink.ended(*id, Error::Ended { ending: ending.clone() });
         }
         ended.len()

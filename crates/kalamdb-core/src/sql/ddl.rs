@@ -13,6 +13,7 @@ use log_format::{
 use crate::accounts;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::live::Endings;
 use crate::places::LOCAL;
 use crate::requests::Planning;
 use crate::session::Session;
@@ -304,7 +305,7 @@ fn kill_live_query(engine: &Engine, session: &Session, id: &str) -> Result<State
     let found = engine.live_queries().get_live_query(id);
     let may = |user: &UserId| session.role() >= Role::Service || user == session.user();
     let ended = match found.filter(|query| may(&query.user)) {
-        Some(_) => engine.endings().kill(engine.router(), id, session.user()),
+        Some(_) => Endings::kill(engine, id, session.user()),
         None => 0,
     };
     if ended == 0 {

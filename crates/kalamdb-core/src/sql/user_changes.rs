@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use crate::accounts;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::live::Endings;
 use crate::requests::Planning;
 use crate::session::Session;
 use crate::sql::system_rows::Edit;
@@ -81,7 +82,7 @@ pub(super) fn plan_drop(planning: &Planning<'_>, id: UserId) -> Result<ChangeEve
 /// Ends the live queries of a user who is gone, or that were begun with another role than they have.
 pub(super) fn end_what_is_open(engine: &Engine, id: &UserId) -> Result<()> {
     let role = engine.user(id)?.map(|user| user.role);
-    let ended = engine.endings().end_of_user(engine.router(), id, role);
+    let ended = Endings::end_of_user(engine, id, role);
     if ended > 0 {
         tracing::info!(user = %id, ended, "ended the live queries of a user who changed");
     }

@@ -481,6 +481,17 @@ impl Connection<'_> {
     // What the engine brings.
 
     async fn pass_on(&mut self, item: Item) -> Step {
+        self.put_item(item).await?;
+        if self.subscriptions.are_many() && self.outbox.is_empty() {
+            // What the same commit is for the others is about to come: one write takes it all.
+            tokio::task::yield_now().await;
+        }
+        // Whoever comes next does it, unless that has to wait.
+        if self.outbox.is_empty() || self.parked.is_some() { self.writer.flush().await } else { Ok(()) }
+    }
+
+    /// Puts what an item is for the client; nothing where its subscription was given up.
+    async fn put_item(&mut self, item: Item) -> Step {
         let Some(number) = self.subscriptions.number_of_engine_id(item.subscription()) else { return Ok(()) };
         let Some(entry) = self.subscriptions.get_mut(number) else { return Ok(()) };
         if matches!(entry.phase, Phase::Working) {
@@ -490,13 +501,9 @@ impl Connection<'_> {
         }
         let id = Arc::clone(&entry.id);
         match item {
-            Item::Changes(_, frames) => {
-                self.send_changes(&id, &frames).await?;
-                if self.outbox.is_empty() { self.writer.flush().await } else { Ok(()) }
-            }
+            Item::Changes(_, frames) => self.send_changes(&id, &frames).await,
             Item::Lagging(_) => {
-                // All that was delivered before has been sent: the queue is in order.
-                self.writer.flush().await?;
+                // All that was delivered before has been put: the queue is in order.
                 let phase = self.subscriptions.get_mut(number).map(|entry| &mut entry.phase);
                 if let Some(phase) = phase
                     && let Phase::Live(subscription) = std::mem::replace(phase, Phase::Working)
@@ -508,9 +515,7 @@ impl Connection<'_> {
             Item::Ended(_, error) => self.end(number, &id, &error).await,
             Item::Flushed(_, FlushNotice { rows, file, seq }) => {
                 let (subscription_id, file, seq) = (id.as_ref(), file.as_deref(), seq.get());
-                let message = ServerMessage::Flush { subscription_id, rows, file, seq };
-                self.writer.send(&message).await?;
-                if self.outbox.is_empty() { self.writer.flush().await } else { Ok(()) }
+                self.writer.put_message(&ServerMessage::Flush { subscription_id, rows, file, seq }).await
             }
         }
     }

@@ -45,13 +45,19 @@ impl<'a> Writer<'a> {
 
     /// Sends a message at once.
     pub(super) async fn send<T: Serialize>(&mut self, message: &T) -> Step {
+        self.put_message(message).await?;
+        self.flush().await
+    }
+
+    /// Adds a message to what is sent; it may wait for [`Writer::flush`].
+    pub(super) async fn put_message<T: Serialize>(&mut self, message: &T) -> Step {
         match self.codec.encode(message) {
-            Ok(frame) => self.put(frame).await?,
+            Ok(frame) => self.put(frame).await,
             Err(refusal) => {
                 tracing::error!(code = refusal.code, reason = refusal.message, "a message is lost");
+                Ok(())
             }
         }
-        self.flush().await
     }
 
     /// Adds a frame to what is sent; it may wait for [`Writer::flush`].
