@@ -482,10 +482,6 @@ impl Connection<'_> {
 
     async fn pass_on(&mut self, item: Item) -> Step {
         self.put_item(item).await?;
-        if self.subscriptions.are_many() && self.outbox.is_empty() {
-            // What the same commit is for the others is about to come: one write takes it all.
-            tokio::task::yield_now().await;
-        }
         // Whoever comes next does it, unless that has to wait.
         if self.outbox.is_empty() || self.parked.is_some() { self.writer.flush().await } else { Ok(()) }
     }

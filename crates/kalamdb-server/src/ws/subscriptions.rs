@@ -104,11 +104,6 @@ impl Subscriptions {
         Some(entry)
     }
 
-    /// Whether there are others beside one.
-    pub(super) fn are_many(&self) -> bool {
-        self.entries.len() > 1
-    }
-
     pub(super) fn ids(&self) -> Vec<Arc<str>> {
         self.by_id.keys().cloned().collect()
     }
