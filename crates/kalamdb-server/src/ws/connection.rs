@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use kalamdb_core::format::Seq;
 use kalamdb_core::{
     CaughtUp, ChangeFrame, Error as EngineError, FlushNotice, Session, Sink, SubscribeRequest, Subscription,
@@ -62,17 +63,20 @@ pub(super) async fn serve(app: Arc<App>, mut socket: WebSocket, identity: Option
 
 /// Reads and works until either is over.
 pub(super) async fn both(reading: impl Future<Output = ()>, working: impl Future<Output = Ended>) {
-    let (mut reading, mut working) = (Box::pin(reading), Box::pin(working));
+    // It is polled only when there is something to read: much is written between two messages of a client, and whoever tries to
+    // read clears a buffer first.
+    let mut reading: FuturesUnordered<_> = std::iter::once(Box::pin(reading)).collect();
+    let mut working = Box::pin(working);
     // When the reader is done first, what it commanded is still to be carried out; an end without a command is noticed
     // through the closed channel.
     let (reader_done, ended) = tokio::select! {
-        () = &mut reading => (true, working.as_mut().await),
+        _ = reading.next() => (true, working.as_mut().await),
         ended = &mut working => (false, ended),
     };
     drop(working);
     if !reader_done && matches!(ended, Ended::Told) {
         // The stream is read on, so that the other side's close is seen and ours is not cut off.
-        let _ = tokio::time::timeout(FAREWELL, reading).await;
+        let _ = tokio::time::timeout(FAREWELL, reading.next()).await;
     }
 }
 
@@ -100,13 +104,14 @@ struct Connection<'a> {
 impl Connection<'_> {
     async fn run(mut self, mut commands: mpsc::Receiver<Command<ClientMessage>>) -> Ended {
         let mut stop = self.app.stop.clone();
+        let mut stopping = std::pin::pin!(stopped(&mut stop));
         let mut beat = tokio::time::interval(self.app.config.heartbeat());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outbox = Arc::clone(&self.outbox);
         let mut expiry = Box::pin(tokio::time::sleep(self.identity.lifetime()));
         loop {
             let outcome = tokio::select! {
-                () = stopped(&mut stop) => self.shut_down().await,
+                () = &mut stopping => self.shut_down().await,
                 () = &mut expiry => {
                     // There may be a newer token by now.
                     expiry.set(tokio::time::sleep(self.identity.lifetime()));
@@ -137,21 +142,19 @@ impl Connection<'_> {
         self.writer.send(&ServerMessage::error(id, refusal)).await
     }
 
-    async fn send_changes(&mut self, id: &str, frames: &[ChangeFrame]) -> Step {
+    async fn send_changes(&mut self, number: u64, id: &str, frames: &[ChangeFrame]) -> Step {
         let before = self.writer.sent_bytes;
         for frame in frames {
             let encoded = change::encode(self.writer.codec.protocol.serialization, id, frame);
             match encoded.and_then(|bytes| self.writer.codec.frame(bytes)) {
                 Ok(message) => self.writer.put(message).await?,
                 Err(refusal) => {
-                    if let Some(number) = self.subscriptions.number_of(id) {
-                        self.subscriptions.remove(number);
-                    }
+                    self.subscriptions.remove(number);
                     return self.complain(id, &refusal).await;
                 }
             }
         }
-        if let (Some(progress), Some(last)) = (self.subscriptions.progress(id), frames.last()) {
+        if let (Some(progress), Some(last)) = (self.subscriptions.progress(number), frames.last()) {
             progress.add_bytes(self.writer.sent_bytes - before);
             let rows = frames.iter().map(ChangeFrame::rows).sum();
             progress.advance(last.payload.seq, rows, last.payload.commit_time);
@@ -424,7 +427,7 @@ impl Connection<'_> {
         };
         let before = self.writer.sent_bytes;
         self.writer.send(&message).await?;
-        if let Some(progress) = self.subscriptions.progress(id) {
+        if let Some(progress) = self.subscriptions.progress(number) {
             progress.add_bytes(self.writer.sent_bytes - before);
         }
         if !batch.has_more {
@@ -462,7 +465,7 @@ impl Connection<'_> {
             self.catch_up(number, subscription);
             None
         };
-        self.send_changes(id, &caught_up.frames).await?;
+        self.send_changes(number, id, &caught_up.frames).await?;
         self.writer.flush().await?;
         if let Some(subscription) = live
             && let Some(entry) = self.subscriptions.get_mut(number)
@@ -497,7 +500,7 @@ impl Connection<'_> {
         }
         let id = Arc::clone(&entry.id);
         match item {
-            Item::Changes(_, frames) => self.send_changes(&id, &frames).await,
+            Item::Changes(_, frames) => self.send_changes(number, &id, &frames).await,
             Item::Lagging(_) => {
                 // All that was delivered before has been put: the queue is in order.
                 let phase = self.subscriptions.get_mut(number).map(|entry| &mut entry.phase);

@@ -81,9 +81,8 @@ impl Subscriptions {
     }
 
     /// How far it is, once the engine has a name for it.
-    pub(super) fn progress(&self, id: &str) -> Option<&LiveProgress> {
-        let entry = self.by_id.get(id).and_then(|number| self.entries.get(number));
-        entry.and_then(|entry| entry.progress.as_deref())
+    pub(super) fn progress(&self, number: u64) -> Option<&LiveProgress> {
+        self.entries.get(&number)?.progress.as_deref()
     }
 
     pub(super) fn number_of(&self, id: &str) -> Option<u64> {

@@ -29,18 +29,29 @@ pub(super) struct Writer<'a> {
     pub(super) sink: SplitSink<WebSocket, Message>,
     pub(super) liveness: &'a Liveness,
     pub(super) client_timeout: Duration,
+    // Found once, not for each frame.
+    frames_total: metrics::Counter,
+    bytes_total: metrics::Counter,
     /// Bytes of all messages so far.
     pub(super) sent_bytes: u64,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) const fn new(
+    pub(super) fn new(
         codec: Codec,
         sink: SplitSink<WebSocket, Message>,
         liveness: &'a Liveness,
         client_timeout: Duration,
     ) -> Self {
-        Self { codec, sink, liveness, client_timeout, sent_bytes: 0 }
+        Self {
+            codec,
+            sink,
+            liveness,
+            client_timeout,
+            frames_total: metrics::counter!("kalamdb_ws_frames_sent_total"),
+            bytes_total: metrics::counter!("kalamdb_ws_bytes_sent_total"),
+            sent_bytes: 0,
+        }
     }
 
     /// Sends a message at once.
@@ -67,8 +78,8 @@ impl<'a> Writer<'a> {
             Message::Binary(bytes) => bytes.len(),
             _ => 0,
         };
-        metrics::counter!("kalamdb_ws_frames_sent_total").increment(1);
-        metrics::counter!("kalamdb_ws_bytes_sent_total").increment(bytes as u64);
+        self.frames_total.increment(1);
+        self.bytes_total.increment(bytes as u64);
         self.sent_bytes += bytes as u64;
         patiently(self.liveness, self.client_timeout, self.sink.feed(frame)).await
     }
