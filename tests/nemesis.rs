@@ -1,7 +1,7 @@
 //! Everything goes wrong at once: writers, subscribers with filters, orders and aggregates over several users and tables, who
 //! disconnect, resume and stop reading at any moment, while the server is killed, flushes, alters and truncates its tables, drops
-//! all of them and restores them. What each subscriber had at each seq is compared with what the log says was there, by a second evaluator that knows nothing of the
-//! server's; every chain is unbroken, and no row of somebody else ever comes.
+//! all of them and restores them. What each subscriber had at each seq is compared with what the log says was there, by a second
+//! evaluator that knows nothing of the server's; every chain is unbroken, and no row of somebody else ever comes.
 //!
 //! A minute in the suite; `KALAMDB_NEMESIS_MINUTES=30 KALAMDB_SEED=7 cargo test --test main -- nemesis` for more.
 
@@ -105,7 +105,7 @@ struct Nemesis {
     truncations: u64,
     restores: u64,
     backup: tempfile::TempDir,
-    /// See [`Subscriber`].
+    /// Counts twice what takes all rows of a table: before and after. Who began before it may be told to begin anew.
     emptied: Arc<AtomicU64>,
 }
 

@@ -190,8 +190,7 @@ const LISTENING: usize = 90;
 async fn changes_do_not_wait_for_what_is_behind_them_and_was_given_up() {
     // No heartbeat sends what somebody forgot to send.
     let config = "durability = \"os\"\n[server]\nheartbeat_ms = 600000\nclient_timeout_ms = 1200000\n";
-    let (server, root) = setup(config).await;
-    root.sql("CREATE USER TABLE app.notes (id INT PRIMARY KEY, body TEXT)").await;
+    let (server, root) = Server::with_notes(config).await;
     let sql = "SELECT id, body FROM app.notes";
     let mut socket = Socket::connect(&server, &root.token).await;
     for nth in 0..LISTENING {
