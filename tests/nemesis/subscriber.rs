@@ -96,8 +96,9 @@ impl Subscriber {
         match self.listen(url, token, frames, wanted).await {
             Ended::Left => {}
             Ended::Resync => {
-                let may_resync =
-                    self.query.may_resync || self.emptied.load(Ordering::SeqCst) > self.emptied_before;
+                // An odd number: it is under way, and may be done already.
+                let emptied = self.emptied.load(Ordering::SeqCst);
+                let may_resync = self.query.may_resync || emptied > self.emptied_before || emptied % 2 == 1;
                 assert!(may_resync, "{}: it was told to begin anew", self.name());
                 self.whole = None;
             }
