@@ -13,7 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kalamdb-log", &["log-format"]),
     ("kalamdb-store", &["log-format"]),
     ("kalamdb-sql", &["log-format"]),
-    ("kalamdb-core", &["log-format", "kalamdb-log", "kalamdb-store", "kalamdb-sql"]),
+    ("kalamdb-query", &["log-format"]),
+    ("kalamdb-core", &["log-format", "kalamdb-log", "kalamdb-store", "kalamdb-sql", "kalamdb-query"]),
     ("kalamdb-server", &["kalamdb-core"]),
     ("kalamdb-cli", &["kalamdb-core", "kalamdb-server"]),
     (

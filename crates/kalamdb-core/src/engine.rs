@@ -24,7 +24,6 @@ use serde_json::Value as Json;
 use tokio::runtime::Handle;
 
 use crate::accounts;
-use crate::arithmetic;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::commit::{Projections, Sequencer};
@@ -543,11 +542,9 @@ fn query_state(query_bytes_max: usize) -> Result<SessionState> {
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_analyzer_rules(kalamdb_query::analyzer_rules())
         .with_physical_optimizer_rule(Arc::new(KeyOrder))
         .build();
-    arithmetic::register(&mut state)
-        .and_then(|()| crate::json::register(&mut state))
-        .and_then(|()| crate::sizes::register(&mut state))
-        .map_err(crate::error::from_query)?;
+    kalamdb_query::register(&mut state).map_err(crate::error::from_query)?;
     Ok(state)
 }

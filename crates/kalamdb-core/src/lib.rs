@@ -16,7 +16,6 @@
 mod accounts;
 #[cfg(test)]
 mod alter_tests;
-mod arithmetic;
 mod backup;
 #[cfg(test)]
 mod backup_tests;
@@ -47,7 +46,8 @@ mod high_keys;
 mod jobs;
 #[cfg(test)]
 mod jobs_tests;
-mod json;
+#[cfg(test)]
+mod json_tests;
 #[cfg(test)]
 mod literal_tests;
 mod live;
@@ -71,7 +71,6 @@ mod session;
 mod settings;
 #[cfg(test)]
 mod simulation;
-mod sizes;
 #[cfg(test)]
 mod sizes_tests;
 mod sql;

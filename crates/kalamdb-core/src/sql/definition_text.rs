@@ -7,12 +7,12 @@ use std::fmt::Write;
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
+use kalamdb_query::dialect::SqlDialect;
 use log_format::{
     Access, Column, ColumnDefault, DataType, FlushPolicy, StreamOptions, StreamScope, TableKind, Value,
 };
 
 use crate::changes::cell_text;
-use crate::sql::dialect::SqlDialect;
 use crate::table::{TableInfo, constant_default};
 
 /// The column that tables without a key of their own get.

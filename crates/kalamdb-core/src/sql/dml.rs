@@ -10,13 +10,13 @@ use datafusion::sql::sqlparser::ast::{
     self, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
 };
 use datafusion::sql::sqlparser::parser::Parser;
+use kalamdb_query::dialect::SqlDialect;
 use log_format::Value;
 
 use crate::error::{Error, Result};
 use crate::provider::session_state;
 use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::sql::change_set::{ChangeSet, Found};
-use crate::sql::dialect::SqlDialect;
 use crate::sql::execute::StatementResult;
 use crate::sql::expressions::{Compiler, Computed};
 use crate::sql::parse::{TableName, table_name};

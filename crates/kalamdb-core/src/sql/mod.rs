@@ -22,7 +22,6 @@ mod ddl;
 mod definition;
 mod definition_text;
 mod describe;
-mod dialect;
 mod dml;
 mod execute;
 mod expressions;

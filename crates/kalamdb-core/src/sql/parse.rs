@@ -4,13 +4,13 @@ use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use kalamdb_query::dialect::SqlDialect;
 use log_format::Role;
 
 use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
 use crate::sql::backup::{self, BackupStatement};
 use crate::sql::definition::TableDefinition;
-use crate::sql::dialect::SqlDialect;
 use crate::sql::storage;
 use crate::sql::tokens::tokens;
 use crate::sql::user_changes::role_of;

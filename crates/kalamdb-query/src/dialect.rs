@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// The generic dialect, but for the order of operators.
 #[derive(Debug)]
-pub(crate) struct SqlDialect;
+pub struct SqlDialect;
 
 macro_rules! as_generic {
     ($($name:ident),* $(,)?) => {
