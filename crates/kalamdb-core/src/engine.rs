@@ -12,7 +12,6 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::prelude::SessionConfig;
 use futures_util::FutureExt;
 use kalamdb_log::{
     Disk, Durability, LogDirectory, LogOptions, LogReader, LogWriter, RealDisk, Recovery, Retention,
@@ -527,24 +526,20 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 
 /// What every session's state is made from.
 fn query_state(query_bytes_max: usize) -> Result<SessionState> {
-    let config = SessionConfig::new()
+    let config = kalamdb_query::config()
         .with_default_catalog_and_schema(CATALOG, DEFAULT_NAMESPACE)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(1)
-        .set_bool("datafusion.sql_parser.collect_spans", true);
+        .with_target_partitions(1);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(query_bytes_max)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::OsTmpDirectory))
         .build_arc()
         .map_err(crate::error::from_query)?;
-    let mut state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(runtime)
-        .with_default_features()
-        .with_analyzer_rules(kalamdb_query::analyzer_rules())
-        .with_physical_optimizer_rule(Arc::new(KeyOrder))
-        .build();
+    let builder =
+        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+    let mut state =
+        kalamdb_query::with_rules(builder).with_physical_optimizer_rule(Arc::new(KeyOrder)).build();
     kalamdb_query::register(&mut state).map_err(crate::error::from_query)?;
     Ok(state)
 }

@@ -14,8 +14,10 @@ use crate::rows::Shape;
 use crate::values;
 use crate::widening::{NO_UUID_TEXT, UuidText, Widening};
 
-/// The metadata entry of an Arrow field that tells its SQL type where Arrow alone does not.
-pub const TYPE_METADATA: &str = "kalam_type";
+pub use kalamdb_query::TYPE_METADATA;
+
+/// The key of a table that defines none: no column that is defined may be called so.
+pub(crate) const GENERATED_KEY: &str = "_id";
 
 /// A column the system fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -18,18 +18,14 @@ use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 use crate::table::arrow_type;
+use kalamdb_query::text as read;
 
 /// Turns an array into one that [`value_at`] reads as this type.
 ///
 /// # Errors
 /// Where a value does not fit: nothing is rounded into range or replaced by NULL.
 pub(crate) fn cast_to(array: &ArrayRef, data_type: DataType) -> Result<ArrayRef> {
-    let target = arrow_type(data_type);
-    if *array.data_type() == target {
-        return Ok(Arc::clone(array));
-    }
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    Ok(cast_with_options(array, &target, &strict)?)
+    kalamdb_query::cast_array(array, &arrow_type(data_type)).map_err(crate::error::from_query)
 }
 
 /// Values of any type as Arrow shows them, for types that no column has.
@@ -89,13 +85,19 @@ pub(crate) fn from_text(text: &str, data_type: DataType) -> Result<Value> {
             serde_json::from_str::<serde_json::Value>(text).map_err(|_| wrong())?;
             Value::Json(text.to_owned())
         }
-        DataType::Uuid => Value::Uuid(uuid::Uuid::parse_str(text.trim()).map_err(|_| wrong())?.into_bytes()),
+        DataType::Uuid => Value::Uuid(read::parse_uuid(text).map_err(|_| wrong())?.into_bytes()),
         DataType::SmallInt => Value::SmallInt(text.trim().parse().map_err(|_| wrong())?),
         DataType::Int => Value::Int(text.trim().parse().map_err(|_| wrong())?),
         DataType::BigInt => Value::BigInt(text.trim().parse().map_err(|_| wrong())?),
-        DataType::Float => Value::Float(text.trim().parse().map_err(|_| wrong())?),
-        DataType::Double => Value::Double(text.trim().parse().map_err(|_| wrong())?),
-        DataType::Bytes => from_hex(text).ok_or_else(wrong)?,
+        DataType::Float => Value::Float(narrow(read::parse_float(text).map_err(|_| wrong())?)),
+        DataType::Double => Value::Double(read::parse_float(text).map_err(|_| wrong())?),
+        DataType::Bytes => Value::Bytes(read::parse_bytes(text).map_err(|_| wrong())?),
+        DataType::Boolean => Value::Boolean(read::parse_boolean(text).map_err(|_| wrong())?),
+        DataType::Timestamp => Value::Timestamp(read::parse_timestamp(text, false).map_err(|_| wrong())?),
+        DataType::DateTime => Value::DateTime(read::parse_timestamp(text, true).map_err(|_| wrong())?),
+        DataType::Date => Value::Date(read::parse_date(text).map_err(|_| wrong())?),
+        DataType::Time => Value::Time(read::parse_time(text).map_err(|_| wrong())?),
+        DataType::Decimal { precision, scale } => decimal_value(text, precision, scale).ok_or_else(wrong)?,
         DataType::Embedding(dimension) => {
             let items: Vec<f32> = serde_json::from_str::<Vec<f64>>(text)
                 .map_err(|_| wrong())?
@@ -107,28 +109,23 @@ pub(crate) fn from_text(text: &str, data_type: DataType) -> Result<Value> {
             }
             Value::Embedding(items)
         }
-        DataType::Boolean
-        | DataType::Decimal { .. }
-        | DataType::Timestamp
-        | DataType::DateTime
-        | DataType::Date
-        | DataType::Time => {
-            let array: ArrayRef = Arc::new(StringArray::from(vec![text.trim()]));
-            let array = cast_to(&array, data_type).map_err(|_| wrong())?;
-            value_at(&array, 0, data_type)?
-        }
     })
 }
 
-/// PostgreSQL's way of writing bytes: `\x` and hexadecimal digits. Other text stands for its own bytes.
-fn from_hex(text: &str) -> Option<Value> {
-    let Some(digits) = text.strip_prefix("\\x") else { return Some(Value::Bytes(text.as_bytes().to_vec())) };
-    if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
+/// A numeric in a column's digits, rounded; none where it does not fit. A NUMERIC without digits of its own loses none.
+fn decimal_value(text: &str, precision: u8, scale: u8) -> Option<Value> {
+    const FREE_NUMERIC: (u8, u8) = (38, 18);
+    let number = read::parse_numeric(text).ok()?;
+    let unscaled = number.at_scale(scale)?;
+    let is_whole = number.scale <= scale || number.at_scale(scale)? == unscaled && {
+        let back = read::Numeric { unscaled, scale, precision };
+        back.at_scale(number.scale) == Some(number.unscaled)
+    };
+    if (precision, scale) == FREE_NUMERIC && !is_whole {
         return None;
     }
-    let bytes = (0..digits.len() / 2)
-        .map(|at| digits.get(at * 2..at * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()));
-    bytes.collect::<Option<Vec<u8>>>().map(Value::Bytes)
+    let unscaled = unscaled.to_i128()?;
+    (unscaled.unsigned_abs() < 10_u128.pow(u32::from(precision.min(38)))).then_some(Value::Decimal(unscaled))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "an embedding's items are 32-bit floats")]
@@ -197,12 +194,19 @@ pub(crate) fn scalar_from_json(json: &Json) -> ScalarValue {
         Json::Null => ScalarValue::Null,
         Json::Bool(value) => ScalarValue::Boolean(Some(*value)),
         Json::Number(number) => number.as_i64().map_or_else(
-            || ScalarValue::Float64(number.as_f64()),
+            || decimal(&number.to_string()).unwrap_or(ScalarValue::Float64(number.as_f64())),
             |integer| ScalarValue::Int64(Some(integer)),
         ),
         Json::String(text) => ScalarValue::Utf8(Some(text.clone())),
         Json::Array(_) | Json::Object(_) => ScalarValue::Utf8(Some(json.to_string())),
     }
+}
+
+/// A number as written, where a numeric holds its digits.
+fn decimal(text: &str) -> Option<ScalarValue> {
+    let number = kalamdb_query::text::parse_numeric(text).ok().filter(|number| number.precision <= 38)?;
+    let scale = i8::try_from(number.scale).ok()?;
+    Some(ScalarValue::Decimal128(Some(number.unscaled.to_i128()?), number.precision, scale))
 }
 
 /// The value of a literal in a column of this type.

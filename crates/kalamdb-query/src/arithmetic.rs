@@ -4,43 +4,41 @@ use std::sync::Arc;
 
 use datafusion::arrow::compute::kernels::numeric;
 use datafusion::arrow::datatypes::DataType as ArrowType;
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, plan_err};
 use datafusion::error::Result as QueryResult;
-use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature, Volatility,
 };
 use datafusion::physical_expr_common::datum::apply;
 
-/// Makes `+`, `-` and `*` of integers checked ones in every statement.
-pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
-    registry.register_function_rewrite(Arc::new(CheckIntegers))
+use crate::functions::negate_checked;
+
+/// Makes `+`, `-` and `*` of integers, and their negation, checked ones.
+///
+/// It is the last step before a plan is run: what comes before knows the operators themselves, and asks nested functions for
+/// their types again and again.
+pub(crate) fn check_integers(expr: Expr, schema: &DFSchema) -> QueryResult<Transformed<Expr>> {
+    // From the top, while what is below are still operators.
+    expr.transform_down(|part| check(part, schema))
 }
 
-#[derive(Debug)]
-struct CheckIntegers;
-
-impl FunctionRewrite for CheckIntegers {
-    fn name(&self) -> &'static str {
-        "check_integers"
-    }
-
-    fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> QueryResult<Transformed<Expr>> {
-        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return Ok(Transformed::no(expr)) };
-        let is_integer = |side: &Expr| side.get_type(schema).is_ok_and(|found| width(&found).is_some());
-        match Checked::of(op) {
+/// One operator as a checked one.
+pub(crate) fn check(expr: Expr, schema: &DFSchema) -> QueryResult<Transformed<Expr>> {
+    let is_integer = |side: &Expr| side.get_type(schema).is_ok_and(|found| width(&found).is_some());
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match Checked::of(op) {
             Some(operation) if is_integer(&left) && is_integer(&right) => {
                 let function = Arc::new(ScalarUDF::new_from_impl(operation));
                 let args = vec![*left, *right];
                 Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
             }
             _ => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
-        }
+        },
+        Expr::Negative(inner) if is_integer(&inner) => Ok(Transformed::yes(negate_checked(*inner))),
+        other => Ok(Transformed::no(other)),
     }
 }
 

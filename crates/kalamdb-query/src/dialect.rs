@@ -5,7 +5,7 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -53,11 +53,26 @@ impl Dialect for SqlDialect {
         match parser.peek_token_ref().token {
             // More than arithmetic and `||`: a path into JSON is one thing.
             Token::Arrow | Token::LongArrow => Some(Ok(45)),
+            // More than multiplication.
+            Token::Caret => Some(Ok(42)),
+            _ if is_key_question(parser) => Some(Ok(25)),
             _ => None,
         }
     }
 
     fn parse_infix(&self, parser: &mut Parser<'_>, left: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
+        if is_key_question(parser) {
+            let name = match parser.next_token().token {
+                Token::QuestionAnd => "json_has_all_keys",
+                Token::QuestionPipe => "json_has_any_key",
+                _ => "json_has_key",
+            };
+            let right = parser.parse_subexpr(25);
+            return Some(right.map(|right| crate::rewrite::call(name, vec![left.clone(), right])));
+        }
+        if let Some(between) = between_symmetric(parser, left) {
+            return Some(between);
+        }
         let is = [Keyword::IS, Keyword::DISTINCT, Keyword::FROM];
         let is_not = [Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM];
         let negated = parser.parse_keywords(&is_not);
@@ -69,6 +84,10 @@ impl Dialect for SqlDialect {
         Some(right.map(|right| {
             if negated { Expr::IsNotDistinctFrom(left, right) } else { Expr::IsDistinctFrom(left, right) }
         }))
+    }
+
+    fn supports_insert_table_alias(&self) -> bool {
+        true
     }
 
     as_generic!(
@@ -141,4 +160,50 @@ impl Dialect for SqlDialect {
         supports_select_item_multi_column_alias,
         supports_xml_expressions,
     );
+}
+
+/// Whether a question about keys of a document comes next: `?`, `?|` or `?&`.
+fn is_key_question(parser: &Parser<'_>) -> bool {
+    match &parser.peek_token_ref().token {
+        Token::Question | Token::QuestionAnd | Token::QuestionPipe => true,
+        Token::Placeholder(name) => name == "?",
+        _ => false,
+    }
+}
+
+/// `[NOT] BETWEEN SYMMETRIC a AND b`: within the bounds, whichever is the greater.
+fn between_symmetric(parser: &mut Parser<'_>, left: &Expr) -> Option<Result<Expr, ParserError>> {
+    let is_symmetric = |token: &Token| matches!(token, Token::Word(word) if word.value.eq_ignore_ascii_case("symmetric"));
+    let [first, second, third] = [0, 1, 2].map(|nth| parser.peek_nth_token(nth).token);
+    let is = |token: &Token, keyword: Keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
+    let negated = is(&first, Keyword::NOT) && is(&second, Keyword::BETWEEN) && is_symmetric(&third);
+    if !negated && !(is(&first, Keyword::BETWEEN) && is_symmetric(&second)) {
+        return None;
+    }
+    for _ in 0..2 + usize::from(negated) {
+        parser.advance_token();
+    }
+    let mut bound = || parser.parse_subexpr(SqlDialect.prec_value(Precedence::Between));
+    let low = match bound() {
+        Ok(low) => low,
+        Err(error) => return Some(Err(error)),
+    };
+    if let Err(error) = parser.expect_keyword_is(Keyword::AND) {
+        return Some(Err(error));
+    }
+    let high = match parser.parse_subexpr(SqlDialect.prec_value(Precedence::Between)) {
+        Ok(high) => high,
+        Err(error) => return Some(Err(error)),
+    };
+    let within = |low: &Expr, high: &Expr| {
+        Box::new(Expr::Nested(Box::new(Expr::Between {
+            expr: Box::new(left.clone()),
+            negated: false,
+            low: Box::new(low.clone()),
+            high: Box::new(high.clone()),
+        })))
+    };
+    let either = Expr::BinaryOp { left: within(&low, &high), op: BinaryOperator::Or, right: within(&high, &low) };
+    let either = Expr::Nested(Box::new(either));
+    Some(Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(either) } } else { either }))
 }

@@ -4,8 +4,11 @@ use datafusion::common::DFSchema;
 use datafusion::error::Result as QueryResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use datafusion_functions_json::{functions, udfs};
+
+use crate::functions::json_contains;
 
 /// Makes them known to every statement. Those whose result has a type that no client knows are left out.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
@@ -29,8 +32,19 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
 struct JsonOperators;
 
 impl ExprPlanner for JsonOperators {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, _: &DFSchema) -> QueryResult<PlannerResult<RawBinaryExpr>> {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> QueryResult<PlannerResult<RawBinaryExpr>> {
+        let is_list = |side: &Expr| side.get_type(schema).is_ok_and(|found| found.is_nested());
         Ok(match expr.op {
+            BinaryOperator::AtArrow if !is_list(&expr.left) => {
+                PlannerResult::Planned(json_contains(expr.left, expr.right))
+            }
+            BinaryOperator::ArrowAt if !is_list(&expr.right) => {
+                PlannerResult::Planned(json_contains(expr.right, expr.left))
+            }
             BinaryOperator::Arrow => PlannerResult::Planned(functions::json_get_json(expr.left, expr.right)),
             BinaryOperator::LongArrow => {
                 PlannerResult::Planned(functions::json_as_text(expr.left, expr.right))

@@ -4,14 +4,25 @@
 //! functions it puts into them, subqueries.
 
 mod arithmetic;
+mod compile;
 pub mod dialect;
 mod functions;
+mod guards;
 mod json;
+pub mod rewrite;
+mod sets;
 mod sizes;
 mod state;
 mod subquery;
 #[cfg(test)]
 mod tests;
+pub mod text;
+mod types;
 
-pub use state::{analyzer_rules, register};
+pub use sets::CountCopies;
+pub use state::{config, register, with_rules};
+pub use compile::{CheckedPlanner, compile, resolve_types};
+pub use functions::{TYPE_METADATA, average_of, cast_array};
+pub use guards::GuardConditions;
 pub use subquery::UnnestSubqueries;
+pub use types::{ResolveTypes, SqlTypes};

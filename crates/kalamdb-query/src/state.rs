@@ -4,20 +4,41 @@ use std::sync::Arc;
 
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::prelude::SessionConfig;
 
-use crate::{UnnestSubqueries, arithmetic, json, sizes};
+use crate::{
+    CheckedPlanner, CountCopies, GuardConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json, sizes,
+};
 
 /// The rules that analyse a plan, in their order.
-pub fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(UnnestSubqueries)];
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(CountCopies), Arc::new(UnnestSubqueries), Arc::new(ResolveTypes)];
     rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(GuardConditions));
     rules
+}
+
+/// A configuration in which numbers with a point are exact.
+pub fn config() -> SessionConfig {
+    SessionConfig::new()
+        .set_bool("datafusion.sql_parser.collect_spans", true)
+        .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
+}
+
+/// A state with our rules, types and planner.
+pub fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
+    builder
+        .with_analyzer_rules(analyzer_rules())
+        .with_type_planner(Arc::new(SqlTypes))
+        .with_query_planner(Arc::new(CheckedPlanner))
 }
 
 /// Makes our functions and operators known to every statement, and bounds those that make much of little.
 pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
-    arithmetic::register(registry)?;
     json::register(registry)?;
+    functions::register(registry)?;
     sizes::register(registry)
 }

@@ -91,8 +91,7 @@ impl LiveQuery {
         }
         let columns = named_columns(&info, expressions);
         let physical = |expression: &Expr, input| {
-            let bare = expression.clone().unalias_nested().data;
-            state.create_physical_expr(bare, input).map_err(from_query)
+            kalamdb_query::compile(state, expression.clone(), input).map_err(from_query)
         };
         let shared = projections.shared(info.id(), info.version(), shape.signature(), || {
             let select = shape.select.iter().map(|expression| physical(expression, shape.selected_from()));

@@ -460,9 +460,12 @@ pub(crate) fn column_type(named: &SqlType) -> Result<DataType> {
     })
 }
 
+/// Digits behind the point of a NUMERIC that names none: values with more are refused, not cut.
+pub(crate) const FREE_NUMERIC_SCALE: i64 = 18;
+
 fn decimal(info: ExactNumberInfo) -> Result<DataType> {
     let (precision, scale) = match info {
-        ExactNumberInfo::None => (38, 10),
+        ExactNumberInfo::None => (38, FREE_NUMERIC_SCALE),
         ExactNumberInfo::Precision(precision) => (precision, 0),
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
     };
@@ -485,6 +488,7 @@ fn custom_type(name: &ObjectName, arguments: &[String]) -> Result<DataType> {
         },
         ("TIMESTAMPTZ", _) => Ok(DataType::DateTime),
         ("BYTES", _) => Ok(DataType::Bytes),
+        ("JSONB", _) => Ok(DataType::Json),
         _ => Err(unknown_type(&name)),
     }
 }

@@ -3,11 +3,12 @@
 //! They read the rows they change by their key where the statement names it, else through `DataFusion` on one cut, and rely on
 //! those rows being unchanged since. Rows are encoded here, on the caller's thread.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
+    self, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins, UpdateTableFromKind,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use kalamdb_query::dialect::SqlDialect;
@@ -48,19 +49,47 @@ impl Source {
     fn new(
         target: &Target<'_>,
         table: &TableWithJoins,
+        others: &[TableWithJoins],
         selection: Option<&Expr>,
         computed: Vec<Expr>,
     ) -> Result<Self> {
-        if let Some(key) = selection.and_then(|selection| point::key_of(target, selection)) {
+        if others.is_empty()
+            && let Some(key) = selection.and_then(|selection| point::key_of(target, selection)) {
             let shape = Shape::of_table(&target.info, target.info.system_columns());
             // What cannot be computed on the row alone, a subquery, takes a query.
             if let Some(computed) = compile(target, &shape, &computed)? {
                 return Ok(Self::Row { key, shape, computed });
             }
         }
-        let query = changed_rows(&key_names(&target.info), table, selection.cloned(), computed)?;
+        let mut query = changed_rows(&key_names(&target.info), table, selection.cloned(), computed)?;
+        if !others.is_empty() {
+            join_others(&mut query, &target.info, table, others);
+        }
         Ok(Self::Query(Box::new(query)))
     }
+}
+
+/// Adds the other tables of `UPDATE … FROM` or `DELETE … USING`, beside which the key is that of the table that changes.
+fn join_others(
+    query: &mut ast::Statement,
+    info: &TableInfo,
+    table: &TableWithJoins,
+    others: &[TableWithJoins],
+) {
+    let own = match &table.relation {
+        TableFactor::Table { alias: Some(alias), .. } => alias.name.clone(),
+        _ => Ident::with_quote('"', info.record().name.clone()),
+    };
+    let ast::Statement::Query(query) = query else { return };
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    for item in select.projection.iter_mut().take(info.key_columns().len()) {
+        if let SelectItem::UnnamedExpr(Expr::Identifier(column)) = item {
+            let alias = column.clone();
+            let expr = Expr::CompoundIdentifier(vec![own.clone(), alias.clone()]);
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
+    select.from.extend(others.iter().cloned());
 }
 
 fn compile(target: &Target<'_>, shape: &Shape, expressions: &[Expr]) -> Result<Option<Vec<Computed>>> {
@@ -73,7 +102,6 @@ fn compile(target: &Target<'_>, shape: &Shape, expressions: &[Expr]) -> Result<O
 
 pub(crate) async fn update(context: Context<'_>, update: &ast::Update) -> Result<StatementResult> {
     refuse_clauses(&[
-        ("UPDATE … FROM", update.from.is_some()),
         ("OUTPUT", update.output.is_some()),
         ("UPDATE OR …", update.or.is_some()),
         ("ORDER BY in UPDATE", !update.order_by.is_empty()),
@@ -100,7 +128,11 @@ pub(crate) async fn update(context: Context<'_>, update: &ast::Update) -> Result
         };
         assigned.push((position, value));
     }
-    let source = Source::new(&target, &update.table, update.selection.as_ref(), computed)?;
+    let others = match &update.from {
+        Some(UpdateTableFromKind::BeforeSet(tables) | UpdateTableFromKind::AfterSet(tables)) => tables.as_slice(),
+        None => &[],
+    };
+    let source = Source::new(&target, &update.table, others, update.selection.as_ref(), computed)?;
     let mut changes = ChangeSet::new(&target, returning);
     for_each_found(&target, source, |computed, row, found| {
         let mut values = target.info.values(&found.row)?;
@@ -124,7 +156,6 @@ pub(crate) async fn update(context: Context<'_>, update: &ast::Update) -> Result
 pub(crate) async fn delete(context: Context<'_>, delete: &ast::Delete) -> Result<StatementResult> {
     refuse_clauses(&[
         ("DELETE of several tables", !delete.tables.is_empty()),
-        ("USING", delete.using.is_some()),
         ("OUTPUT", delete.output.is_some()),
         ("ORDER BY in DELETE", !delete.order_by.is_empty()),
         ("LIMIT in DELETE", delete.limit.is_some()),
@@ -138,7 +169,8 @@ pub(crate) async fn delete(context: Context<'_>, delete: &ast::Delete) -> Result
     let target = Target::new(context, &name)?.with_alias(alias);
     target.refuse_stream("DELETE")?;
     let returning = delete.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
-    let source = Source::new(&target, table, delete.selection.as_ref(), Vec::new())?;
+    let others = delete.using.as_deref().unwrap_or_default();
+    let source = Source::new(&target, table, others, delete.selection.as_ref(), Vec::new())?;
     let mut changes = ChangeSet::new(&target, returning);
     for_each_found(&target, source, |_, _, found| {
         changes.delete(found);
@@ -232,12 +264,20 @@ async fn for_each_queried(
     query: ast::Statement,
     mut change: impl FnMut(&[ArrayRef], usize, Found) -> Result<()> + Send,
 ) -> Result<()> {
+    let joins_others = match &query {
+        ast::Statement::Query(query) => {
+            matches!(query.body.as_ref(), SetExpr::Select(select) if select.from.len() > 1)
+        }
+        _ => false,
+    };
     let scope = target.scope(select::named_system_columns(&query))?;
     let view = scope.view().clone();
     let state = session_state(target.engine, target.session, scope);
-    let plan = select::plan(&state, query, target.params).await?;
+    let plan = select::plan(target.context, &state, query).await?;
     let (_, batches) = select::collect(target.engine, &state, &plan).await?;
     let key_columns = target.info.key_columns();
+    // A row that several rows of another table match is changed once.
+    let mut seen: HashSet<Vec<u8>> = HashSet::new();
     for batch in &batches {
         let arrays = cast_columns(&target.info, key_columns, batch.columns())?;
         let computed = batch.columns().get(key_columns.len()..).unwrap_or_default();
@@ -249,6 +289,9 @@ async fn for_each_queried(
                 }
             }
             let key = target.info.encode_key(&values)?;
+            if joins_others && !seen.insert(key.clone()) {
+                continue;
+            }
             let stored = view.get(target.info.keyspace(), &target.partition, &key, |stored| {
                 (!stored.deleted).then(|| (stored.seq, stored.row.to_vec()))
             })?;

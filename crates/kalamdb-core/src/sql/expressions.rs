@@ -16,6 +16,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::sqlparser::ast::{self, ExprWithAlias, Ident, VisitMut, VisitorMut};
+use kalamdb_query::rewrite::{NoTables, Purpose, rewrite};
 use serde_json::Value as Json;
 
 use crate::catalog::nearest_name;
@@ -24,7 +25,6 @@ use crate::provider::{Scope, session_state};
 use crate::sql::literal::parameter_number;
 use crate::sql::parse::{TableName, identifier};
 use crate::sql::target::Target;
-use crate::sql::times::with_times_in;
 use crate::values;
 
 /// The name of the row that could not be inserted.
@@ -73,13 +73,14 @@ impl<'t> Compiler<'t> {
         {
             return Err(error);
         }
+        rewrite(&mut expr, &NoTables, Purpose::Result)
+            .map_err(|what| Error::Unsupported { what, hint: None })?;
         let written = ExprWithAlias { expr, alias: None };
         let logical =
             self.state.create_logical_expr_from_sql_expr(written, &self.schema).map_err(from_query)?;
         let logical = with_parameters(logical, self.target.params).map_err(from_query)?;
         let (_, name) = logical.qualified_name();
-        let logical = with_times_in(logical, &self.schema).map_err(from_query)?;
-        let expression = self.state.create_physical_expr(logical, &self.schema).map_err(from_query)?;
+        let expression = kalamdb_query::compile(&self.state, logical, &self.schema).map_err(from_query)?;
         let field = expression.return_field(&self.columns).map_err(from_query)?;
         // What an expression gives may be NULL even where DataFusion expects that it is not.
         let field = field.as_ref().clone().with_name(name).with_nullable(true);

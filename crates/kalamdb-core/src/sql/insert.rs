@@ -2,11 +2,9 @@
 //!
 //! Rows are encoded here, on the caller's thread; the sequencer only checks that their keys are free.
 
-use std::collections::HashSet;
-
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableObject};
+use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, TableObject};
 use log_format::Value;
 
 use crate::engine::Engine;
@@ -17,14 +15,14 @@ use crate::session::Session;
 use crate::sql::change_set::ChangeSet;
 use crate::sql::conflict::{OnConflict, lost_race};
 use crate::sql::execute::{ATTEMPTS_MAX, StatementResult};
-use crate::sql::parse::{TableName, identifier, table_name};
+use crate::sql::parse::{TableName, table_name};
 use crate::sql::returning::Returning;
 use crate::sql::target::{
     Context, Target, cast_columns, check_value, column_name, column_position, literal_value, refuse_clauses,
     value_of,
 };
 use crate::sql::{select, system_rows};
-use crate::table::TableInfo;
+use crate::table::{GENERATED_KEY, TableInfo};
 use crate::values;
 
 pub(crate) async fn insert(context: Context<'_>, insert: &ast::Insert) -> Result<StatementResult> {
@@ -45,7 +43,8 @@ pub(crate) async fn insert(context: Context<'_>, insert: &ast::Insert) -> Result
     if let Some(table) = system_rows::find(context, &name)? {
         return system_rows::insert(context, table, insert).await;
     }
-    let target = Target::new(context, &name)?;
+    let alias = insert.table_alias.as_ref().map(|alias| &alias.alias);
+    let target = Target::new(context, &name)?.with_alias(alias);
     let columns = insert_columns(&target.info, insert)?;
     let returning = insert.returning.as_deref().map(|list| Returning::new(&target, list)).transpose()?;
     let conflict = insert.on.as_ref().map(|clause| OnConflict::new(&target, clause)).transpose()?;
@@ -138,8 +137,16 @@ async fn append(
 fn insert_columns(info: &TableInfo, insert: &ast::Insert) -> Result<Vec<usize>> {
     if insert.columns.is_empty() {
         // A generated key takes no part where the columns are not named.
-        let generated = |at: &usize| info.columns().get(*at).is_none_or(|column| column.name != "_id");
-        return Ok((0..info.columns().len()).filter(generated).collect());
+        let generated = |at: &usize| info.columns().get(*at).is_none_or(|column| column.name != GENERATED_KEY);
+        let mut all: Vec<usize> = (0..info.columns().len()).filter(generated).collect();
+        // Columns that VALUES has nothing for get their defaults, from the end on.
+        if let Some(source) = &insert.source
+            && let SetExpr::Values(values) = source.body.as_ref()
+            && let Some(first) = values.rows.first()
+        {
+            all.truncate(first.content.len().max(1));
+        }
+        return Ok(all);
     }
     let mut positions = Vec::with_capacity(insert.columns.len());
     for name in &insert.columns {
@@ -249,7 +256,7 @@ async fn queried_rows(
     columns: &[usize],
     source: &ast::Query,
 ) -> Result<Vec<Vec<Value>>> {
-    let (schema, batches) = queried(target, &with_names_apart(source)).await?;
+    let (schema, batches) = queried(target, source).await?;
     check_width(target, columns, schema.fields().len())?;
     let mut rows = Vec::new();
     for batch in &batches {
@@ -267,55 +274,6 @@ async fn queried_rows(
     Ok(rows)
 }
 
-/// Columns are told by their places here, so two may be the same; `DataFusion` wants names that differ.
-fn with_names_apart(source: &ast::Query) -> ast::Query {
-    let mut source = source.clone();
-    name_apart(&mut source.body);
-    source
-}
-
-fn name_apart(body: &mut SetExpr) {
-    match body {
-        SetExpr::Select(select) => {
-            let is_wildcard = |item: &SelectItem| {
-                matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
-            };
-            // A wildcard may give any column.
-            let has_wildcard = select.projection.iter().any(is_wildcard);
-            let mut seen = HashSet::new();
-            for (at, item) in select.projection.iter_mut().enumerate() {
-                let (expr, name, is_column) = match &*item {
-                    SelectItem::UnnamedExpr(expr) => {
-                        let is_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-                        (expr.clone(), written_name(expr), is_column)
-                    }
-                    SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), identifier(alias), false),
-                    _ => continue,
-                };
-                if !seen.insert(name) || has_wildcard && is_column {
-                    let alias = Ident::with_quote('"', format!("column {}", at + 1));
-                    *item = SelectItem::ExprWithAlias { expr, alias };
-                }
-            }
-        }
-        SetExpr::SetOperation { left, right, .. } => {
-            name_apart(left);
-            name_apart(right);
-        }
-        SetExpr::Query(query) => name_apart(&mut query.body),
-        _ => {}
-    }
-}
-
-/// What an expression without an alias is called, of whatever table it is.
-fn written_name(expr: &Expr) -> String {
-    match expr {
-        Expr::Identifier(ident) => identifier(ident),
-        Expr::CompoundIdentifier(idents) => idents.last().map(identifier).unwrap_or_default(),
-        other => other.to_string(),
-    }
-}
-
 /// What a query gives.
 async fn queried(target: &Target<'_>, source: &ast::Query) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let mut statement = ast::Statement::Query(Box::new(source.clone()));
@@ -323,6 +281,6 @@ async fn queried(target: &Target<'_>, source: &ast::Query) -> Result<(SchemaRef,
     select::hide_system_columns(&mut statement, &named);
     let scope = target.scope(named)?;
     let state = session_state(target.engine, target.session, scope);
-    let plan = select::plan(&state, statement, target.params).await?;
+    let plan = select::plan(target.context, &state, statement).await?;
     select::collect(target.engine, &state, &plan).await
 }

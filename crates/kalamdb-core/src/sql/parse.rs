@@ -255,6 +255,7 @@ fn statement(parser: &mut Parser<'_>) -> Result<Statement> {
             let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
             Ok(Statement::DropUser { name: name_or_string(parser)?, if_exists })
         }
+        ("TABLE", ..) => Ok(Statement::Query(Box::new(ast::Statement::Query(parser.parse_query()?)))),
         ("BACKUP" | "RESTORE", _, _) | ("SHOW", "BACKUP" | "BACKUPS", _) => {
             backup::parse(parser, [&first, &second])
         }

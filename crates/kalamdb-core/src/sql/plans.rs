@@ -25,7 +25,6 @@ use crate::error::{Error, Result, from_query};
 use crate::provider::StoredTable;
 use crate::sql::execute::require_read;
 use crate::sql::target::Context;
-use crate::sql::times::with_times;
 use crate::table::SystemColumn;
 use crate::values;
 
@@ -149,10 +148,17 @@ pub(crate) fn with_params(plan: LogicalPlan, params: &[Json]) -> Result<LogicalP
     if params.is_empty() {
         return Ok(plan);
     }
-    let plan = plan
-        .with_param_values(scalars(params))
-        .map_err(|error| Error::Parameter { number: 0, problem: error.strip_backtrace() })?;
-    with_times(plan)
+    plan.with_param_values(scalars(params)).map_err(|error| {
+        let problem = error.strip_backtrace();
+        let named = problem.rsplit_once('$').map(|(_, number)| number);
+        let digits = named.map(|text| text.chars().take_while(char::is_ascii_digit).collect::<String>());
+        match digits.and_then(|digits| digits.parse().ok()) {
+            Some(number) => {
+                Error::Parameter { number, problem: format!("the request has {} parameters", params.len()) }
+            }
+            None => Error::Parameter { number: 0, problem },
+        }
+    })
 }
 
 /// The tables a plan reads; none where it depends on more than those.

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::DataFusionError;
@@ -19,8 +19,8 @@ use datafusion::sql::sqlparser::ast::{
     self, ExcludeSelectItem, Ident, ObjectName, SelectItem, SetExpr, TableFactor, Visit, VisitMut,
     VisitorMut, visit_expressions,
 };
+use kalamdb_query::rewrite::{Purpose, Tables, visible_name};
 use log_format::{Partition, Role, Seq};
-use serde_json::Value as Json;
 
 use crate::changes::CHANGES_NAME;
 use crate::engine::Engine;
@@ -33,10 +33,10 @@ use crate::session::Session;
 use crate::sql::execute::StatementResult;
 use crate::sql::parse::{parse_subscription, table_name};
 use crate::sql::plans::{Plan, PlanKey, with_params};
+use crate::sql::parameters::write_out;
 use crate::sql::point;
 use crate::sql::target::Context;
-use crate::sql::times::with_times;
-use crate::table::{SystemColumn, TableInfo};
+use crate::table::{GENERATED_KEY, SystemColumn, TableInfo};
 
 /// The system columns a statement names.
 pub(crate) fn named_system_columns<V: Visit>(statement: &V) -> Vec<SystemColumn> {
@@ -87,20 +87,55 @@ pub(crate) fn hide_system_columns<V: VisitMut>(statement: &mut V, columns: &[Sys
 
 /// Plans a statement that may only read.
 pub(crate) async fn plan(
+    context: Context<'_>,
     state: &SessionState,
-    statement: ast::Statement,
-    params: &[Json],
+    mut statement: ast::Statement,
 ) -> Result<LogicalPlan> {
-    with_params(Box::pin(plan_without_params(state, statement)).await?, params)
+    write_out(&mut statement, context.params)?;
+    let plan = Box::pin(plan_without_params(context, state, statement, Purpose::Result)).await?;
+    with_params(plan, context.params)
 }
 
-async fn plan_without_params(state: &SessionState, statement: ast::Statement) -> Result<LogicalPlan> {
+async fn plan_without_params(
+    context: Context<'_>,
+    state: &SessionState,
+    mut statement: ast::Statement,
+    purpose: Purpose,
+) -> Result<LogicalPlan> {
+    let tables = SessionTables { engine: context.engine, session: context.session };
+    kalamdb_query::rewrite::rewrite(&mut statement, &tables, purpose)
+        .map_err(|what| Error::Unsupported { what, hint: None })?;
     let statement = QueryStatement::Statement(Box::new(statement));
     let plan = state.statement_to_plan(statement).await.map_err(from_query)?;
     let reads_only =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     reads_only.verify_plan(&plan).map_err(from_query)?;
-    with_times(plan)
+    Ok(plan)
+}
+
+/// The tables of a session, as far as a statement's rewriting needs to know them.
+struct SessionTables<'e> {
+    engine: &'e Engine,
+    session: &'e Session,
+}
+
+impl SessionTables<'_> {
+    fn table(&self, name: &ObjectName) -> Option<Arc<TableInfo>> {
+        let info = self.engine.resolve(self.session, &table_name(name).ok()?).ok()?;
+        crate::sql::execute::require_read(self.session, &info).ok().map(|()| info)
+    }
+}
+
+impl Tables for SessionTables<'_> {
+    fn columns(&self, name: &ObjectName) -> Option<Vec<String>> {
+        let info = self.table(name)?;
+        let shown = info.columns().iter().filter(|column| column.name != GENERATED_KEY);
+        Some(shown.map(|column| column.name.clone()).collect())
+    }
+
+    fn generated_key(&self, name: &ObjectName) -> Option<String> {
+        self.table(name)?.column_position(GENERATED_KEY).map(|_| GENERATED_KEY.to_owned())
+    }
 }
 
 /// Rows in cold files from which on a statement is worth more than one core: tests have few, and are to see both.
@@ -172,9 +207,11 @@ async fn select_by_plan(context: Context<'_>, mut statement: ast::Statement) -> 
     let named = named_system_columns(&statement);
     hide_system_columns(&mut statement, &named);
     let state = session_state(context.engine, context.session, context.scope(named.clone())?);
-    let planned = plan_without_params(&state, statement).await?;
+    // A plan with parameters written out is good for those alone.
+    let is_written_out = write_out(&mut statement, context.params)?;
+    let planned = plan_without_params(context, &state, statement, Purpose::Result).await?;
     let plans = context.engine.plans();
-    let key = PlanKey::new(&context);
+    let key = PlanKey::new(&context).filter(|_| !is_written_out);
     let (schema, batches) = if context.params.is_empty() {
         let optimized = state.optimize(&planned).map_err(from_query)?;
         if let Some(key) = key {
@@ -192,7 +229,25 @@ async fn select_by_plan(context: Context<'_>, mut statement: ast::Statement) -> 
 
 fn selected(context: Context<'_>, schema: SchemaRef, batches: Vec<RecordBatch>) -> StatementResult {
     let row_count = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    let (schema, batches) = with_visible_names(schema, batches);
     StatementResult { schema, batches, row_count, message: None, as_user: context.session.user().clone() }
+}
+
+/// A result under the names that a statement gives its columns: two may have one.
+fn with_visible_names(schema: SchemaRef, batches: Vec<RecordBatch>) -> (SchemaRef, Vec<RecordBatch>) {
+    if schema.fields().iter().all(|field| visible_name(field.name()) == field.name()) {
+        return (schema, batches);
+    }
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_name(visible_name(field.name())));
+    let renamed = Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()));
+    let named = batches.iter().map(|batch| {
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(Arc::clone(&renamed), batch.columns().to_vec(), &options)
+    });
+    match named.collect::<std::result::Result<Vec<_>, _>>() {
+        Ok(named) => (renamed, named),
+        Err(_) => (schema, batches),
+    }
 }
 
 /// A subscription's SELECT, planned.
@@ -277,7 +332,10 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
         select.projection.push(SelectItem::UnnamedExpr(seq));
     }
     // IMPORTANT: what live queries select is compiled once for all that select the same.
-    let mut select = with_session(plan(&state, statement, &[]).await?, session)?;
+    let context = Context { engine, session, params: &[], text: None, transaction: None };
+    let select = plan_without_params(context, &state, statement, Purpose::Live).await?;
+    let select = with_session(select, session)?;
+    let mut select = kalamdb_query::resolve_types(select).map_err(from_query)?;
     if is_aggregate {
         // Which type an aggregate is computed in, the analyzer decides.
         let analyzed = state.analyzer().execute_and_check(select, state.config_options(), |_, _| {});

@@ -236,7 +236,7 @@ async fn commit(context: Context<'_>, plans: Vec<Plan>, verb: &str) -> Result<St
 async fn rows_of(context: Context<'_>, query: ast::Statement, columns: &[String]) -> Result<Vec<Fields>> {
     let scope = context.scope(select::named_system_columns(&query))?;
     let state = session_state(context.engine, context.session, scope);
-    let plan = select::plan(&state, query, context.params).await?;
+    let plan = select::plan(context, &state, query).await?;
     let (schema, batches) = select::collect(context.engine, &state, &plan).await?;
     if schema.fields().len() != columns.len() {
         let given = schema.fields().len();

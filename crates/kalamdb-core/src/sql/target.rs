@@ -6,7 +6,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef};
-use datafusion::sql::sqlparser::ast::{Assignment, AssignmentTarget, Expr, Ident, ObjectName};
+use datafusion::sql::sqlparser::ast::{
+    Assignment, AssignmentTarget, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+};
 use kalamdb_store::StoredRow;
 use log_format::{ColumnDefault, Partition, RowReader, Seq, Value};
 use serde_json::Value as Json;
@@ -190,38 +192,72 @@ pub(crate) fn column_position(info: &TableInfo, ident: &Ident) -> Result<usize> 
     })
 }
 
-/// The columns that assignments change, each once, with what they become.
+/// The columns that assignments change, each once, with what they become. One that gives a column of the key its own value changes
+/// nothing.
 pub(crate) fn assignments<'a>(info: &TableInfo, list: &'a [Assignment]) -> Result<Vec<(usize, &'a Expr)>> {
     let mut assigned: Vec<(usize, &Expr)> = Vec::with_capacity(list.len());
     for assignment in list {
-        let position = assigned_column(info, assignment)?;
-        if assigned.iter().any(|(other, _)| *other == position) {
-            let name = info.columns().get(position).map(|column| column.name.as_str()).unwrap_or_default();
-            return Err(Error::definition(format!("the column {name} is assigned to twice"))
-                .at(assigned_name(assignment)?));
+        for (name, value) in assigned_values(assignment)? {
+            let position = column_position(info, name)?;
+            if info.key_columns().contains(&position) {
+                if is_own_value(name, value) {
+                    continue;
+                }
+                let refused = Error::Unsupported {
+                    what: format!("changing {name}, which is part of the primary key"),
+                    hint: Some("delete the row and insert another"),
+                };
+                return Err(refused.at(name));
+            }
+            if assigned.iter().any(|(other, _)| *other == position) {
+                let name = info.columns().get(position).map(|column| column.name.as_str()).unwrap_or_default();
+                return Err(Error::definition(format!("the column {name} is assigned to twice"))
+                    .at(assigned_values(assignment)?.first().map_or(&Ident::new(""), |(name, _)| *name)));
+            }
+            assigned.push((position, value));
         }
-        assigned.push((position, &assignment.value));
     }
     Ok(assigned)
 }
 
-fn assigned_column(info: &TableInfo, assignment: &Assignment) -> Result<usize> {
-    let name = assigned_name(assignment)?;
-    let position = column_position(info, name)?;
-    if info.key_columns().contains(&position) {
-        let refused = Error::Unsupported {
-            what: format!("changing {name}, which is part of the primary key"),
-            hint: Some("delete the row and insert another"),
-        };
-        return Err(refused.at(name));
-    }
-    Ok(position)
+/// Whether a value is that of the column itself: `id`, `t.id`, `excluded.id`.
+fn is_own_value(column: &Ident, value: &Expr) -> bool {
+    let last = match value {
+        Expr::Identifier(ident) => Some(ident),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
+    };
+    last.is_some_and(|ident| identifier(ident) == identifier(column))
 }
 
-fn assigned_name(assignment: &Assignment) -> Result<&Ident> {
-    match &assignment.target {
-        AssignmentTarget::ColumnName(name) => column_name(name),
-        AssignmentTarget::Tuple(_) => Err(Error::unsupported("assigning to several columns at once")),
+/// The columns of one assignment, with their values: `a = x`, `(a, b) = (x, y)`, `(a, b) = ROW(x, y)`.
+fn assigned_values(assignment: &Assignment) -> Result<Vec<(&Ident, &Expr)>> {
+    let names = match &assignment.target {
+        AssignmentTarget::ColumnName(name) => return Ok(vec![(column_name(name)?, &assignment.value)]),
+        AssignmentTarget::Tuple(names) => names.iter().map(column_name).collect::<Result<Vec<_>>>()?,
+    };
+    let values: Option<Vec<&Expr>> = match &assignment.value {
+        Expr::Tuple(values) => Some(values.iter().collect()),
+        Expr::Nested(value) => Some(vec![value.as_ref()]),
+        Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case("row") => match &call.args {
+            FunctionArguments::List(list) => list.args.iter().map(argument).collect(),
+            _ => None,
+        },
+        _ => None,
+    };
+    match values {
+        Some(values) if values.len() == names.len() => Ok(names.into_iter().zip(values).collect()),
+        _ => Err(Error::Unsupported {
+            what: format!("assigning {} to several columns", assignment.value),
+            hint: Some("write (a, b) = (x, y), with as many values as columns, or an assignment for each"),
+        }),
+    }
+}
+
+fn argument(argument: &FunctionArg) -> Option<&Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
     }
 }
 

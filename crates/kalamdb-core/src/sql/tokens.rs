@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::error::{Error, Result};
 
@@ -15,7 +15,8 @@ pub(crate) fn tokens(dialect: &dyn Dialect, sql: &str) -> Result<Vec<TokenWithSp
     let mut tokens = Tokenizer::new(dialect, sql).tokenize_with_location().map_err(ParserError::from)?;
     check_operators(&tokens)?;
     call_current_user(&mut tokens);
-    Ok(tokens)
+    free_keywords(&mut tokens);
+    Ok(join_literals(tokens))
 }
 
 /// `CURRENT_USER` alone is a value to the parser; before parentheses it is the name of a function like any other.
@@ -30,6 +31,95 @@ fn call_current_user(tokens: &mut [TokenWithSpan]) {
             other => is_called = *other == Token::LParen,
         }
     }
+}
+
+/// Texts on lines of their own, one behind the other, are one text.
+fn join_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut has_newline = false;
+    // Where the last text stands, while nothing but white space follows.
+    let mut last_text: Option<usize> = None;
+    for token in tokens {
+        match (&token.token, last_text) {
+            (Token::Whitespace(space), _) => has_newline |= matches!(space, Whitespace::Newline),
+            (Token::SingleQuotedString(more), Some(at)) if has_newline => {
+                if let Some(TokenWithSpan { token: Token::SingleQuotedString(text), .. }) = joined.get_mut(at) {
+                    text.push_str(more);
+                    has_newline = false;
+                    continue;
+                }
+            }
+            (Token::SingleQuotedString(_), _) => {
+                last_text = Some(joined.len());
+                has_newline = false;
+            }
+            _ => last_text = None,
+        }
+        joined.push(token);
+    }
+    joined
+}
+
+/// Words that name a column where they stand, though the parser has another use for them: `key TEXT` in a list of columns,
+/// `interval` without a literal behind it.
+fn free_keywords(tokens: &mut [TokenWithSpan]) {
+    let significant: Vec<usize> = tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| !matches!(token.token, Token::Whitespace(_)))
+        .map(|(at, _)| at)
+        .collect();
+    let is_word = |token: Option<&TokenWithSpan>| matches!(token, Some(TokenWithSpan { token: Token::Word(_), .. }));
+    for (place, at) in significant.iter().enumerate() {
+        let token_at = |place: Option<usize>| place.and_then(|it| significant.get(it)).and_then(|at| tokens.get(*at));
+        let before = token_at(place.checked_sub(1)).map(|token| token.token.clone());
+        let after = token_at(place.checked_add(1)).cloned();
+        let Some(TokenWithSpan { token: Token::Word(word), .. }) = tokens.get(*at) else { continue };
+        let begins_item = matches!(before, Some(Token::LParen | Token::Comma));
+        let is_free = match word.keyword {
+            Keyword::KEY | Keyword::INDEX | Keyword::FULLTEXT | Keyword::SPATIAL => {
+                begins_item && is_word(after.as_ref())
+            }
+            Keyword::INTERVAL => !matches!(
+                after.as_ref().map(|token| &token.token),
+                Some(
+                    Token::SingleQuotedString(_)
+                        | Token::EscapedStringLiteral(_)
+                        | Token::DollarQuotedString(_)
+                        | Token::Number(..)
+                        | Token::Minus
+                        | Token::LParen
+                        | Token::Placeholder(_)
+                )
+            ) && !matches!(&before, Some(Token::DoubleColon))
+                && !matches!(&before, Some(Token::Word(word)) if word.keyword == Keyword::AS && is_in_cast(tokens, &significant, place)),
+            _ => false,
+        };
+        if is_free && let Some(TokenWithSpan { token: Token::Word(word), .. }) = tokens.get_mut(*at) {
+            word.keyword = Keyword::NoKeyword;
+        }
+    }
+}
+
+/// Whether `AS` before this place ends the value of a CAST.
+fn is_in_cast(tokens: &[TokenWithSpan], significant: &[usize], place: usize) -> bool {
+    let mut depth = 0_usize;
+    let before = significant.get(..place).unwrap_or_default();
+    for (at, index) in before.iter().enumerate().rev() {
+        match tokens.get(*index).map(|token| &token.token) {
+            Some(Token::RParen) => depth += 1,
+            Some(Token::LParen) if depth > 0 => depth -= 1,
+            Some(Token::LParen) => {
+                let name = at.checked_sub(1).and_then(|at| before.get(at)).and_then(|at| tokens.get(*at));
+                return matches!(
+                    name.map(|token| &token.token),
+                    Some(Token::Word(word)) if matches!(word.keyword, Keyword::CAST | Keyword::TRY_CAST | Keyword::SAFE_CAST)
+                );
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Bounds how deep an expression can get. Parentheses are bounded by the parser, but a chain `a + a + …` is as deep as

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::{SortOptions, cast};
-use datafusion::arrow::datatypes::{DataType as ArrowType, Decimal128Type, Float64Type, Int64Type, Schema};
+use datafusion::arrow::datatypes::{
+    DataType as ArrowType, Decimal256Type, Float64Type, Int64Type, Schema, i256,
+};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
+use kalamdb_query::average_of;
 use xsum::{Xsum, XsumSmall};
 
 use super::window::Window;
@@ -25,8 +28,8 @@ enum Function {
     SumDecimal,
     SumDouble,
     AverageDouble,
-    /// What the sum is multiplied by before it is divided.
-    AverageDecimal(i128),
+    /// Of numbers with so many digits behind the point.
+    AverageDecimal(u8),
     /// MIN or MAX.
     Extreme,
 }
@@ -69,10 +72,18 @@ impl AggregateCall {
             ("sum", ArrowType::Int64, _) => (Function::SumInteger, ArrowType::Int64),
             ("sum", ArrowType::Float64, _) => (Function::SumDouble, ArrowType::Float64),
             ("avg", ArrowType::Float64, _) => (Function::AverageDouble, ArrowType::Float64),
-            ("sum", ArrowType::Decimal128(..), ArrowType::Decimal128(..)) => (Function::SumDecimal, given),
-            ("avg", ArrowType::Decimal128(_, scale), ArrowType::Decimal128(_, of)) => {
-                let more = u32::try_from(scale - of).unwrap_or(0);
-                (Function::AverageDecimal(10_i128.saturating_pow(more)), given)
+            (
+                "sum",
+                ArrowType::Decimal128(_, scale) | ArrowType::Decimal256(_, scale),
+                ArrowType::Decimal128(..) | ArrowType::Decimal256(..),
+            ) => (Function::SumDecimal, ArrowType::Decimal256(76, *scale)),
+            ("average", ArrowType::Decimal128(..) | ArrowType::Decimal256(..), _) => {
+                let scale = match &given {
+                    ArrowType::Decimal128(_, scale) | ArrowType::Decimal256(_, scale) => *scale,
+                    _ => 0,
+                };
+                let digits = u8::try_from(scale).unwrap_or(0);
+                (Function::AverageDecimal(digits), ArrowType::Decimal256(76, scale))
             }
             ("min" | "max", _, _) => (Function::Extreme, result.clone()),
             _ => return Ok(None),
@@ -113,7 +124,7 @@ impl AggregateCall {
         match self.function {
             Function::Count => Accumulator::Count(0),
             Function::SumInteger => Accumulator::Integer { sum: 0, count: 0 },
-            Function::SumDecimal | Function::AverageDecimal(_) => Accumulator::Decimal { sum: 0, count: 0 },
+            Function::SumDecimal | Function::AverageDecimal(_) => Accumulator::Decimal { sum: i256::ZERO, count: 0 },
             Function::SumDouble | Function::AverageDouble => Accumulator::Double(Box::default()),
             Function::Extreme => Accumulator::Extreme(Window::default()),
         }
@@ -126,9 +137,9 @@ impl AggregateCall {
             (Accumulator::Count(count), _) => ScalarValue::Int64(Some(*count)),
             (Accumulator::Integer { count: 0, .. } | Accumulator::Decimal { count: 0, .. }, _) => null()?,
             (Accumulator::Integer { sum, .. }, _) => ScalarValue::Int64(Some(*sum)),
-            (Accumulator::Decimal { sum, count }, Function::AverageDecimal(factor)) => {
-                let average = sum.checked_mul(factor).and_then(|sum| sum.checked_div((*count).into()));
-                self.decimal(average)?
+            (Accumulator::Decimal { sum, count }, Function::AverageDecimal(scale)) => {
+                let average = average_of(*sum, scale, *count, &self.result).map_err(crate::error::from_query)?;
+                self.decimal(Some(average))?
             }
             (Accumulator::Decimal { sum, .. }, _) => self.decimal(Some(*sum))?,
             (Accumulator::Double(sum), function) => match sum.count {
@@ -150,10 +161,13 @@ impl AggregateCall {
         })
     }
 
-    fn decimal(&self, value: Option<i128>) -> Result<ScalarValue> {
+    fn decimal(&self, value: Option<i256>) -> Result<ScalarValue> {
         match (value, &self.result) {
-            (Some(value), ArrowType::Decimal128(precision, scale)) => {
-                Ok(ScalarValue::Decimal128(Some(value), *precision, *scale))
+            (Some(value), ArrowType::Decimal256(precision, scale)) => {
+                Ok(ScalarValue::Decimal256(Some(value), *precision, *scale))
+            }
+            (Some(value), ArrowType::Decimal128(precision, scale)) if value.to_i128().is_some() => {
+                Ok(ScalarValue::Decimal128(value.to_i128(), *precision, *scale))
             }
             _ => Err(ArrowError::ArithmeticOverflow("an average of decimals".to_owned()).into()),
         }
@@ -192,8 +206,8 @@ impl Arguments {
                 *count += weight;
             }
             (Accumulator::Decimal { sum, count }, Some(values)) => {
-                let value = values.as_primitive::<Decimal128Type>().value(row);
-                *sum = sum.wrapping_add(value.wrapping_mul(weight.into()));
+                let value = values.as_primitive::<Decimal256Type>().value(row);
+                *sum = sum.wrapping_add(value.wrapping_mul(i256::from_i128(weight.into())));
                 *count += weight;
             }
             (Accumulator::Double(sum), Some(values)) => {
@@ -218,7 +232,7 @@ pub(super) enum Accumulator {
         count: i64,
     },
     Decimal {
-        sum: i128,
+        sum: i256,
         count: i64,
     },
     Double(Box<DoubleSum>),

@@ -257,8 +257,7 @@ fn names_system_column(expression: &Expr) -> bool {
 }
 
 fn physical(state: &SessionState, expression: &Expr, input: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-    let bare = expression.clone().unalias_nested().data;
-    state.create_physical_expr(bare, input).map_err(from_query)
+    kalamdb_query::compile(state, expression.clone(), input).map_err(from_query)
 }
 
 fn top_plan(

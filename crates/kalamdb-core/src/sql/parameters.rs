@@ -1,0 +1,110 @@
+//! Parameters that are written into the statement: lists, and the bounds of LIMIT.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    self, Array, Expr, LimitClause, Query, Value as Literal, VisitMut, VisitorMut,
+};
+use serde_json::Value as Json;
+
+use crate::error::{Error, Result};
+use crate::sql::literal::parameter_number;
+
+/// Writes parameters that are lists, and those that stand in LIMIT or OFFSET, into a statement. Whether there were any.
+pub(crate) fn write_out(statement: &mut ast::Statement, params: &[Json]) -> Result<bool> {
+    if params.is_empty() {
+        return Ok(false);
+    }
+    let mut writer = Writer { params, has_written: false };
+    match statement.visit(&mut writer) {
+        ControlFlow::Continue(()) => Ok(writer.has_written),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Writer<'p> {
+    params: &'p [Json],
+    has_written: bool,
+}
+
+impl Writer<'_> {
+    fn parameter(&self, expr: &Expr) -> Option<(usize, &Json)> {
+        let Expr::Value(value) = expr else { return None };
+        let Literal::Placeholder(name) = &value.value else { return None };
+        let number = parameter_number(name)?;
+        Some((number, self.params.get(number - 1)?))
+    }
+
+    fn bound(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        let Some((number, json)) = self.parameter(expr) else { return ControlFlow::Continue(()) };
+        let count = match json {
+            Json::Null => None,
+            Json::String(text) => Some(text.trim().parse::<u64>().ok()),
+            other => Some(other.as_u64()),
+        };
+        let literal = match count {
+            None => Literal::Null,
+            Some(Some(count)) => Literal::Number(count.to_string(), false),
+            Some(None) => {
+                let problem = format!("{json} is no number of rows");
+                return ControlFlow::Break(Error::Parameter { number, problem });
+            }
+        };
+        *expr = Expr::value(literal);
+        self.has_written = true;
+        ControlFlow::Continue(())
+    }
+}
+
+impl VisitorMut for Writer<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        match &mut query.limit_clause {
+            Some(LimitClause::LimitOffset { limit, offset, .. }) => {
+                if let Some(limit) = limit {
+                    self.bound(limit)?;
+                }
+                if let Some(offset) = offset {
+                    self.bound(&mut offset.value)?;
+                }
+            }
+            Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+                self.bound(offset)?;
+                self.bound(limit)?;
+            }
+            None => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        let Some((number, Json::Array(items))) = self.parameter(expr) else { return ControlFlow::Continue(()) };
+        match items.iter().map(literal).collect::<Option<Vec<Expr>>>() {
+            Some(elem) => {
+                *expr = Expr::Array(Array { elem, named: true });
+                self.has_written = true;
+                ControlFlow::Continue(())
+            }
+            None => {
+                let problem = "a list holds numbers, texts, truth values and NULLs, or lists of those".to_owned();
+                ControlFlow::Break(Error::Parameter { number, problem })
+            }
+        }
+    }
+}
+
+fn literal(json: &Json) -> Option<Expr> {
+    let literal = match json {
+        Json::Null => Literal::Null,
+        Json::Bool(value) => Literal::Boolean(*value),
+        Json::Number(number) => Literal::Number(number.to_string(), false),
+        Json::String(text) => Literal::SingleQuotedString(text.clone()),
+        Json::Array(items) => {
+            let elem = items.iter().map(literal).collect::<Option<Vec<_>>>()?;
+            return Some(Expr::Array(Array { elem, named: true }));
+        }
+        Json::Object(_) => return None,
+    };
+    Some(Expr::value(literal))
+}

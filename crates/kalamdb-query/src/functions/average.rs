@@ -1,0 +1,157 @@
+//! The average of exact numbers, exact.
+
+use std::mem::size_of;
+use std::sync::{Arc, LazyLock};
+
+use datafusion::arrow::array::{ArrayRef, AsArray};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Decimal256Type, Field, FieldRef, i256};
+use datafusion::common::{ScalarValue, exec_err, plan_err};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+
+use super::arithmetic::{digits_of, quotient};
+
+static AVERAGE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
+    Arc::new(AggregateUDF::new_from_impl(Average { signature: Signature::any(1, Volatility::Immutable) }))
+});
+
+/// The average of integers and decimals.
+pub(crate) fn average() -> Arc<AggregateUDF> {
+    Arc::clone(&AVERAGE)
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Average {
+    signature: Signature,
+}
+
+/// The type of sums, at the scale of what is added.
+fn sum_type(argument: &DataType) -> Result<(DataType, i8)> {
+    match digits_of(argument) {
+        Some((_, scale)) => Ok((DataType::Decimal256(76, scale), scale)),
+        None => plan_err!("avg of {argument} is not exact"),
+    }
+}
+
+impl AggregateUDFImpl for Average {
+    fn name(&self) -> &'static str {
+        "average"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        let Some((precision, scale)) = types.first().and_then(digits_of) else {
+            return plan_err!("avg takes numbers");
+        };
+        let digits = scale.max(16);
+        let whole = i16::from(precision) - i16::from(scale);
+        Ok(if whole + i16::from(digits) <= 38 {
+            DataType::Decimal128(38, digits)
+        } else {
+            DataType::Decimal256(76, digits)
+        })
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        let argument = match args.expr_fields.first() {
+            Some(field) => field.data_type().clone(),
+            None => return exec_err!("avg takes one argument"),
+        };
+        let (sum, scale) = sum_type(&argument)?;
+        let scale = u8::try_from(scale).unwrap_or(0);
+        let target = args.return_field.data_type().clone();
+        Ok(Box::new(Mean { sum: i256::ZERO, count: 0, sum_type: sum, scale, target }))
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        let argument = args.input_fields.first().map_or(DataType::Int64, |field| field.data_type().clone());
+        let (sum, _) = sum_type(&argument)?;
+        Ok(vec![
+            Arc::new(Field::new(format!("{}[sum]", args.name), sum, true)),
+            Arc::new(Field::new(format!("{}[count]", args.name), DataType::Int64, true)),
+        ])
+    }
+}
+
+/// A sum and how many were added.
+#[derive(Debug)]
+struct Mean {
+    sum: i256,
+    count: i64,
+    sum_type: DataType,
+    scale: u8,
+    target: DataType,
+}
+
+impl Mean {
+    fn add(&mut self, values: &[ArrayRef], is_back: bool) -> Result<()> {
+        let [values] = values else { return exec_err!("avg takes one argument") };
+        let values = cast(values, &self.sum_type)?;
+        for value in values.as_primitive::<Decimal256Type>().iter().flatten() {
+            let sum = if is_back { self.sum.checked_sub(value) } else { self.sum.checked_add(value) };
+            self.sum = sum.ok_or_else(|| DataFusionError::Execution("numeric field overflow".to_owned()))?;
+            self.count += if is_back { -1 } else { 1 };
+        }
+        Ok(())
+    }
+}
+
+impl Accumulator for Mean {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.add(values, false)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.add(values, true)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let (precision, scale) = digits_of(&self.target).unwrap_or((38, 16));
+        if self.count == 0 {
+            return ScalarValue::try_from(&self.target);
+        }
+        let digits = u8::try_from(scale).unwrap_or(0);
+        let mean = quotient(self.sum, self.scale, i256::from_i128(self.count.into()), 0, digits)?;
+        Ok(match self.target {
+            DataType::Decimal128(..) => match mean.to_i128() {
+                Some(mean) => ScalarValue::Decimal128(Some(mean), precision, scale),
+                None => return exec_err!("numeric field overflow"),
+            },
+            _ => ScalarValue::Decimal256(Some(mean), precision, scale),
+        })
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let (precision, scale) = digits_of(&self.sum_type).unwrap_or((76, 0));
+        Ok(vec![
+            ScalarValue::Decimal256(Some(self.sum), precision, scale),
+            ScalarValue::Int64(Some(self.count)),
+        ])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let [sums, counts] = states else { return exec_err!("avg has a sum and a count") };
+        let sums = sums.as_primitive::<Decimal256Type>();
+        let counts = counts.as_primitive::<datafusion::arrow::datatypes::Int64Type>();
+        for (sum, count) in sums.iter().zip(counts.iter()) {
+            let (Some(sum), Some(count)) = (sum, count) else { continue };
+            let added = self.sum.checked_add(sum);
+            self.sum = added.ok_or_else(|| DataFusionError::Execution("numeric field overflow".to_owned()))?;
+            self.count += count;
+        }
+        Ok(())
+    }
+}

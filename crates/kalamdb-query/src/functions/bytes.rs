@@ -1,0 +1,119 @@
+//! Functions of bytes, and small ones that PostgreSQL has.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{exec_err, plan_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
+
+use super::casts::written;
+use super::{Evaluate, Function};
+
+/// How many bytes a value has.
+pub(crate) fn bytes_length(value: Expr) -> Expr {
+    let evaluate: Evaluate = |args, _| {
+        let [value] = args else { return exec_err!("length takes one argument") };
+        let bytes = cast(value, &DataType::Binary)?;
+        let lengths: Int64Array = bytes
+            .as_binary::<i32>()
+            .iter()
+            .map(|value| value.and_then(|value| i64::try_from(value.len()).ok()))
+            .collect();
+        Ok(Arc::new(lengths))
+    };
+    Function::to("bytes_length", DataType::Int64, evaluate).call(vec![value])
+}
+
+/// `format`, as PostgreSQL has it.
+pub(super) fn named() -> Vec<Function> {
+    let returns: fn(&[DataType]) -> Result<DataType> =
+        |types| if types.is_empty() { plan_err!("format takes a text and values") } else { Ok(DataType::Utf8) };
+    vec![Function::new("format", returns, evaluate_format)]
+}
+
+/// Bytes that one formatted text may have.
+const FORMATTED_BYTES_MAX: usize = 16 << 20;
+
+fn evaluate_format(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
+    let [template, values @ ..] = args else { return exec_err!("format takes a text and values") };
+    let template = cast(template, &DataType::Utf8)?;
+    let template = template.as_string::<i32>();
+    let values = values.iter().map(written).collect::<Result<Vec<_>>>()?;
+    let mut texts: Vec<Option<String>> = Vec::with_capacity(template.len());
+    for row in 0..template.len() {
+        if template.is_null(row) {
+            texts.push(None);
+            continue;
+        }
+        let value = |at: usize| {
+            let column: &StringArray = values.get(at)?.as_string();
+            column.is_valid(row).then(|| column.value(row))
+        };
+        texts.push(Some(formatted(template.value(row), values.len(), value)?));
+    }
+    Ok(Arc::new(StringArray::from(texts)))
+}
+
+/// One text: `%[position$][-][width]type`, the type being s, I, L or %.
+fn formatted<'v>(template: &str, count: usize, value: impl Fn(usize) -> Option<&'v str>) -> Result<String> {
+    let mut text = String::with_capacity(template.len());
+    let mut characters = template.chars().peekable();
+    let mut next = 0;
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            text.push(character);
+            continue;
+        }
+        let mut directive = String::new();
+        let kind = loop {
+            match characters.next() {
+                Some(kind @ ('s' | 'I' | 'L' | '%')) => break kind,
+                Some(part @ ('0'..='9' | '-' | '$')) if directive.len() < 12 => directive.push(part),
+                _ => return exec_err!("unrecognized format() type specifier; use %s, %I, %L or %%"),
+            }
+        };
+        if kind == '%' {
+            text.push('%');
+            continue;
+        }
+        let (position, width) = match directive.split_once('$') {
+            Some((position, width)) => (position.parse::<usize>().ok(), width.to_owned()),
+            None => (None, directive),
+        };
+        let at = position.map_or(Some(next), |position| position.checked_sub(1));
+        let Some(at) = at.filter(|at| *at < count) else { return exec_err!("too few arguments for format()") };
+        next = at + 1;
+        let given = value(at);
+        let piece = match (kind, given) {
+            ('s', given) => given.unwrap_or_default().to_owned(),
+            ('I', Some(name)) => identifier(name),
+            ('I', None) => return exec_err!("null values cannot be formatted as an SQL identifier"),
+            (_, Some(text)) => format!("'{}'", text.replace('\'', "''")),
+            (_, None) => "NULL".to_owned(),
+        };
+        let is_left = width.starts_with('-');
+        let width: usize = width.trim_start_matches('-').parse().unwrap_or(0);
+        let padding = width.saturating_sub(piece.chars().count());
+        if text.len() + piece.len() + padding > FORMATTED_BYTES_MAX {
+            return datafusion::common::resources_err!("a formatted text would have more than 16 MiB");
+        }
+        let blanks = " ".repeat(padding);
+        if is_left {
+            text.push_str(&piece);
+            text.push_str(&blanks);
+        } else {
+            text.push_str(&blanks);
+            text.push_str(&piece);
+        }
+    }
+    Ok(text)
+}
+
+fn identifier(name: &str) -> String {
+    let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}

@@ -1,0 +1,188 @@
+//! Conditions that guard others: AND, OR and CASE evaluate nothing that they exclude.
+//!
+//! `DataFusion` evaluates both sides of an AND on whole batches, takes it apart and moves its parts, and makes ANDs and ORs of a CASE
+//! whose results are truth values. Where one part may fail (a division, a cast of text), it is put into a CASE of integers,
+//! which is evaluated row by row and left as it is.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::{conjunction, disjunction, merge_schema};
+use datafusion::logical_expr::{BinaryExpr, Case, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::prelude::lit;
+
+use crate::functions::is_one;
+
+/// Parts of one condition that may fail, beyond which they do not guard each other.
+const FALLIBLE_MAX: usize = 8;
+
+/// Puts what may fail behind what guards it.
+#[derive(Debug, Default)]
+pub struct GuardConditions;
+
+impl AnalyzerRule for GuardConditions {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let guarded = plan.transform_up_with_subqueries(|node| {
+            if matches!(node, LogicalPlan::TableScan(_)) {
+                return Ok(Transformed::no(node));
+            }
+            let schema = merge_schema(&node.inputs());
+            let names = NamePreserver::new(&node);
+            node.map_expressions(|expr| {
+                if !may_fail(&expr) {
+                    return Ok(Transformed::no(expr));
+                }
+                let name = names.save(&expr);
+                let guarded = guard(expr, &schema)?;
+                Ok(guarded.update_data(|expr| name.restore(expr)))
+            })
+        })?;
+        Ok(guarded.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "guard_conditions"
+    }
+}
+
+/// An expression in which conditions guard what stands behind them.
+pub(crate) fn guard(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transformed<Expr>> {
+    // From the top: a chain of ANDs is taken whole.
+    expr.transform_down(|part| match part {
+        Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) if may_fail(&part) => {
+            let mut parts = Vec::new();
+            flatten(part, op, &mut parts);
+            Ok(guard_chain(parts, op))
+        }
+        Expr::Case(case) if case.expr.is_none() && may_fail_in_results(&case) => {
+            let whole = Expr::Case(case);
+            let is_truth = whole.get_type(schema)? == DataType::Boolean;
+            match whole {
+                Expr::Case(case) if is_truth => Ok(Transformed::new(
+                    is_one(Expr::Case(of_integers(case))),
+                    true,
+                    datafusion::common::tree_node::TreeNodeRecursion::Continue,
+                )),
+                other => Ok(Transformed::no(other)),
+            }
+        }
+        Expr::AggregateFunction(mut call) => {
+            let Some(filter) = call.params.filter.clone() else {
+                return Ok(Transformed::no(Expr::AggregateFunction(call)));
+            };
+            if !call.params.args.iter().any(may_fail) {
+                return Ok(Transformed::no(Expr::AggregateFunction(call)));
+            }
+            let only = |arg: Expr| {
+                let when = vec![(filter.clone(), Box::new(arg))];
+                Expr::Case(Case { expr: None, when_then_expr: when, else_expr: None })
+            };
+            call.params.args = call.params.args.into_iter().map(only).collect();
+            Ok(Transformed::yes(Expr::AggregateFunction(call)))
+        }
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+fn flatten(expr: Expr, op: Operator, parts: &mut Vec<Expr>) {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: own, right }) if own == op => {
+            flatten(*left, op, parts);
+            flatten(*right, op, parts);
+        }
+        other => parts.push(other),
+    }
+}
+
+/// A chain of ANDs or ORs in which what may fail is evaluated only for rows that the rest leaves open.
+fn guard_chain(parts: Vec<Expr>, op: Operator) -> Transformed<Expr> {
+    let is_and = op == Operator::And;
+    let join = |parts: Vec<Expr>| if is_and { conjunction(parts) } else { disjunction(parts) };
+    let (fallible, safe): (Vec<Expr>, Vec<Expr>) = parts.into_iter().partition(may_fail);
+    let count = fallible.len();
+    let mut guards = safe.clone();
+    let mut whole = safe;
+    for part in fallible {
+        let guarded = match join(guards.clone()) {
+            None => part,
+            Some(guard) => {
+                let open = if is_and { guard.is_not_false() } else { guard.is_not_true() };
+                let case = Case {
+                    expr: None,
+                    when_then_expr: vec![(Box::new(open), Box::new(integer(part)))],
+                    else_expr: Some(Box::new(lit(i8::from(!is_and)))),
+                };
+                is_one(Expr::Case(case))
+            }
+        };
+        if count <= FALLIBLE_MAX {
+            guards.push(guarded.clone());
+        }
+        whole.push(guarded);
+    }
+    let whole = join(whole).unwrap_or_else(|| lit(is_and));
+    // What is inside has been looked at as a whole; its parts' own conditions are still to come.
+    Transformed::new(whole, true, datafusion::common::tree_node::TreeNodeRecursion::Jump)
+}
+
+fn integer(expr: Expr) -> Expr {
+    Expr::Cast(Cast::new(Box::new(expr), DataType::Int8))
+}
+
+fn of_integers(case: Case) -> Case {
+    Case {
+        expr: None,
+        when_then_expr: case
+            .when_then_expr
+            .into_iter()
+            .map(|(when, then)| (when, Box::new(integer(*then))))
+            .collect(),
+        else_expr: case.else_expr.map(|other| Box::new(integer(*other))),
+    }
+}
+
+fn may_fail_in_results(case: &Case) -> bool {
+    case.when_then_expr.iter().any(|(_, then)| may_fail(then)) || case.else_expr.as_deref().is_some_and(may_fail)
+}
+
+/// Whether evaluating an expression may be an error for some row.
+fn may_fail(expr: &Expr) -> bool {
+    expr.exists(|part| Ok(fails_itself(part))).unwrap_or(true)
+}
+
+fn fails_itself(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(binary) => matches!(binary.op, Operator::Divide | Operator::Modulo | Operator::Multiply),
+        Expr::Cast(cast) => !is_safe(cast),
+        Expr::ScalarFunction(call) => {
+            let name = call.func.name();
+            matches!(
+                name,
+                "parse_text" | "parse_uuid" | "parse_json" | "numeric_divide" | "float_divide" | "round_to_integer"
+                    | "single_value" | "mod" | "div" | "timezone" | "to_date" | "to_timestamp" | "span_divide" | "span_multiply"
+                    | "similar_to" | "date_plus_days" | "span_between" | "date_trunc" | "date_bin" | "make_date" | "factorial"
+                    | "power" | "sqrt" | "ln" | "log" | "log10" | "log2" | "chr" | "decode"
+            )
+        }
+        _ => false,
+    }
+}
+
+fn is_safe(cast: &Cast) -> bool {
+    // Casts that the coercion of types puts in only widen; those that narrow name a smaller type than 64 bits.
+    matches!(
+        cast.field.data_type(),
+        DataType::Int64
+            | DataType::Float64
+            | DataType::Utf8
+            | DataType::Utf8View
+            | DataType::Timestamp(..)
+            | DataType::Decimal128(..)
+            | DataType::Decimal256(..)
+            | DataType::Boolean
+            | DataType::Int8
+    )
+}

@@ -1,0 +1,227 @@
+//! Statements as they are parsed, written anew where `DataFusion` has no form for what PostgreSQL lets one write.
+//!
+//! What is done here needs no types: rows compared with rows, quantified comparisons, joins that merge their keys, columns that
+//! have one name, LIMIT and its relatives. What needs types is done on plans.
+
+mod expressions;
+mod joins;
+mod names;
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, Fetch, GroupByExpr, Ident, LimitClause, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr,
+    TableFactor, Value, Visit, VisitMut, VisitorMut, WildcardAdditionalOptions,
+};
+
+pub(crate) use expressions::call;
+pub use names::visible_name;
+
+/// What a rewriting knows of tables.
+pub trait Tables {
+    /// The columns that `*` shows of a table; none where there is no such table.
+    fn columns(&self, name: &ObjectName) -> Option<Vec<String>>;
+    /// The column of a key that the table makes by itself, which `*` does not show.
+    fn generated_key(&self, name: &ObjectName) -> Option<String>;
+}
+
+/// Knows no tables.
+#[derive(Debug)]
+pub struct NoTables;
+
+impl Tables for NoTables {
+    fn columns(&self, _: &ObjectName) -> Option<Vec<String>> {
+        None
+    }
+
+    fn generated_key(&self, _: &ObjectName) -> Option<String> {
+        None
+    }
+}
+
+/// What a statement's rows are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A result: columns are told by their places.
+    Result,
+    /// A live query: columns are told by their names, rows by their keys.
+    Live,
+}
+
+/// Rewrites a statement, or a part of one.
+///
+/// # Errors
+/// What the statement asks for and cannot have, in words.
+pub fn rewrite<V: VisitMut>(statement: &mut V, tables: &dyn Tables, purpose: Purpose) -> Result<(), String> {
+    let mut rewriter = Rewriter { tables, purpose, names: 0 };
+    match statement.visit(&mut rewriter) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(problem) => Err(problem),
+    }
+}
+
+struct Rewriter<'t> {
+    tables: &'t dyn Tables,
+    purpose: Purpose,
+    /// Names given so far.
+    names: usize,
+}
+
+impl Rewriter<'_> {
+    fn name(&mut self, what: &str) -> Ident {
+        self.names += 1;
+        Ident::with_quote('"', format!("\u{1}{what}{}", self.names))
+    }
+}
+
+impl VisitorMut for Rewriter<'_> {
+    type Break = String;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<String> {
+        fetch_as_limit(query)?;
+        tables_as_selects(&mut query.body);
+        names::rename_hiding_aliases(query);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<String> {
+        for from in &mut select.from {
+            joins::factor(&mut from.relation);
+            for join in &mut from.joins {
+                joins::factor(&mut join.relation);
+            }
+        }
+        joins::merge_keys(select, self.tables);
+        names::qualify_wildcards(select);
+        if self.purpose == Purpose::Result {
+            names::hide_generated_keys(select, self.tables);
+            names::tell_columns_apart(select);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
+        match expressions::before(expr, self) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(problem) => ControlFlow::Break(problem),
+        }
+    }
+}
+
+/// `FETCH FIRST n ROWS ONLY` is LIMIT.
+fn fetch_as_limit(query: &mut Query) -> ControlFlow<String> {
+    let Some(Fetch { with_ties, percent, quantity }) = query.fetch.take() else { return ControlFlow::Continue(()) };
+    if with_ties || percent {
+        return ControlFlow::Break("FETCH … WITH TIES and PERCENT are not supported; use rank() in a subquery".to_owned());
+    }
+    let rows = quantity.unwrap_or_else(|| Expr::value(Value::Number("1".to_owned(), false)));
+    match &mut query.limit_clause {
+        Some(LimitClause::LimitOffset { limit, .. }) => *limit = Some(rows),
+        Some(LimitClause::OffsetCommaLimit { .. }) => {}
+        None => {
+            query.limit_clause =
+                Some(LimitClause::LimitOffset { limit: Some(rows), offset: None, limit_by: Vec::new() });
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// `TABLE t` is `SELECT * FROM t`.
+fn tables_as_selects(body: &mut SetExpr) {
+    match body {
+        SetExpr::Table(table) => {
+            let parts = table.schema_name.iter().chain(&table.table_name).map(|name| Ident::new(name.clone()));
+            let name = ObjectName::from(parts.collect::<Vec<_>>());
+            *body = SetExpr::Select(Box::new(select_all(name)));
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            tables_as_selects(left);
+            tables_as_selects(right);
+        }
+        _ => {}
+    }
+}
+
+/// `SELECT * FROM name`.
+pub fn select_all(name: ObjectName) -> Select {
+    let mut select = empty_select();
+    select.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
+    select.from = vec![ast::TableWithJoins { relation: table(name), joins: Vec::new() }];
+    select
+}
+
+fn table(name: ObjectName) -> TableFactor {
+    TableFactor::Table {
+        name,
+        alias: None,
+        args: None,
+        with_hints: Vec::new(),
+        version: None,
+        with_ordinality: false,
+        partitions: Vec::new(),
+        json_path: None,
+        sample: None,
+        index_hints: Vec::new(),
+    }
+}
+
+fn empty_select() -> Select {
+    Select {
+        select_token: ast::helpers::attached_token::AttachedToken::empty(),
+        optimizer_hints: Vec::new(),
+        distinct: None,
+        select_modifiers: None,
+        top: None,
+        top_before_distinct: false,
+        projection: Vec::new(),
+        exclude: None,
+        into: None,
+        from: Vec::new(),
+        lateral_views: Vec::new(),
+        prewhere: None,
+        selection: None,
+        connect_by: Vec::new(),
+        group_by: GroupByExpr::Expressions(Vec::new(), Vec::new()),
+        cluster_by: Vec::new(),
+        distribute_by: Vec::new(),
+        sort_by: Vec::new(),
+        having: None,
+        named_window: Vec::new(),
+        qualify: None,
+        window_before_qualify: false,
+        value_table_mode: None,
+        flavor: SelectFlavor::Standard,
+    }
+}
+
+/// A query that is this SELECT alone.
+fn query_of(select: Select) -> Query {
+    Query {
+        with: None,
+        body: Box::new(SetExpr::Select(Box::new(select))),
+        order_by: None,
+        limit_clause: None,
+        fetch: None,
+        locks: Vec::new(),
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: Vec::new(),
+    }
+}
+
+/// The name of a column or relation, folded as statements fold it.
+fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// Whether a part of a statement names a column by its table.
+fn names_table<V: Visit>(part: &V, table: &str) -> bool {
+    ast::visit_expressions(part, |expr| match expr {
+        Expr::CompoundIdentifier(parts) if parts.len() == 2 && parts.first().is_some_and(|it| folded(it) == table) => {
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    })
+    .is_break()
+}

@@ -1,0 +1,265 @@
+//! Names of columns and relations: columns that have one name, tables that are named by their last part.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
+};
+
+use super::{Tables, folded, names_table};
+
+/// What tells columns of one name apart; it is taken off where they are shown.
+const APART: char = '\u{1}';
+
+/// The name of a column as it is shown.
+pub fn visible_name(name: &str) -> &str {
+    match name.find(APART) {
+        Some(at) if at > 0 => name.get(..at).unwrap_or(name),
+        _ => name,
+    }
+}
+
+/// The name that an expression's column has.
+fn name_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(ident) => Some(folded(ident)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(folded),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => name_of(expr),
+        Expr::Subquery(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => match select.projection.first()? {
+                SelectItem::UnnamedExpr(expr) => name_of(expr),
+                SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+                _ => None,
+            },
+            _ => None,
+        },
+        other => Some(other.to_string().to_lowercase()),
+    }
+}
+
+/// Gives columns names of their own where two have one, which `DataFusion` refuses.
+pub(super) fn tell_columns_apart(select: &mut Select) {
+    let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let has_wildcard = select.projection.iter().any(is_wild);
+    if select.projection.len() < 2 {
+        return;
+    }
+    let mut seen: HashSet<String> = HashSet::new();
+    for (at, item) in select.projection.iter_mut().enumerate() {
+        let (name, is_bare) = match item {
+            SelectItem::UnnamedExpr(expr) => (name_of(expr), matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))),
+            SelectItem::ExprWithAlias { alias, .. } => (Some(folded(alias)), true),
+            _ => continue,
+        };
+        let Some(name) = name else { continue };
+        let is_new = seen.insert(name.clone());
+        // Beside `*` any column may be there twice, but those that it does not show.
+        let is_shown = !matches!(name.as_str(), "_seq" | "_updated" | "_deleted" | "_id");
+        if is_new && !(has_wildcard && is_bare && is_shown) {
+            continue;
+        }
+        let apart = Ident::with_quote('"', format!("{name}{APART}{at}"));
+        match item {
+            SelectItem::UnnamedExpr(expr) => {
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: apart };
+            }
+            SelectItem::ExprWithAlias { alias, .. } => *alias = apart,
+            _ => {}
+        }
+    }
+}
+
+/// The relations of FROM.
+pub(super) fn relations(select: &Select) -> impl Iterator<Item = &TableFactor> {
+    select.from.iter().flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
+}
+
+/// The name that a relation has in its SELECT.
+pub(super) fn relation_name(factor: &TableFactor) -> Option<String> {
+    match factor {
+        TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::Function { alias: Some(alias), .. }
+        | TableFactor::UNNEST { alias: Some(alias), .. } => Some(folded(&alias.name)),
+        TableFactor::Table { name, .. } => name.0.last().and_then(|part| part.as_ident()).map(folded),
+        _ => None,
+    }
+}
+
+/// `t.*` of `FROM n.t` is `n.t.*`.
+pub(super) fn qualify_wildcards(select: &mut Select) {
+    let named: Vec<(String, ObjectName)> = relations(select)
+        .filter_map(|factor| match factor {
+            TableFactor::Table { name, alias: None, args: None, .. } if name.0.len() > 1 => {
+                Some((relation_name(factor)?, name.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    for item in &mut select.projection {
+        let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item else { continue };
+        let [part] = name.0.as_slice() else { continue };
+        let Some(written) = part.as_ident().map(folded) else { continue };
+        if let Some((_, full)) = named.iter().find(|(known, _)| *known == written) {
+            *name = full.clone();
+        }
+    }
+}
+
+/// `*` does not show a key that a table makes by itself.
+pub(super) fn hide_generated_keys(select: &mut Select, tables: &dyn Tables) {
+    let keys: Vec<(String, String)> = relations(select)
+        .filter_map(|factor| match factor {
+            TableFactor::Table { name, args: None, .. } => {
+                Some((relation_name(factor)?, tables.generated_key(name)?))
+            }
+            _ => None,
+        })
+        .collect();
+    let Some((_, key)) = keys.first().cloned() else { return };
+    for item in &mut select.projection {
+        let options = match item {
+            SelectItem::Wildcard(options) => options,
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                let last = name.0.last().and_then(|part| part.as_ident()).map(folded);
+                if !keys.iter().any(|(relation, _)| Some(relation) == last.as_ref()) {
+                    continue;
+                }
+                options
+            }
+            _ => continue,
+        };
+        let hidden = ObjectName::from(vec![Ident::with_quote('"', key.clone())]);
+        match &mut options.opt_exclude {
+            Some(ExcludeSelectItem::Multiple(names)) => {
+                if !names.contains(&hidden) {
+                    names.push(hidden);
+                }
+            }
+            Some(ExcludeSelectItem::Single(name)) => {
+                let names = vec![name.clone(), hidden];
+                options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));
+            }
+            None => options.opt_exclude = Some(ExcludeSelectItem::Multiple(vec![hidden])),
+        }
+    }
+}
+
+/// Gives relations that subqueries name another name: in a subquery whose tables have a column of that name, `DataFusion` takes
+/// `name.column` for a field of it.
+pub(super) fn rename_hiding_aliases(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let aliases: Vec<String> = relations(select)
+        .filter_map(|factor| match factor {
+            TableFactor::Table { alias: Some(alias), .. } => Some(folded(&alias.name)),
+            _ => None,
+        })
+        .filter(|alias| !alias.contains(APART))
+        .collect();
+    for alias in aliases {
+        let mut outer = Outer { alias: &alias, depth: 0, named: false };
+        let _ = select.visit(&mut outer);
+        if !outer.named {
+            continue;
+        }
+        let renamed = format!("{alias}{APART}");
+        for from in &mut select.from {
+            for factor in std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation)) {
+                if let TableFactor::Table { alias: Some(own), .. } = factor
+                    && folded(&own.name) == alias
+                {
+                    own.name = Ident::with_quote('"', renamed.clone());
+                }
+            }
+        }
+        for item in &mut select.projection {
+            if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
+                && let [part] = name.0.as_slice()
+                && part.as_ident().map(folded).as_deref() == Some(&alias)
+            {
+                *name = ObjectName::from(vec![Ident::with_quote('"', renamed.clone())]);
+            }
+        }
+        let mut renaming = Renaming { alias: &alias, renamed: &renamed, hidden: 0 };
+        let _ = select.visit(&mut renaming);
+        if let Some(order) = &mut query.order_by {
+            let _ = visit_expressions_mut(order, |expr| {
+                rename(expr, &alias, &renamed);
+                ControlFlow::<()>::Continue(())
+            });
+        }
+    }
+}
+
+fn rename(expr: &mut Expr, alias: &str, renamed: &str) {
+    if let Expr::CompoundIdentifier(parts) = expr
+        && parts.len() == 2
+        && let Some(first) = parts.first_mut()
+        && folded(first) == alias
+    {
+        *first = Ident::with_quote('"', renamed);
+    }
+}
+
+/// Whether a query defines a relation of this name itself.
+fn defines(query: &Query, alias: &str) -> bool {
+    let SetExpr::Select(select) = query.body.as_ref() else { return false };
+    relations(select).any(|factor| relation_name(factor).as_deref() == Some(alias))
+}
+
+/// Looks for subqueries that name an outer relation.
+struct Outer<'a> {
+    alias: &'a str,
+    depth: usize,
+    named: bool,
+}
+
+impl VisitorMut for Outer<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        if !defines(query, self.alias) && names_table(query, self.alias) {
+            self.named = true;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+}
+
+/// Renames an outer relation where no inner one hides it.
+struct Renaming<'a> {
+    alias: &'a str,
+    renamed: &'a str,
+    hidden: usize,
+}
+
+impl VisitorMut for Renaming<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if self.hidden > 0 || defines(query, self.alias) {
+            self.hidden += 1;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.hidden = self.hidden.saturating_sub(1);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.hidden == 0 {
+            rename(expr, self.alias, self.renamed);
+        }
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,137 @@
+//! Literals that take the type of what they stand beside.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{Case, Expr};
+
+use super::{cast_to, sql_type_of, type_of};
+use crate::functions::to_arrow;
+use crate::text;
+
+/// Whether an expression is text that a statement writes without a type.
+pub(super) fn is_untyped(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), None))
+}
+
+/// A literal as a value of a type, where it is text without one; anything else stays.
+pub(super) fn literal(expr: Expr, target: &DataType, sql_type: Option<&str>) -> Result<Expr> {
+    let Expr::Literal(ScalarValue::Utf8(Some(text)), None) = &expr else { return Ok(expr) };
+    match read(text, target, sql_type)? {
+        Some(value) => Ok(Expr::Literal(value, None)),
+        None => Ok(expr),
+    }
+}
+
+/// The value that text writes for a type; none where text is what it takes.
+pub(super) fn read(text: &str, target: &DataType, sql_type: Option<&str>) -> Result<Option<ScalarValue>> {
+    let wrong = |error: text::Malformed| DataFusionError::Plan(error.to_string());
+    let too_large = || DataFusionError::Plan(format!("\"{text}\" is out of range of its type"));
+    Ok(Some(match (target, sql_type) {
+        (_, Some("UUID")) => ScalarValue::Utf8(Some(text::parse_uuid(text).map_err(wrong)?.to_string())),
+        (DataType::Boolean, _) => ScalarValue::Boolean(Some(text::parse_boolean(text).map_err(wrong)?)),
+        (DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64, _) => {
+            let value = ScalarValue::Int64(Some(text::parse_integer(text).map_err(wrong)?));
+            value.cast_to(target).ok().filter(|value| !value.is_null()).ok_or_else(too_large)?
+        }
+        (DataType::Float32 | DataType::Float64, _) => {
+            ScalarValue::Float64(Some(text::parse_float(text).map_err(wrong)?)).cast_to(target)?
+        }
+        (DataType::Decimal128(..) | DataType::Decimal256(..), _) => decimal(text)?,
+        (DataType::Timestamp(_, zone), _) => {
+            let micros = text::parse_timestamp(text, zone.is_some()).map_err(wrong)?;
+            ScalarValue::TimestampMicrosecond(Some(micros), zone.clone())
+        }
+        (DataType::Date32, _) => ScalarValue::Date32(Some(text::parse_date(text).map_err(wrong)?)),
+        (DataType::Time64(_), _) => ScalarValue::Time64Microsecond(Some(text::parse_time(text).map_err(wrong)?)),
+        (DataType::Interval(_) | DataType::Duration(_), _) => {
+            ScalarValue::IntervalMonthDayNano(Some(to_arrow(text::parse_interval(text, None).map_err(wrong)?)?))
+        }
+        (DataType::Binary, _) => ScalarValue::Binary(Some(text::parse_bytes(text).map_err(wrong)?)),
+        _ => return Ok(None),
+    }))
+}
+
+/// Text as the numeric it writes, with each of its digits.
+pub(super) fn decimal(text: &str) -> Result<ScalarValue> {
+    let number = text::parse_numeric(text).map_err(|error| DataFusionError::Plan(error.to_string()))?;
+    let scale = i8::try_from(number.scale).unwrap_or(i8::MAX);
+    Ok(match number.unscaled.to_i128() {
+        Some(unscaled) if number.precision <= 38 => ScalarValue::Decimal128(Some(unscaled), number.precision.max(1), scale),
+        _ => ScalarValue::Decimal256(Some(number.unscaled), number.precision, scale),
+    })
+}
+
+/// The type that several values are made alike to, where `DataFusion` would choose another: the first typed one for literals, a
+/// double beside decimals.
+fn common(values: &[&Expr], schema: &DFSchema) -> Option<(DataType, Option<String>)> {
+    let typed: Vec<(&Expr, DataType)> = values
+        .iter()
+        .filter(|value| !is_untyped(value))
+        .filter_map(|value| Some((*value, type_of(value, schema)?)))
+        .filter(|(_, found)| *found != DataType::Null)
+        .collect();
+    let is_float = |found: &DataType| matches!(found, DataType::Float32 | DataType::Float64);
+    let is_decimal = |found: &DataType| matches!(found, DataType::Decimal128(..) | DataType::Decimal256(..));
+    let floats = typed.iter().any(|(_, found)| is_float(found));
+    if floats && typed.iter().any(|(_, found)| is_decimal(found) || found.is_integer()) {
+        return Some((DataType::Float64, None));
+    }
+    let (first, found) = typed.into_iter().next()?;
+    Some((found, sql_type_of(first, schema)))
+}
+
+fn alike(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+    let refs: Vec<&Expr> = values.iter().collect();
+    let Some((target, sql_type)) = common(&refs, schema) else { return Ok(values) };
+    values
+        .into_iter()
+        .map(|value| {
+            if is_untyped(&value) {
+                return literal(value, &target, sql_type.as_deref());
+            }
+            match type_of(&value, schema) {
+                Some(found)
+                    if target == DataType::Float64 && (found.is_numeric() || found == DataType::Null) =>
+                {
+                    Ok(cast_to(value, &found, &target))
+                }
+                _ => Ok(value),
+            }
+        })
+        .collect()
+}
+
+/// The arguments of a function that gives one of them.
+pub(super) fn arguments(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let ScalarFunction { func, args } = call;
+    let args = alike(args, schema)?;
+    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+}
+
+/// A CASE: its results are made alike, and its operand and what that is compared with.
+pub(super) fn case(case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let Case { expr, when_then_expr, else_expr } = case;
+    // Compared one by one, as `=` compares.
+    let mut conditions = Vec::with_capacity(when_then_expr.len());
+    let mut results = Vec::with_capacity(when_then_expr.len() + 1);
+    for (when, then) in when_then_expr {
+        conditions.push(match &expr {
+            Some(operand) if !operand.is_volatile() => {
+                super::resolve_part(operand.as_ref().clone().eq(*when), schema)?.data
+            }
+            _ => *when,
+        });
+        results.push(*then);
+    }
+    let has_else = else_expr.is_some();
+    results.extend(else_expr.map(|value| *value));
+    let mut results = alike(results, schema)?;
+    let else_expr = if has_else { results.pop().map(Box::new) } else { None };
+    let expr = expr.filter(|operand| operand.is_volatile());
+    let when_then_expr =
+        conditions.into_iter().zip(results).map(|(when, then)| (Box::new(when), Box::new(then))).collect();
+    Ok(Transformed::yes(Expr::Case(Case { expr, when_then_expr, else_expr })))
+}

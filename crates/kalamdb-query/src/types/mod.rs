@@ -1,0 +1,258 @@
+//! The types of expressions, and what operators and casts mean on them, as in PostgreSQL.
+//!
+//! Before `DataFusion` makes the operands of an operator alike: a decimal beside a float becomes a float, text that stands as
+//! a literal beside another type is read as a value of that type, differences of times are spans, spans are compared by their
+//! length, casts round and read text as PostgreSQL does.
+
+mod adopt;
+mod cast;
+mod operators;
+mod planner;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{
+    AggregateFunction, InList, Sort as SortExpr, WindowFunction, WindowFunctionParams,
+};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Between, Cast, Expr, ExprSchemable, Like, LogicalPlan, WindowFunctionDefinition,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::functions::{bytes_length, part_of_time, round_float, span_key};
+
+pub use planner::SqlTypes;
+
+/// Gives expressions PostgreSQL's meaning.
+#[derive(Debug, Default)]
+pub struct ResolveTypes;
+
+impl AnalyzerRule for ResolveTypes {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(resolve_node)?.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "resolve_types"
+    }
+}
+
+fn resolve_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if let LogicalPlan::Union(union) = node {
+        return operators::union_of_floats(union);
+    }
+    if matches!(node, LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_)) {
+        return Ok(Transformed::no(node));
+    }
+    let schema = merge_schema(&node.inputs());
+    let names = NamePreserver::new(&node);
+    let is_sort = matches!(node, LogicalPlan::Sort(_));
+    let mapped = node.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let resolved = resolve(expr, &schema)?;
+        let resolved = if is_sort { resolved.transform_data(|expr| sort_key(expr, &schema))? } else { resolved };
+        Ok(resolved.update_data(|expr| name.restore(expr)))
+    })?;
+    let mapped = mapped.transform_data(operators::join_keys)?;
+    if !mapped.transformed {
+        return Ok(mapped);
+    }
+    Ok(Transformed::yes(mapped.data.recompute_schema()?))
+}
+
+/// An expression with PostgreSQL's meaning, of the columns of `schema`.
+pub(crate) fn resolve(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|part| resolve_part(part, schema))
+}
+
+/// The type of an expression; none where it cannot be told yet.
+pub(crate) fn type_of(expr: &Expr, schema: &DFSchema) -> Option<DataType> {
+    expr.get_type(schema).ok()
+}
+
+/// The SQL type that an expression's Arrow type does not tell: `UUID` or `JSON`.
+pub(crate) fn sql_type_of(expr: &Expr, schema: &DFSchema) -> Option<String> {
+    let (_, field) = expr.to_field(schema).ok()?;
+    field.metadata().get(crate::functions::TYPE_METADATA).cloned()
+}
+
+/// A value cast to a type, unless it has it.
+pub(crate) fn cast_to(expr: Expr, from: &DataType, to: &DataType) -> Expr {
+    if from == to {
+        return expr;
+    }
+    if let Expr::Literal(value, metadata) = &expr
+        && let Ok(value) = value.cast_to(to)
+    {
+        return Expr::Literal(value, metadata.clone());
+    }
+    Expr::Cast(Cast::new(Box::new(expr), to.clone()))
+}
+
+fn resolve_part(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match part {
+        Expr::BinaryExpr(binary) => operators::binary(binary, schema),
+        Expr::Between(between) => resolve_between(between, schema),
+        Expr::InList(list) => resolve_list(list, schema),
+        Expr::Case(case) => adopt::case(case, schema),
+        Expr::Like(like) => Ok(resolve_like(like)),
+        Expr::SimilarTo(like) => resolve_similar(like, schema),
+        Expr::Cast(cast) => cast::resolve(cast, schema),
+        Expr::Negative(inner) => operators::negative(*inner, schema),
+        Expr::ScalarFunction(call) => resolve_call(call, schema),
+        Expr::AggregateFunction(call) => operators::aggregate(call, schema),
+        Expr::WindowFunction(call) => resolve_window(*call, schema),
+        // Integers beyond 64 bits are numerics.
+        Expr::Literal(ScalarValue::UInt64(Some(value)), _) => {
+            let value = ScalarValue::Decimal128(Some(value.into()), 20, 0);
+            Ok(Transformed::yes(Expr::Literal(value, None)))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// `BETWEEN` as its two comparisons, each of which is resolved by itself.
+fn resolve_between(between: Between, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let types = [&between.expr, &between.low, &between.high].map(|expr| type_of(expr, schema));
+    let is_alike = matches!(&types, [Some(a), Some(b), Some(c)] if a == b && b == c && !matches!(a, DataType::Interval(_)));
+    let is_volatile = between.expr.is_volatile();
+    if is_alike || is_volatile {
+        return Ok(Transformed::no(Expr::Between(between)));
+    }
+    let Between { expr, negated, low, high } = between;
+    let above = resolve_part(expr.as_ref().clone().gt_eq(*low), schema)?.data;
+    let below = resolve_part(expr.lt_eq(*high), schema)?.data;
+    let within = above.and(below);
+    Ok(Transformed::yes(if negated { datafusion::logical_expr::not(within) } else { within }))
+}
+
+fn resolve_list(list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let InList { expr, list, negated } = list;
+    let own = type_of(&expr, schema);
+    let is_of_ours = own.as_ref().is_some_and(|own| operators::compares_otherwise(own))
+        || list.iter().filter_map(|item| type_of(item, schema)).any(|item| operators::compares_otherwise(&item));
+    if !is_of_ours || expr.is_volatile() {
+        let sql_type = sql_type_of(&expr, schema);
+        let list = list
+            .into_iter()
+            .map(|item| match &own {
+                Some(own) => adopt::literal(item, own, sql_type.as_deref()),
+                None => Ok(item),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        return Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })));
+    }
+    // Each item is compared by itself: floats have two zeros, decimals many scales, spans many forms.
+    let mut any: Option<Expr> = None;
+    for item in list {
+        let one = resolve_part(expr.as_ref().clone().eq(item), schema)?.data;
+        any = Some(match any {
+            Some(any) => any.or(one),
+            None => one,
+        });
+    }
+    let any = any.unwrap_or_else(|| datafusion::prelude::lit(false));
+    Ok(Transformed::yes(if negated { datafusion::logical_expr::not(any) } else { any }))
+}
+
+fn resolve_like(like: Like) -> Transformed<Expr> {
+    let Some(escape) = like.escape_char.filter(|escape| *escape != '\\') else {
+        return Transformed::no(Expr::Like(like));
+    };
+    let escape = datafusion::prelude::lit(escape.to_string());
+    let pattern = Box::new(crate::functions::like_pattern(*like.pattern, escape));
+    Transformed::yes(Expr::Like(Like { pattern, escape_char: None, ..like }))
+}
+
+fn resolve_similar(like: Like, _: &DFSchema) -> Result<Transformed<Expr>> {
+    let escape = datafusion::prelude::lit(like.escape_char.map_or("\\".to_owned(), String::from));
+    let similar = crate::functions::matches_similar(*like.expr, *like.pattern, escape);
+    Ok(Transformed::yes(if like.negated { datafusion::logical_expr::not(similar) } else { similar }))
+}
+
+fn resolve_call(
+    call: datafusion::logical_expr::expr::ScalarFunction,
+    schema: &DFSchema,
+) -> Result<Transformed<Expr>> {
+    let first = call.args.first().and_then(|arg| type_of(arg, schema));
+    match (call.func.name(), call.args.as_slice(), &first) {
+        // Microseconds are what columns have; nanoseconds end in 2262.
+        ("now" | "current_timestamp", [], _) => {
+            let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+            Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(Expr::ScalarFunction(call)), instant))))
+        }
+        ("round", [value], Some(DataType::Float32 | DataType::Float64)) => {
+            Ok(Transformed::yes(round_float(value.clone())))
+        }
+        ("length" | "octet_length" | "char_length" | "character_length", [value], Some(DataType::Binary)) => {
+            Ok(Transformed::yes(bytes_length(value.clone())))
+        }
+        ("date_part", [Expr::Literal(field, _), value], _) => {
+            let field = field.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
+            let value = match type_of(value, schema) {
+                Some(DataType::Utf8) => adopt::literal(value.clone(), &crate::functions::TIMESTAMP, None)?,
+                _ => value.clone(),
+            };
+            Ok(match part_of_time(&field, value) {
+                Some(part) => Transformed::yes(part),
+                None => Transformed::no(Expr::ScalarFunction(call)),
+            })
+        }
+        ("coalesce" | "nullif" | "greatest" | "least" | "nvl" | "ifnull", ..) => adopt::arguments(call, schema),
+        ("date_trunc" | "date_bin", ..) => Ok(Transformed::no(operators::truncation(call, schema)?)),
+        ("power" | "pow", [base, exponent], _) => {
+            let double = |expr: &Expr| match type_of(expr, schema) {
+                Some(found) => cast_to(expr.clone(), &found, &DataType::Float64),
+                None => expr.clone(),
+            };
+            let args = vec![double(base), double(exponent)];
+            let call = datafusion::logical_expr::expr::ScalarFunction { func: call.func, args };
+            Ok(Transformed::no(Expr::ScalarFunction(call)))
+        }
+        _ => Ok(Transformed::no(Expr::ScalarFunction(call))),
+    }
+}
+
+/// Window functions without a frame of their own order by a RANGE, which takes numbers and times only.
+fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if let WindowFunctionDefinition::AggregateUDF(function) = &call.fun {
+        let WindowFunctionParams { args, filter, .. } = &call.params;
+        let aggregate = AggregateFunction::new_udf(
+            Arc::clone(function),
+            args.clone(),
+            false,
+            filter.clone(),
+            Vec::new(),
+            None,
+        );
+        if let Expr::AggregateFunction(resolved) = operators::aggregate(aggregate, schema)?.data.unalias() {
+            call.fun = WindowFunctionDefinition::AggregateUDF(resolved.func);
+            call.params.args = resolved.params.args;
+        }
+    }
+    let mut keys: Vec<SortExpr> = Vec::with_capacity(call.params.order_by.len());
+    for mut key in call.params.order_by {
+        key.expr = match type_of(&key.expr, schema) {
+            Some(DataType::Time64(_)) => Expr::Cast(Cast::new(Box::new(key.expr), DataType::Int64)),
+            _ => sort_key(key.expr, schema)?.data,
+        };
+        keys.push(key);
+    }
+    call.params.order_by = keys;
+    Ok(Transformed::yes(Expr::from(call)))
+}
+
+/// Spans are ordered by their length.
+fn sort_key(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    Ok(match type_of(&expr, schema) {
+        Some(DataType::Interval(_) | DataType::Duration(_)) => Transformed::yes(span_key(expr)),
+        _ => Transformed::no(expr),
+    })
+}

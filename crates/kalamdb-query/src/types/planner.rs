@@ -1,0 +1,72 @@
+//! Names of types, as statements write them.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
+use datafusion::error::Result;
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::sqlparser::ast::{self, ExactNumberInfo, ObjectName, TimezoneInfo};
+
+use crate::functions::TYPE_METADATA;
+
+/// Digits behind the point of a NUMERIC that names none.
+pub(crate) const FREE_SCALE: i8 = 18;
+
+/// Plans the types that a statement names: times in microseconds, and those that are ours.
+#[derive(Debug)]
+pub struct SqlTypes;
+
+fn field(data_type: DataType, sql_type: Option<&str>) -> FieldRef {
+    let field = Field::new("", data_type, true);
+    Arc::new(match sql_type {
+        Some(name) => field.with_metadata([(TYPE_METADATA.to_owned(), name.to_owned())].into()),
+        None => field,
+    })
+}
+
+impl TypePlanner for SqlTypes {
+    fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>> {
+        use ast::DataType as T;
+        let instant = || DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+        let decimal = |info: &ExactNumberInfo| match info {
+            ExactNumberInfo::None => DataType::Decimal128(38, FREE_SCALE),
+            ExactNumberInfo::Precision(precision) => decimal_type(*precision, 0),
+            ExactNumberInfo::PrecisionAndScale(precision, scale) => decimal_type(*precision, *scale),
+        };
+        Ok(Some(match sql_type {
+            T::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) | T::TimestampNtz(_) => {
+                field(DataType::Timestamp(TimeUnit::Microsecond, None), None)
+            }
+            T::Timestamp(..) | T::Datetime(_) => field(instant(), None),
+            T::Time(..) => field(DataType::Time64(TimeUnit::Microsecond), None),
+            T::Interval { .. } => field(DataType::Interval(IntervalUnit::MonthDayNano), None),
+            T::Uuid => field(DataType::Utf8, Some("UUID")),
+            T::JSON | T::JSONB => field(DataType::Utf8, Some("JSON")),
+            T::Bytea | T::Bytes(_) | T::Blob(_) | T::Binary(_) | T::Varbinary(_) => field(DataType::Binary, None),
+            T::Decimal(info) | T::Numeric(info) | T::Dec(info) => field(decimal(info), None),
+            T::Custom(name, arguments) => return Ok(custom(name, arguments)),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn decimal_type(precision: u64, scale: i64) -> DataType {
+    let (precision, scale) = (u8::try_from(precision).unwrap_or(u8::MAX), i8::try_from(scale).unwrap_or(i8::MAX));
+    if precision > 38 { DataType::Decimal256(precision, scale) } else { DataType::Decimal128(precision, scale) }
+}
+
+fn custom(name: &ObjectName, arguments: &[String]) -> Option<FieldRef> {
+    let [part] = name.0.as_slice() else { return None };
+    let name = part.as_ident()?.value.to_ascii_lowercase();
+    Some(match name.as_str() {
+        "embedding" => {
+            let length = arguments.first()?.parse::<i32>().ok()?;
+            let item = Arc::new(Field::new_list_field(DataType::Float32, true));
+            field(DataType::FixedSizeList(item, length), None)
+        }
+        "bytes" => field(DataType::Binary, None),
+        "json" | "jsonb" => field(DataType::Utf8, Some("JSON")),
+        "uuid" => field(DataType::Utf8, Some("UUID")),
+        _ => return None,
+    })
+}
