@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use kalamdb_core::{Engine, EngineOptions};
+use kalamdb_core::{Engine, EngineOptions, LocationClaim};
 
 use crate::log_command;
 use crate::tail::log_directory;
@@ -27,7 +27,11 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "the log is damaged, so nothing else was looked at; see `kalamdb log repair`")?;
         return Ok(of_log);
     }
-    let (engine, _) = Engine::open(EngineOptions::new(&args.data_dir))?;
+    let (engine, _) = Engine::open(EngineOptions {
+        // A copy that is looked into takes nothing from its original.
+        location_claim: LocationClaim::Never,
+        ..EngineOptions::new(&args.data_dir)
+    })?;
     let bar = if is_shown { ProgressBar::new(engine.cold_file_count()?) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} files {per_sec} {eta}")?);
     let checked = engine.check_files(|files| bar.inc(files));

@@ -36,6 +36,8 @@ pub enum ErrorCode {
     Unauthorized,
     /// A key, NOT NULL or type constraint.
     ConstraintViolation,
+    /// Another instance writes to the storage location.
+    LocationOwned,
     /// Too many concurrent changes of the same rows.
     Conflict,
     /// Took too long.
@@ -73,6 +75,7 @@ impl ErrorCode {
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::ConstraintViolation => "CONSTRAINT_VIOLATION",
+            Self::LocationOwned => "LOCATION_OWNED",
             Self::Conflict => "CONFLICT",
             Self::Timeout => "TIMEOUT",
             Self::MemoryLimit => "MEMORY_LIMIT",
@@ -441,6 +444,7 @@ impl Error {
             | Self::KeyTwice { .. }
             | Self::Constraint { .. }
             | Self::Value { .. } => ErrorCode::ConstraintViolation,
+            Self::Store(kalamdb_store::Error::Owned { .. }) => ErrorCode::LocationOwned,
             Self::Conflict { .. } | Self::Restoring { .. } => ErrorCode::Conflict,
             Self::ResyncRequired { .. } => ErrorCode::ResyncRequired,
             Self::TableDropped => ErrorCode::TableDropped,

@@ -54,6 +54,7 @@ mod live;
 mod log_keeper;
 #[cfg(test)]
 mod model_tests;
+mod overlap;
 mod places;
 mod provider;
 mod queries;
@@ -93,6 +94,7 @@ pub use datafusion::arrow;
 pub use datafusion::execution::SendableRecordBatchStream;
 pub use kalamdb_log as log;
 pub use kalamdb_sql as system;
+pub use kalamdb_store::Claim as LocationClaim;
 pub use log_format as format;
 
 pub use crate::changes::{ChangeNames, ChangeRecord, instant};

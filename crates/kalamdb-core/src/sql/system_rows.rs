@@ -225,7 +225,11 @@ async fn commit(context: Context<'_>, plans: Vec<Plan>, verb: &str) -> Result<St
         context
             .engine
             .commits()
-            .catalog(move |planning| plans.into_iter().map(|plan| plan(planning)).collect())
+            .catalog(move |planning| {
+                let events: Vec<_> = plans.into_iter().map(|plan| plan(planning)).collect::<Result<_>>()?;
+                locations::refuse_overlaps_among(&events)?;
+                Ok(events)
+            })
             .await?;
     }
     let noun = if count == 1 { "row" } else { "rows" };
@@ -309,7 +313,8 @@ async fn new_location(context: Context<'_>, mut row: Fields) -> Result<Plan> {
     credentials_ref.as_deref().map_or(Ok(()), locations::check_credentials_ref)?;
     let new = NewLocation { name, location_type, path, credentials_ref };
     locations::probe_new(context.engine, &new).await?;
-    Ok(Box::new(move |planning| locations::plan_create(planning, new)))
+    let data_dir = context.engine.data_dir().to_owned();
+    Ok(Box::new(move |planning| locations::plan_create(planning, &data_dir, new)))
 }
 
 async fn location_edit(context: Context<'_>, mut row: Fields) -> Result<Plan> {
@@ -333,5 +338,6 @@ async fn location_edit(context: Context<'_>, mut row: Fields) -> Result<Plan> {
         }
     }
     locations::probe_edited(context.engine, &name, &edit).await?;
-    Ok(Box::new(move |planning| locations::plan_alter(planning, &name, edit)))
+    let data_dir = context.engine.data_dir().to_owned();
+    Ok(Box::new(move |planning| locations::plan_alter(planning, &data_dir, &name, edit)))
 }
