@@ -520,7 +520,7 @@ impl Engine {
         let id = UserId::new(user);
         let found = self.user(&id)?.ok_or_else(|| Error::NotFound { kind: "user", name: user.to_owned() })?;
         by.require(found.role, "act for a user of a higher role")?;
-        Ok(Session::new(id, found.role, Some(by.namespace().as_str())))
+        Ok(Session::new(id, found.role, Some(by.namespace().as_str())).for_another())
     }
 }
 

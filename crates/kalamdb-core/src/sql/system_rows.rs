@@ -17,7 +17,7 @@ use crate::sql::ddl::check_name;
 use crate::sql::dml::changed_rows;
 use crate::sql::execute::StatementResult;
 use crate::sql::locations::{self, LocationEdit, NewLocation};
-use crate::sql::parse::{TableName, identifier};
+use crate::sql::parse::{TableName, identifier, refused_as_another_user};
 use crate::sql::select;
 use crate::sql::target::{Context, refuse_clauses};
 use crate::sql::user_changes::{self, NewUser, UserEdit};
@@ -58,6 +58,9 @@ type Plan = Box<dyn FnOnce(&Planning<'_>) -> Result<ChangeEvent> + Send>;
 pub(super) fn find(context: Context<'_>, name: &TableName) -> Result<Option<SystemRows>> {
     if crate::sql::namespace_of(context.session, name).as_str() != "system" {
         return Ok(None);
+    }
+    if context.session.acts_for_another() {
+        return Err(refused_as_another_user());
     }
     if context.transaction.is_some() {
         return Err(Error::Unsupported {
