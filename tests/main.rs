@@ -65,6 +65,9 @@ mod ownership;
 /// `kalamdb tail` as a process: of a directory, and of a server over the network.
 mod tailing;
 
+/// `kalamdb user` as a process: the way back in after a lost password.
+mod users;
+
 /// `kalamdb subscribe` as a process.
 mod subscribing;
 

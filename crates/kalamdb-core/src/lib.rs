@@ -13,6 +13,8 @@
     expect(clippy::duplicate_mod, reason = "feed and router once more, over locks of a scheduler")
 )]
 
+#[cfg(test)]
+mod account_tests;
 mod accounts;
 #[cfg(test)]
 mod alter_tests;

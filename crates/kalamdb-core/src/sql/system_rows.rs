@@ -184,7 +184,7 @@ pub(super) async fn update(
     let users = table.users_of(&rows);
     for row in rows {
         plans.push(match table {
-            SystemRows::Users => user_edit(row).await?,
+            SystemRows::Users => user_edit(context, row).await?,
             SystemRows::StorageLocations => location_edit(context, row).await?,
         });
     }
@@ -230,6 +230,7 @@ async fn commit(context: Context<'_>, plans: Vec<Plan>, verb: &str) -> Result<St
             .commits()
             .catalog(move |planning| {
                 let events: Vec<_> = plans.into_iter().map(|plan| plan(planning)).collect::<Result<_>>()?;
+                user_changes::require_dba_left(planning, &events)?;
                 locations::refuse_overlaps_among(&events)?;
                 Ok(events)
             })
@@ -286,7 +287,7 @@ async fn new_user(mut row: Fields) -> Result<Plan> {
     Ok(Box::new(move |planning| user_changes::plan_create(planning, new)))
 }
 
-async fn user_edit(mut row: Fields) -> Result<Plan> {
+async fn user_edit(context: Context<'_>, mut row: Fields) -> Result<Plan> {
     let id = UserId::new(required(&mut row, "username")?);
     let mut edit = UserEdit::default();
     for (column, value) in row {
@@ -294,7 +295,11 @@ async fn user_edit(mut row: Fields) -> Result<Plan> {
             ("password", Some(password)) => {
                 edit.password_hash = Some(accounts::hash_password(&password).await?);
             }
-            ("role", Some(role)) => edit.role = Some(user_changes::role_of(&role)?),
+            ("role", Some(role)) => {
+                let role = user_changes::role_of(&role)?;
+                user_changes::check_role(context.session, id.as_str(), role)?;
+                edit.role = Some(role);
+            }
             ("metadata", metadata) => {
                 user_changes::check_metadata(metadata.as_deref())?;
                 edit.metadata = Edit::Set(metadata);
