@@ -83,6 +83,9 @@ mod endings;
 /// A WebSocket's life: authentication, snapshots in batches, slow readers, limits, expiry, shutdown.
 mod connection;
 
+/// Live queries with parameters, fields that are not known, answers to `ping` and to a superfluous `next_batch`.
+mod live_params;
+
 /// Presence over the wire: silent clients, accounts that go, endings amid a snapshot, shutdown before a login.
 mod wire_presence;
 

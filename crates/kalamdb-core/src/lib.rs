@@ -99,6 +99,7 @@ pub use kalamdb_sql as system;
 pub use kalamdb_store::Claim as LocationClaim;
 pub use log_format as format;
 
+pub use crate::catalog::nearest_name;
 pub use crate::changes::{ChangeNames, ChangeRecord, instant};
 pub use crate::check::{ColdChecked, FileProblem};
 pub use crate::engine::{

@@ -29,6 +29,7 @@ mod expressions;
 mod insert;
 mod literal;
 mod locations;
+mod params;
 mod parse;
 mod plans;
 mod point;

@@ -31,6 +31,7 @@ use crate::provider::{Scope, StoredTable, session_state};
 use crate::queries;
 use crate::session::Session;
 use crate::sql::execute::StatementResult;
+use crate::sql::params::require_params;
 use crate::sql::parse::{parse_subscription, table_name};
 use crate::sql::plans::{Plan, PlanKey, with_params};
 use crate::sql::point;
@@ -239,9 +240,14 @@ impl LivePlan {
 }
 
 /// Plans a subscription: one table, rows of this session only, `_seq` always selected.
-pub(crate) async fn live_plan(engine: &Engine, session: &Session, sql: &str) -> Result<LivePlan> {
+pub(crate) async fn live_plan(
+    engine: &Engine,
+    session: &Session,
+    sql: &str,
+    params: &[Json],
+) -> Result<LivePlan> {
     loop {
-        let plan = live_plan_now(engine, session, sql).await?;
+        let plan = live_plan_now(engine, session, sql, params).await?;
         // The table is looked up twice, here and by the query engine: both must have seen the same.
         if engine.catalog().is_newest(&plan.info) {
             return Ok(plan);
@@ -249,8 +255,9 @@ pub(crate) async fn live_plan(engine: &Engine, session: &Session, sql: &str) -> 
     }
 }
 
-async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<LivePlan> {
+async fn live_plan_now(engine: &Engine, session: &Session, sql: &str, params: &[Json]) -> Result<LivePlan> {
     let mut statement = parse_subscription(sql)?;
+    require_params(&statement, params)?;
     let info = one_table(engine, session, &mut statement)?;
     crate::sql::execute::require_read(session, &info)?;
     let system = info.system_columns();
@@ -277,7 +284,7 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
         select.projection.push(SelectItem::UnnamedExpr(seq));
     }
     // IMPORTANT: what live queries select is compiled once for all that select the same.
-    let mut select = with_session(plan(&state, statement, &[]).await?, session)?;
+    let mut select = with_session(plan(&state, statement, params).await?, session)?;
     if is_aggregate {
         // Which type an aggregate is computed in, the analyzer decides.
         let analyzed = state.analyzer().execute_and_check(select, state.config_options(), |_, _| {});
