@@ -50,6 +50,20 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         HumanBytes(checked.bytes),
         HumanCount(checked.rows),
     )?;
+    for of in &checked.unreachable {
+        writeln!(out, "{}: not looked at: {} ({})", of.path, of.problem, of.table)?;
+    }
+    if !checked.unreachable.is_empty() {
+        writeln!(
+            out,
+            "{} files could not be looked at, since their storage location does not answer: nothing says that they are wrong. \
+             Check again when it does",
+            checked.unreachable.len()
+        )?;
+    }
+    if checked.problems.is_empty() && !checked.unreachable.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
     if checked.problems.is_empty() {
         writeln!(out, "nothing is wrong")?;
         return Ok(ExitCode::SUCCESS);

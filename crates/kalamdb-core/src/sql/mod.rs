@@ -33,6 +33,9 @@ mod params;
 mod parse;
 mod plans;
 mod point;
+mod refusals;
+#[cfg(test)]
+mod refusals_tests;
 mod removal;
 mod returning;
 mod select;

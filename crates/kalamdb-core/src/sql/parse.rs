@@ -11,6 +11,7 @@ use crate::sql::alteration::Alteration;
 use crate::sql::backup::{self, BackupStatement};
 use crate::sql::definition::TableDefinition;
 use crate::sql::dialect::SqlDialect;
+use crate::sql::refusals;
 use crate::sql::storage;
 use crate::sql::tokens::tokens;
 use crate::sql::user_changes::role_of;
@@ -293,7 +294,9 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
         }
         ("TRUNCATE", _, _) => {
             skip(parser, 1);
-            Ok(Statement::Truncate(table_after_keyword(parser)?))
+            let table = table_after_keyword(parser)?;
+            refuse_more_tables(parser, "TRUNCATE")?;
+            Ok(Statement::Truncate(table))
         }
         ("SHOW", "CREATE", "TABLE") => {
             skip(parser, 3);
@@ -318,7 +321,9 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
         }
         ("SUBSCRIBE", "TO", _) => {
             skip(parser, 2);
-            Ok(Statement::Subscribe(Box::new(parser.parse_statement()?)))
+            let parsed = parser.parse_statement()?;
+            refusals::refuse_ignored(&parsed)?;
+            Ok(Statement::Subscribe(Box::new(parsed)))
         }
         ("EXECUTE", "AS", "USER") => {
             skip(parser, 3);
@@ -331,7 +336,13 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             }
             Ok(Statement::ExecuteAsUser { user, statement: Box::new(inner) })
         }
-        _ => standard_statement(parser),
+        _ => {
+            let [_, _, _, fourth] = words::<4>(parser);
+            match refusals::refused([first, second, third, &fourth]) {
+                Some(refused) => Err(refused),
+                None => standard_statement(parser),
+            }
+        }
     }
 }
 
@@ -364,9 +375,27 @@ pub(super) fn table_after_keyword(parser: &mut Parser<'_>) -> Result<TableName> 
     table_name(&parser.parse_object_name(false)?)
 }
 
+/// Refuses what other databases let follow a table's name: more tables, CASCADE and the like.
+fn refuse_more_tables(parser: &Parser<'_>, statement: &str) -> Result<()> {
+    let [word] = words::<1>(parser);
+    let (what, hint) = match (&parser.peek_token().token, word.as_str()) {
+        (Token::Comma, _) => {
+            ("several tables", "write one statement for each table, with semicolons between them")
+        }
+        (_, "CASCADE" | "RESTRICT") => ("CASCADE or RESTRICT", "leave it out: no table depends on another"),
+        (_, "RESTART" | "CONTINUE") => {
+            ("RESTART or CONTINUE IDENTITY", "leave it out: there are no sequences")
+        }
+        (_, "PARTITION") => ("PARTITION", "use DELETE FROM t WHERE …"),
+        _ => return Ok(()),
+    };
+    Err(Error::Unsupported { what: format!("{statement} of a table with {what}"), hint: Some(hint) })
+}
+
 /// What `sqlparser` knows.
 fn standard_statement(parser: &mut Parser<'_>) -> Result<Statement> {
     let parsed = parser.parse_statement()?;
+    refusals::refuse_ignored(&parsed)?;
     Ok(match parsed {
         ast::Statement::Insert(insert) => Statement::Insert(Box::new(insert)),
         ast::Statement::Update(update) => Statement::Update(Box::new(update)),
@@ -405,6 +434,7 @@ fn kind_name(keyword: &str) -> Option<&'static str> {
 fn drop_table(parser: &mut Parser<'_>, kind: Option<&str>) -> Result<Statement> {
     let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let name = table_name(&parser.parse_object_name(false)?)?;
+    refuse_more_tables(parser, "DROP TABLE")?;
     Ok(Statement::DropTable { name, if_exists, kind: kind.and_then(kind_name) })
 }
 

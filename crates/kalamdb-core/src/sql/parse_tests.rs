@@ -72,7 +72,7 @@ fn only_statements_of_rows_run_as_another_user() {
         "CREATE USER b WITH PASSWORD 'x'",
         "DROP USER b",
         "CREATE NAMESPACE n",
-        "CREATE TABLE t (id INT)",
+        "CREATE USER TABLE t (id INT)",
         "ALTER TABLE t ADD c INT",
         "DROP TABLE t",
         "TRUNCATE t",

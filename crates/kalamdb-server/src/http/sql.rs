@@ -12,7 +12,7 @@ use kalamdb_core::arrow::ipc::writer::StreamWriter;
 use kalamdb_core::{Executed, Session, StatementResult, clock};
 use serde::{Deserialize, Serialize};
 
-use super::body::{ErrorBody, read_json, refuse, status_of};
+use super::body::{ErrorBody, read_json, refuse, retry_after, status_of};
 use super::required_bearer;
 use crate::app::App;
 use crate::refusal::Refusal;
@@ -129,7 +129,10 @@ fn answer_json(executed: &Executed, took_s: f64, warnings: &[String]) -> Result<
     };
     let status = refusal.as_ref().map_or(StatusCode::OK, |refusal| status_of(refusal.code));
     let body = serde_json::to_vec(&answer).map_err(|error| ArrowError::JsonError(error.to_string()))?;
-    Ok((status, [(header::CONTENT_TYPE, HeaderValue::from_static(JSON))], body).into_response())
+    let mut response =
+        (status, [(header::CONTENT_TYPE, HeaderValue::from_static(JSON))], body).into_response();
+    response.headers_mut().extend(refusal.as_ref().and_then(|refusal| retry_after(refusal.code)));
+    Ok(response)
 }
 
 /// The last statement's rows as an Arrow IPC stream.
