@@ -51,6 +51,8 @@ mod jobs;
 mod jobs_tests;
 mod json;
 #[cfg(test)]
+mod large_statement_tests;
+#[cfg(test)]
 mod literal_tests;
 mod live;
 mod log_keeper;

@@ -29,6 +29,7 @@ mod expressions;
 mod insert;
 mod literal;
 mod locations;
+mod pace;
 mod params;
 mod parse;
 mod plans;
