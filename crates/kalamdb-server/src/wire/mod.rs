@@ -13,3 +13,6 @@ pub(crate) mod codec;
 pub(crate) mod messages;
 pub(crate) mod schema;
 pub(crate) mod unknown;
+
+#[cfg(test)]
+mod doc_tests;
