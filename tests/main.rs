@@ -59,8 +59,14 @@ mod backup;
 /// Cold files elsewhere: an S3 server that goes away and comes back.
 mod storage;
 
+/// Whose files are at a storage location: copies of a running server, moved directories, locations that overlap.
+mod ownership;
+
 /// `kalamdb tail` as a process: of a directory, and of a server over the network.
 mod tailing;
+
+/// `kalamdb user` as a process: the way back in after a lost password.
+mod users;
 
 /// `kalamdb subscribe` as a process.
 mod subscribing;
@@ -76,6 +82,9 @@ mod endings;
 
 /// A WebSocket's life: authentication, snapshots in batches, slow readers, limits, expiry, shutdown.
 mod connection;
+
+/// Live queries with parameters, fields that are not known, answers to `ping` and to a superfluous `next_batch`.
+mod live_params;
 
 /// Presence over the wire: silent clients, accounts that go, endings amid a snapshot, shutdown before a login.
 mod wire_presence;

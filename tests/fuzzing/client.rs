@@ -11,7 +11,9 @@ use super::sql;
 use crate::support::{Random, Raw, Seen, frame};
 
 /// Every code of docs/protocol.md that an `error` may have on a WebSocket.
-const CODES: [&str; 22] = [
+const CODES: [&str; 24] = [
+    "TABLE_NOT_FOUND",
+    "NAMESPACE_NOT_FOUND",
     "AUTH_REQUIRED",
     "UNAUTHORIZED",
     "TOKEN_EXPIRED",
@@ -35,8 +37,16 @@ const CODES: [&str; 22] = [
     "TIMEOUT",
     "MEMORY_LIMIT",
 ];
-const TYPES: [&str; 7] =
-    ["auth_success", "auth_error", "subscription_ack", "initial_data_batch", "change", "flush", "error"];
+const TYPES: [&str; 8] = [
+    "pong",
+    "auth_success",
+    "auth_error",
+    "subscription_ack",
+    "initial_data_batch",
+    "change",
+    "flush",
+    "error",
+];
 
 /// What has been done, and what came of it.
 #[derive(Default)]

@@ -11,7 +11,8 @@ use super::pause;
 use crate::support::{Random, Socket};
 
 /// What is said while a namespace is away, or about to go.
-const AWAY: [&str; 4] = ["SUBSCRIPTION_FAILED", "NOT_FOUND", "TABLE_DROPPED", "CONFLICT"];
+const AWAY: [&str; 5] =
+    ["SUBSCRIPTION_FAILED", "NAMESPACE_NOT_FOUND", "TABLE_NOT_FOUND", "TABLE_DROPPED", "CONFLICT"];
 
 pub(super) struct Subscriber {
     user: String,

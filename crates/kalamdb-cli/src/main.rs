@@ -1,6 +1,6 @@
 //! `kalamdb`, the one binary: a server, and what people and scripts need to use and look into it.
 //!
-//! Each subcommand is a module with its arguments and a `run`. Only `serve` and `check` open a database; `sql`, `subscribe`, `import`,
+//! Each subcommand is a module with its arguments and a `run`. Only `serve`, `check` and `user` open a database; `sql`, `subscribe`, `import`,
 //! `export` and `demo` speak to a server over the network, `tail` and `log` read the log's files.
 
 mod account;
@@ -15,6 +15,7 @@ mod sql;
 mod subscribe;
 mod tail;
 mod transfer;
+mod user;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ enum Command {
     Tail(tail::TailArgs),
     Log(log_command::LogArgs),
     Check(check::CheckArgs),
+    User(user::UserArgs),
     Demo(demo::DemoArgs),
 }
 
@@ -45,6 +47,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(&args),
         Command::Log(args) => log_command::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::User(args) => user::run(&args),
         Command::Demo(args) => demo::run(&args),
     }
 }

@@ -13,7 +13,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use kalamdb_core::format::FlushPolicy;
 use kalamdb_core::log::{Durability, Retention};
-use kalamdb_core::{Engine, EngineOptions, FlushOptions, parse_duration_ms, parse_flush_policy};
+use kalamdb_core::{
+    Engine, EngineOptions, FlushOptions, LocationClaim, parse_duration_ms, parse_flush_policy,
+};
 use kalamdb_server::ServerConfig;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -58,6 +60,10 @@ pub(crate) struct ServeArgs {
     /// Flush the greatest tables while the hot tier has more bytes of rows: `4GiB` [default: any]
     #[arg(long, value_name = "SIZE")]
     hot_size_max: Option<Size>,
+    /// Become the owner of every storage location that another instance of this database owns, as after this directory
+    /// was copied to where it is. Only where that other one is gone for good
+    #[arg(long)]
+    take_over_locations: bool,
 }
 
 /// A [`Durability`], as people write it.
@@ -167,6 +173,7 @@ struct Settings {
     durability: Durability,
     retention: Retention,
     flush: FlushOptions,
+    location_claim: LocationClaim,
     server: ServerConfig,
 }
 
@@ -184,7 +191,8 @@ impl Settings {
             policy: args.flush_policy.clone().or(file.flush_policy).map(|policy| policy.0),
             hot_bytes_max: args.hot_size_max.or(file.hot_size_max).map(|size| size.0),
         };
-        Ok(Self { data_dir, listen, durability, retention, flush, server: file.server })
+        let location_claim = if args.take_over_locations { LocationClaim::Any } else { LocationClaim::Free };
+        Ok(Self { data_dir, listen, durability, retention, flush, location_claim, server: file.server })
     }
 }
 
@@ -227,6 +235,7 @@ fn open(settings: &Settings) -> anyhow::Result<Engine> {
         durability: settings.durability,
         retention: settings.retention,
         flush: settings.flush.clone(),
+        location_claim: settings.location_claim,
         root_password: std::env::var(ROOT_PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()),
         ..EngineOptions::new(&settings.data_dir)
     };

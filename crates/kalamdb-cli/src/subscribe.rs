@@ -31,6 +31,10 @@ pub(crate) struct SubscribeArgs {
     sql: String,
     #[command(flatten)]
     account: AccountArgs,
+    /// The value of `$1`, the next one of `$2`: JSON, or what is no JSON as text. `--param 5` is a number, `--param ann` and
+    /// `--param '"5"'` are texts
+    #[arg(long = "param", value_name = "VALUE", allow_hyphen_values = true)]
+    params: Vec<String>,
     /// No rows to begin with: every change after this seq
     #[arg(long, value_name = "SEQ")]
     from: Option<u64>,
@@ -123,6 +127,11 @@ pub(crate) fn run(args: &SubscribeArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// A parameter as it is written on the command line.
+fn param(text: &str) -> Json {
+    serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.to_owned()))
+}
+
 async fn converse<W: Write>(
     server: &Server<'_>,
     args: &SubscribeArgs,
@@ -134,7 +143,8 @@ async fn converse<W: Write>(
     let mut options = Map::new();
     options.extend(args.from.map(|from| ("from".to_owned(), json!(from))));
     options.extend(args.last_rows.map(|rows| ("last_rows".to_owned(), json!(rows))));
-    let subscription = json!({"id": ID, "sql": args.sql, "options": options});
+    let params: Vec<Json> = args.params.iter().map(|text| param(text)).collect();
+    let subscription = json!({"id": ID, "sql": args.sql, "params": params, "options": options});
     send(&mut socket, &json!({"type": "subscribe", "subscription": subscription})).await?;
     let mut last = args.from;
     loop {

@@ -46,6 +46,13 @@ pub(crate) fn authenticate(system: &SystemTables, user: &str, password: &str) ->
     found.filter(|_| right).ok_or(Error::Unauthorized)
 }
 
+/// A token that no other directory has: 64 random bits, in hexadecimal.
+pub(crate) fn generate_token() -> Result<String> {
+    let mut bytes = [0_u8; 8];
+    getrandom::fill(&mut bytes).map_err(|error| Error::PasswordHash { reason: error.to_string() })?;
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
+}
+
 /// A password nobody can guess: 128 random bits, in hexadecimal.
 pub(crate) fn generate_password() -> Result<String> {
     let mut bytes = [0_u8; 16];

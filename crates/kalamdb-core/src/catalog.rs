@@ -226,7 +226,7 @@ impl Names {
 }
 
 /// The candidate most like `name`, if one is like it at all.
-pub(crate) fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+pub fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     let close_enough = name.len() / 3 + 1;
     candidates
         .map(|candidate| {

@@ -31,6 +31,8 @@ pub struct ColdChecked {
     pub rows: u64,
     /// What is wrong.
     pub problems: Vec<FileProblem>,
+    /// Files that could not be read, since their storage location cannot be asked, and why.
+    pub unreachable: Vec<FileProblem>,
 }
 
 impl Engine {
@@ -61,19 +63,20 @@ impl Engine {
                 }
                 for partition in self.store().cold_partitions(info.id())? {
                     let found = self.store().cut()?.check_files(&partition)?;
-                    let FilesChecked { files, bytes, rows, problems } = found;
+                    let FilesChecked { files, bytes, rows, problems, unreachable } = found;
                     checked.partitions += u64::from(files > 0);
                     checked.files += files;
                     checked.bytes += bytes;
                     checked.rows += rows;
                     let owner = partition.user.as_ref().map(|user| user.as_str().to_owned());
-                    let named = problems.into_iter().map(|(path, problem)| FileProblem {
+                    let named = |(path, problem)| FileProblem {
                         path,
                         table: info.full_name(),
                         owner: owner.clone(),
                         problem,
-                    });
-                    checked.problems.extend(named);
+                    };
+                    checked.problems.extend(problems.into_iter().map(named));
+                    checked.unreachable.extend(unreachable.into_iter().map(named));
                     advanced(files);
                 }
             }

@@ -17,8 +17,10 @@ use kalamdb_log::{
     Disk, Durability, LogDirectory, LogOptions, LogReader, LogWriter, RealDisk, Recovery, Retention,
 };
 use kalamdb_sql::{LiveQueries, SystemTables};
-use kalamdb_store::{Store, StoreOptions};
-use log_format::{ChangeEvent, Namespace, NamespaceId, Partition, Role, Seq, User, UserId, Value};
+use kalamdb_store::{Claim, Owner, Store, StoreOptions, instance_of};
+use log_format::{
+    ChangeEvent, DatabaseId, Namespace, NamespaceId, Partition, Role, Seq, User, UserId, Value,
+};
 use serde_json::Value as Json;
 use tokio::runtime::Handle;
 
@@ -30,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::fail_points::FailPoints;
 use crate::flushes::{FlushKeeper, FlushOptions};
 use crate::functions::Snowflakes;
-use crate::health::Health;
+use crate::health::{Audit, Health};
 use crate::jobs::{JobBell, JobRetention, JobRunner};
 use crate::live::{self, Endings, Feed, Router, Sink, SubscribeRequest, Subscription, SubscriptionId};
 use crate::log_keeper::LogKeeper;
@@ -79,6 +81,8 @@ pub struct EngineOptions {
     pub flush: FlushOptions,
     /// How long jobs that ended are remembered.
     pub job_retention: JobRetention,
+    /// What becomes of storage locations that are not this instance's own.
+    pub location_claim: Claim,
     /// What the log is on: the operating system's files, but for tests.
     pub log_disk: Arc<dyn Disk>,
 }
@@ -98,6 +102,7 @@ impl EngineOptions {
             retention: Retention::default(),
             flush: FlushOptions::default(),
             job_retention: JobRetention::default(),
+            location_claim: Claim::Free,
             log_disk: Arc::new(RealDisk),
         }
     }
@@ -137,6 +142,7 @@ struct Shared {
     endings: Arc<Endings>,
     router: Arc<Router>,
     health: Arc<Health>,
+    audit: Audit,
     snowflakes: Arc<Snowflakes>,
     session_state: SessionState,
     plans: Plans,
@@ -222,17 +228,19 @@ impl Engine {
         let log_dir = log_directory(&options)?;
         let log_options = log_options(&options, &machine);
         let (log, recovery) = LogWriter::open(&log_dir, &log_options, clock::now_micros())?;
-        let store = Arc::new(open_store(&options.data_dir, &options.store)?);
+        let store = Arc::new(open_store(&options, log.database())?);
         let system = Arc::new(SystemTables::open(&options.data_dir.join(CATALOG_DIRECTORY))?);
         let index = log.index();
         let mut reader = LogReader::with_index(&log_dir, Arc::clone(&index));
         let replayed = replay(&mut reader, &store, &system, log.end())?;
 
-        store.sweep_cold_files()?;
+        let places = Places::open(&store, &system, log.database(), &options.data_dir)?;
+        places.sweep_own()?;
         let catalog = Arc::new(Catalog::load(&system)?);
         let feed = Arc::new(Feed::new(log.end(), options.feed_bytes_max));
         let health = Arc::new(Health::default());
         let router = Arc::new(Router::new(Arc::clone(&feed), Arc::clone(&catalog), log_dir.clone(), index));
+        let opened_at = log.end();
         let projections = Projections {
             store: Arc::clone(&store),
             system: Arc::clone(&system),
@@ -240,7 +248,7 @@ impl Engine {
             feed: Arc::clone(&feed),
             health: Arc::clone(&health),
             jobs: Arc::default(),
-            places: Places::open(&store, &system, log.database())?,
+            places,
         };
         let (on, fail_points) = (projections.clone(), machine.fail_points);
         let (sequencer, commits) =
@@ -262,7 +270,7 @@ impl Engine {
             system: Arc::clone(&system),
             stop: Arc::clone(&stop),
         };
-        let jobs = JobRunner::new(&on, commits.clone(), &router, &options, fail_points);
+        let jobs = JobRunner::new(&on, commits.clone(), &router, &options, fail_points, opened_at);
         let workers =
             Workers { sequencer, router: Arc::clone(&router), keeper, flush_keeper, log_keeper, jobs };
         let shared = Shared {
@@ -274,6 +282,7 @@ impl Engine {
             endings: Arc::default(),
             router,
             health,
+            audit: Audit::default(),
             snowflakes: Arc::new(Snowflakes::default()),
             session_state: query_state(options.query_bytes_max)?,
             plans: Plans::default(),
@@ -358,6 +367,14 @@ impl Engine {
         Ok(self.shared.system.get_user(id)?)
     }
 
+    /// All accounts.
+    ///
+    /// # Errors
+    /// Where the catalog cannot be read.
+    pub fn users(&self) -> Result<Vec<User>> {
+        Ok(self.shared.system.scan_all_users()?)
+    }
+
     /// Why the database is read-only, if it is.
     pub fn failure(&self) -> Option<String> {
         self.shared.health.failure()
@@ -421,6 +438,14 @@ impl Engine {
 
     pub(crate) fn places(&self) -> &Places {
         &self.shared.places
+    }
+
+    /// Cold files that are listed and were not there when they were last looked for, which this has done again every few seconds
+    /// in the background.
+    pub fn missing_cold_files(&self) -> Vec<String> {
+        let begun = self.shared.audit.begin(&self.shared.store);
+        self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(begun);
+        self.shared.store.cold_files().missing_files()
     }
 
     /// The storage locations at which the last request failed, and how. Rows stay hot meanwhile.
@@ -493,7 +518,7 @@ impl Engine {
         let id = UserId::new(user);
         let found = self.user(&id)?.ok_or_else(|| Error::NotFound { kind: "user", name: user.to_owned() })?;
         by.require(found.role, "act for a user of a higher role")?;
-        Ok(Session::new(id, found.role, Some(by.namespace().as_str())))
+        Ok(Session::new(id, found.role, Some(by.namespace().as_str())).for_another())
     }
 }
 
@@ -512,8 +537,12 @@ fn log_directory(options: &EngineOptions) -> Result<LogDirectory> {
     Ok(directory)
 }
 
-fn open_store(data_dir: &Path, options: &StoreOptions) -> Result<Store> {
-    let options = StoreOptions { cold_directory: Some(data_dir.join(COLD_DIRECTORY)), ..options.clone() };
+fn open_store(options: &EngineOptions, database: DatabaseId) -> Result<Store> {
+    let (data_dir, database) = (&options.data_dir, database.to_string());
+    let instance = instance_of(data_dir, &database, &accounts::generate_token()?)?;
+    let owner = Some(Owner { database, instance, claim: options.location_claim });
+    let cold_directory = Some(data_dir.join(COLD_DIRECTORY));
+    let options = StoreOptions { cold_directory, owner, ..options.store.clone() };
     Ok(Store::open(&data_dir.join(ROWS_DIRECTORY), &options)?)
 }
 

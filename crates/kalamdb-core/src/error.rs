@@ -36,12 +36,16 @@ pub enum ErrorCode {
     Unauthorized,
     /// A key, NOT NULL or type constraint.
     ConstraintViolation,
+    /// Another instance writes to the storage location.
+    LocationOwned,
     /// Too many concurrent changes of the same rows.
     Conflict,
     /// Took too long.
     Timeout,
     /// Would take more memory than allowed.
     MemoryLimit,
+    /// More commits wait than may.
+    Overloaded,
     /// Failed while running.
     SqlExecutionError,
     /// The engine takes no more writes.
@@ -57,6 +61,34 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::EmptySql,
+        Self::InvalidSql,
+        Self::InvalidParameter,
+        Self::BatchParseError,
+        Self::ParamsWithBatch,
+        Self::Unsupported,
+        Self::TableNotFound,
+        Self::NamespaceNotFound,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::PermissionDenied,
+        Self::Unauthorized,
+        Self::ConstraintViolation,
+        Self::LocationOwned,
+        Self::Conflict,
+        Self::Timeout,
+        Self::MemoryLimit,
+        Self::Overloaded,
+        Self::SqlExecutionError,
+        Self::ReadOnly,
+        Self::ResyncRequired,
+        Self::TableDropped,
+        Self::ShuttingDown,
+        Self::InternalError,
+    ];
+
     /// The code as text.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -73,9 +105,11 @@ impl ErrorCode {
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::ConstraintViolation => "CONSTRAINT_VIOLATION",
+            Self::LocationOwned => "LOCATION_OWNED",
             Self::Conflict => "CONFLICT",
             Self::Timeout => "TIMEOUT",
             Self::MemoryLimit => "MEMORY_LIMIT",
+            Self::Overloaded => "OVERLOADED",
             Self::SqlExecutionError => "SQL_EXECUTION_ERROR",
             Self::ReadOnly => "READ_ONLY",
             Self::ResyncRequired => "RESYNC_REQUIRED",
@@ -295,6 +329,12 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// More commits wait than may.
+    #[error("the server is overloaded: {waiting} commits wait for the disk; try again in a moment")]
+    Overloaded {
+        /// How many.
+        waiting: usize,
+    },
     /// The engine takes no more writes.
     #[error("the database is read-only: {reason}")]
     ReadOnly {
@@ -441,6 +481,7 @@ impl Error {
             | Self::KeyTwice { .. }
             | Self::Constraint { .. }
             | Self::Value { .. } => ErrorCode::ConstraintViolation,
+            Self::Store(kalamdb_store::Error::Owned { .. }) => ErrorCode::LocationOwned,
             Self::Conflict { .. } | Self::Restoring { .. } => ErrorCode::Conflict,
             Self::ResyncRequired { .. } => ErrorCode::ResyncRequired,
             Self::TableDropped => ErrorCode::TableDropped,
@@ -452,6 +493,7 @@ impl Error {
             }
             Self::Unauthorized | Self::Ended { .. } => ErrorCode::Unauthorized,
             Self::TooLarge { .. } => ErrorCode::MemoryLimit,
+            Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::ReadOnly { .. } => ErrorCode::ReadOnly,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Query(error) => query_code(error),

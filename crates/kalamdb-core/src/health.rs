@@ -1,8 +1,50 @@
 //! Whether the engine takes writes, and why not.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use kalamdb_store::Store;
+
+use crate::clock;
 use crate::error::Error;
+
+/// How long what a look for cold files found is good enough.
+const AUDIT_PERIOD: Duration = Duration::from_secs(5);
+/// The same of files in object stores.
+const OBJECTS_AUDIT_PERIOD: Duration = Duration::from_mins(5);
+
+/// Looks for cold files that are gone, in the background, when somebody wants to know.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    // When files of this machine, and those in object stores, were last looked for. Held for a look or a change.
+    begun: Mutex<[Option<Instant>; 2]>,
+    is_running: Arc<AtomicBool>,
+}
+
+impl Audit {
+    /// Begins to look, where that was not done just now; the thread that does.
+    pub(crate) fn begin(&self, store: &Arc<Store>) -> Option<JoinHandle<()>> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = |at: Option<Instant>, period| at.is_none_or(|at: Instant| at.elapsed() >= period);
+        let [files, objects] = *begun;
+        if !is_due(files, AUDIT_PERIOD) || self.is_running.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let now = Some(clock::instant());
+        let with_objects = is_due(objects, OBJECTS_AUDIT_PERIOD);
+        *begun = [now, if with_objects { now } else { objects }];
+        let (store, is_running) = (Arc::clone(store), Arc::clone(&self.is_running));
+        let look = move || {
+            if let Err(error) = store.audit_cold_files(with_objects) {
+                tracing::warn!(%error, "cold files could not be looked for");
+            }
+            is_running.store(false, Ordering::Release);
+        };
+        std::thread::Builder::new().name("cold-audit".to_owned()).spawn(look).ok()
+    }
+}
 
 #[derive(Debug, Default)]
 enum State {

@@ -13,7 +13,7 @@ mod flush_table;
 mod lanes;
 mod restore_database;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -236,6 +236,8 @@ pub(crate) struct JobRunner {
     bell: Arc<JobBell>,
     router: Arc<Router>,
     database: DatabaseId,
+    /// Locations that a crash may have left files at, with the last event before this process.
+    to_sweep: (BTreeSet<String>, Seq),
     /// Where a restore may replay a backup.
     scratch: PathBuf,
     /// Backups and restores that had to stop since the database took no writes. Held for a look or a change.
@@ -254,6 +256,7 @@ impl JobRunner {
         router: &Arc<Router>,
         options: &EngineOptions,
         fail_points: FailPoints,
+        opened_at: Seq,
     ) -> Self {
         let (store, system, bell) = (Arc::clone(&on.store), Arc::clone(&on.system), Arc::clone(&on.jobs));
         let catalog = Arc::clone(&on.catalog);
@@ -265,6 +268,7 @@ impl JobRunner {
             bell,
             router: Arc::clone(router),
             database: on.places.database(),
+            to_sweep: (on.places.to_sweep(), opened_at),
             scratch: options.data_dir.join(RESTORE_DIRECTORY),
             stopped: Mutex::default(),
             retention: options.job_retention,

@@ -13,6 +13,8 @@
     expect(clippy::duplicate_mod, reason = "feed and router once more, over locks of a scheduler")
 )]
 
+#[cfg(test)]
+mod account_tests;
 mod accounts;
 #[cfg(test)]
 mod alter_tests;
@@ -49,11 +51,14 @@ mod jobs_tests;
 #[cfg(test)]
 mod json_tests;
 #[cfg(test)]
+mod large_statement_tests;
+#[cfg(test)]
 mod literal_tests;
 mod live;
 mod log_keeper;
 #[cfg(test)]
 mod model_tests;
+mod overlap;
 mod places;
 mod provider;
 mod queries;
@@ -92,8 +97,10 @@ pub use datafusion::arrow;
 pub use datafusion::execution::SendableRecordBatchStream;
 pub use kalamdb_log as log;
 pub use kalamdb_sql as system;
+pub use kalamdb_store::Claim as LocationClaim;
 pub use log_format as format;
 
+pub use crate::catalog::nearest_name;
 pub use crate::changes::{ChangeNames, ChangeRecord, instant};
 pub use crate::check::{ColdChecked, FileProblem};
 pub use crate::engine::{

@@ -3,6 +3,7 @@
 //! `system.storage_locations` says where a place is and where its credentials are found; they are looked up here, whenever the
 //! database is opened or a location changes, and given to nobody but the place's client.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use log_format::{ChangeEvent, DatabaseId, StorageLocation, Table};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
+use crate::overlap::overlapping;
 
 /// The location that is the database's own directory.
 pub(crate) const LOCAL: &str = "local";
@@ -34,16 +36,48 @@ pub(crate) fn location_of(table: &Table) -> Option<&str> {
 pub(crate) struct Places {
     store: Arc<Store>,
     database: DatabaseId,
+    /// The locations whose directories others use as well, as the database was opened.
+    overlapping: Arc<BTreeSet<String>>,
+    /// Whether one of them is the database's own directory.
+    own_overlaps: bool,
 }
 
 impl Places {
     /// Tells the cold tier of all locations.
-    pub(crate) fn open(store: &Arc<Store>, system: &SystemTables, database: DatabaseId) -> Result<Self> {
-        let places = Self { store: Arc::clone(store), database };
-        for location in system.scan_all_storage_locations()? {
+    pub(crate) fn open(
+        store: &Arc<Store>,
+        system: &SystemTables,
+        database: DatabaseId,
+        data_dir: &Path,
+    ) -> Result<Self> {
+        let locations = system.scan_all_storage_locations()?;
+        let (overlapping, own_overlaps) = overlapping(data_dir, &locations);
+        for name in &overlapping {
+            tracing::warn!(
+                location = name,
+                "it overlaps another location or the database's own directory, and is not swept"
+            );
+        }
+        let overlapping = Arc::new(overlapping.into_iter().collect());
+        let places = Self { store: Arc::clone(store), database, overlapping, own_overlaps };
+        for location in locations {
             places.register(&location);
         }
         Ok(places)
+    }
+
+    /// Removes what a crash left among the database's own cold files, unless others' files are among them.
+    pub(crate) fn sweep_own(&self) -> Result<()> {
+        if !self.own_overlaps {
+            self.store.sweep_cold_files()?;
+        }
+        Ok(())
+    }
+
+    /// The locations that a crash may have left files at which nobody else can have written.
+    pub(crate) fn to_sweep(&self) -> BTreeSet<String> {
+        let names = self.store.cold_files().place_names().into_iter();
+        names.filter(|name| !self.overlapping.contains(name)).collect()
     }
 
     /// Which database it is.
@@ -91,7 +125,10 @@ impl Places {
             Error::definition(format!("a file cannot be written, read and deleted at {path}: {reason}"))
         };
         let place = self.place(location_type, path, credentials_ref, PROBE_RETRIES_MAX).map_err(refused)?;
-        self.store.cold_files().probe(&place).map_err(|error| refused(error.to_string()))
+        self.store.cold_files().probe(&place).map_err(|error| match error {
+            owned @ kalamdb_store::Error::Owned { .. } => owned.into(),
+            error => refused(error.to_string()),
+        })
     }
 }
 

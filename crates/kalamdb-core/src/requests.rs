@@ -190,11 +190,7 @@ impl Commits {
         match self.sender.try_send(request) {
             Ok(()) => Ok(()),
             Err(QueueClosed::Closed(_)) => Err(Error::ShuttingDown),
-            Err(QueueClosed::Full(_)) => Err(Error::TooLarge {
-                what: "the queue of commits",
-                limit: QUEUE_CAPACITY,
-                hint: "the disk does not keep up; try again later",
-            }),
+            Err(QueueClosed::Full(_)) => Err(Error::Overloaded { waiting: QUEUE_CAPACITY }),
         }
     }
 }

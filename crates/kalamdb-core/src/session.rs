@@ -20,13 +20,25 @@ pub struct Session {
     user: Arc<UserId>,
     role: Role,
     namespace: Arc<NamespaceId>,
+    /// Whether somebody else runs a statement as this user.
+    acts_for_another: bool,
 }
 
 impl Session {
     /// A session of this user, in this namespace or the default one.
     pub fn new(user: UserId, role: Role, namespace: Option<&str>) -> Self {
         let namespace = NamespaceId::new(namespace.unwrap_or(DEFAULT_NAMESPACE));
-        Self { user: Arc::new(user), role, namespace: Arc::new(namespace) }
+        Self { user: Arc::new(user), role, namespace: Arc::new(namespace), acts_for_another: false }
+    }
+
+    /// The session of a statement that somebody else runs as this user.
+    pub(crate) fn for_another(self) -> Self {
+        Self { acts_for_another: true, ..self }
+    }
+
+    /// Whether somebody else runs a statement as this user: it may read and change rows of tables, and nothing else.
+    pub(crate) const fn acts_for_another(&self) -> bool {
+        self.acts_for_another
     }
 
     /// The user.

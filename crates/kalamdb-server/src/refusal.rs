@@ -39,7 +39,6 @@ impl Refusal {
     /// What the engine says about a subscription.
     pub(crate) fn of_subscription(error: &EngineError) -> Self {
         let code = match error.code() {
-            ErrorCode::TableNotFound | ErrorCode::NamespaceNotFound | ErrorCode::NotFound => "NOT_FOUND",
             ErrorCode::EmptySql | ErrorCode::InvalidSql | ErrorCode::BatchParseError => "INVALID_SQL",
             ErrorCode::SqlExecutionError | ErrorCode::InternalError => "SUBSCRIPTION_FAILED",
             other => other.as_str(),

@@ -95,16 +95,27 @@ impl Store {
     /// Where files cannot be listed or removed.
     pub fn sweep_cold_files(&self) -> Result<u64> {
         let listed = self.listed_below(&[])?;
-        self.cold_files().sweep(|path| listed.contains(path))
+        self.cold_files().sweep(self.applied_seq()?.get(), |path| listed.contains(path))
     }
 
-    /// As [`Store::sweep_cold_files`], at a storage location elsewhere.
+    /// As [`Store::sweep_cold_files`], at a storage location elsewhere: of files that this instance began before the event
+    /// `until`, which its log ended with when it was opened.
     ///
     /// # Errors
-    /// Where RocksDB cannot read, a record is damaged, or the location cannot be asked.
-    pub fn sweep_storage_location(&self, name: &str) -> Result<u64> {
+    /// Where RocksDB cannot read, a record is damaged, the location cannot be asked or is another instance's.
+    pub fn sweep_storage_location(&self, name: &str, until: Seq) -> Result<u64> {
         let listed = self.listed_below(&[])?;
-        self.cold_files().sweep_place(name, |path| listed.contains(path))
+        self.cold_files().sweep_place(name, until.get(), |path| listed.contains(path))
+    }
+
+    /// Looks whether the files that partitions list are there; what is not is told by [`ColdFiles::missing_files`]. In object
+    /// stores only where `with_objects`.
+    ///
+    /// # Errors
+    /// Where RocksDB cannot read, or a record is damaged.
+    pub fn audit_cold_files(&self, with_objects: bool) -> Result<()> {
+        self.cold_files().audit(&self.listed_below(&[])?, with_objects);
+        Ok(())
     }
 
     fn listed_below(&self, prefix: &[u8]) -> Result<HashSet<String>> {

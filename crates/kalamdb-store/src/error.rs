@@ -65,6 +65,18 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A storage location that another instance of the database writes to.
+    #[error(
+        "the storage location {name} belongs to another instance of this database ({owner}), as where this directory is a copy: \
+         nothing is written or deleted there. Give this one a location of its own; where the other one is gone for good, start \
+         once with --take-over-locations"
+    )]
+    Owned {
+        /// Which.
+        name: String,
+        /// The token of the instance that owns it.
+        owner: String,
+    },
     /// The operating system gives no thread for what cold files need one for.
     #[error("cold files cannot be written or waited for without another thread: {0}")]
     Thread(std::io::Error),

@@ -22,9 +22,9 @@ mod testing;
 
 pub use crate::batch::{Batch, SharedTableStore, StreamTableStore, TableStore, UserTableStore};
 pub use crate::cold::{
-    CellBuilder, ColdColumn, ColdFiles, ColdScan, ColdWriter, CompactStep, FileBatches, FileOrigin, FileScan,
-    FilesChecked, FlushStep, Hidden, Manifest, ManifestFile, OpenFile, Pages, Place, PreparedFlush, Prune,
-    TablePath, USER_IN_PATH, WrittenFile, arrow_type,
+    CellBuilder, Claim, ColdColumn, ColdFiles, ColdScan, ColdWriter, CompactStep, FileBatches, FileOrigin,
+    FileScan, FilesChecked, FlushStep, Hidden, Manifest, ManifestFile, OpenFile, Owner, Pages, Place,
+    PreparedFlush, Prune, TablePath, USER_IN_PATH, WrittenFile, arrow_type, instance_of,
 };
 pub use crate::cold_state::ColdTotals;
 pub use crate::counts::Counts;

@@ -12,7 +12,7 @@ use rocksdb::{
 
 use crate::batch::{Batch, readable};
 use crate::cold::{
-    ColdFiles, ColdTables, MANIFESTS_FAMILY, Now, changes_files, cold_state, find_cold_tables,
+    ColdFiles, ColdTables, MANIFESTS_FAMILY, Now, Owner, changes_files, cold_state, find_cold_tables,
 };
 use crate::counts::{Counters, Counts, count_anew_if_needed, truncated_at};
 use crate::cut::Cut;
@@ -39,6 +39,8 @@ pub struct StoreOptions {
     pub cold_cache_bytes: usize,
     /// The directory of cold files; none: `cold` in the store's own.
     pub cold_directory: Option<PathBuf>,
+    /// The instance that writes cold files; none: nobody else can be where they are.
+    pub owner: Option<Owner>,
 }
 
 impl Default for StoreOptions {
@@ -48,6 +50,7 @@ impl Default for StoreOptions {
             write_buffer_bytes: 256 << 20,
             cold_cache_bytes: 256 << 20,
             cold_directory: None,
+            owner: None,
         }
     }
 }
@@ -146,7 +149,7 @@ impl Store {
         let shared = Arc::new(Shared {
             database: opened,
             cuts: Mutex::default(),
-            cold_files: ColdFiles::in_directory(&cold, options.cold_cache_bytes)?,
+            cold_files: ColdFiles::in_directory(&cold, options.cold_cache_bytes, options.owner.clone())?,
             cold_tables: ColdTables::default(),
         });
         find_cold_tables(&shared)?;

@@ -201,7 +201,9 @@ fn hint(error: &ClientError, namespace: &str) -> Option<String> {
         Some("NAMESPACE_NOT_FOUND") => "\\dn lists the namespaces; CREATE NAMESPACE name; makes one",
         Some("AUTH_REQUIRED" | "UNAUTHORIZED" | "INVALID_CREDENTIALS") => "check --user and the password",
         Some("PERMISSION_DENIED") => "SELECT CURRENT_USER(), CURRENT_ROLE(); tells who you are",
-        Some("CONFLICT") => "somebody else changed the row meanwhile; run it again",
+        Some("CONFLICT") => {
+            "run it again: at once where rows were changed meanwhile, after the job where a namespace is restored"
+        }
         Some("READ_ONLY") => "a write to the disk failed; the server's log says more",
         Some("TIMEOUT" | "MEMORY_LIMIT") => "a WHERE on the key or a LIMIT makes the query smaller",
         _ => return None,

@@ -52,14 +52,8 @@ impl Drop for Lanes {
 
 impl Lanes {
     pub(super) fn new(runner: Arc<JobRunner>) -> Self {
-        let unswept = runner.store.cold_files().place_names();
-        Self {
-            runner,
-            begun: HashMap::new(),
-            unswept: unswept.into_iter().collect(),
-            away: BTreeMap::new(),
-            back: channel(),
-        }
+        let unswept = runner.to_sweep.0.clone();
+        Self { runner, begun: HashMap::new(), unswept, away: BTreeMap::new(), back: channel() }
     }
 
     /// Does what there is to do in the own directory, and sees to it that others do the rest; false where something has to wait.
@@ -115,7 +109,9 @@ impl Lanes {
         let (is_unswept, name) = (self.unswept.remove(&location), location.clone());
         let work = move || {
             let worked = catch_unwind(AssertUnwindSafe(|| {
-                if is_unswept && let Err(error) = runner.store.sweep_storage_location(&name) {
+                if is_unswept
+                    && let Err(error) = runner.store.sweep_storage_location(&name, runner.to_sweep.1)
+                {
                     tracing::warn!(location = name, %error, "a storage location was not swept");
                 }
                 runner.work_through(&Some(name.clone()), &jobs)

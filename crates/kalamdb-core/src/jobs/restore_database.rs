@@ -326,6 +326,7 @@ impl<'a> Scratch<'a> {
             write_buffer_bytes: SCRATCH_BYTES,
             cold_cache_bytes: 0,
             cold_directory: None,
+            owner: None,
         };
         Ok(Store::open(self.path, &options)?)
     }

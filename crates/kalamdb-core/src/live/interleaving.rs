@@ -100,8 +100,9 @@ impl Scene {
             let executed = runtime.block_on(engine.execute(&mut who.clone(), sql, &[]));
             assert!(executed.error.is_none(), "{sql}: {:?}", executed.error);
         };
-        let plan =
-            || runtime.block_on(live_plan(&engine, &ann, "SELECT id FROM default.t WHERE tag = 1")).unwrap();
+        let plan = || {
+            runtime.block_on(live_plan(&engine, &ann, "SELECT id FROM default.t WHERE tag = 1", &[])).unwrap()
+        };
         let after = |seq| match engine.router().feed().after(seq) {
             super::FeedAfter::Frames(frames) => frames,
             other => panic!("it holds all: {other:?}"),

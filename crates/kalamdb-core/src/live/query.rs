@@ -101,7 +101,9 @@ impl LiveQuery {
         let equality = predicate.as_ref().and_then(|predicate| find_equality(&info, predicate));
         let condition = match (&predicate, &equality) {
             (None, _) => Condition::All,
-            (Some(predicate), Some((column, value))) if split_conjunction(predicate).len() == 1 => {
+            (Some(predicate), Some((column, value)))
+                if is_compared_directly(value) && split_conjunction(predicate).len() == 1 =>
+            {
                 Condition::Equals(*column, value.clone())
             }
             (Some(predicate), _) => Condition::Expression(physical(predicate, input)?),
@@ -130,7 +132,15 @@ impl LiveQuery {
     }
 }
 
-/// Which values of a column are this one. Of the types that [`lossless`] lets through.
+/// Whether [`equal`] knows values of this type.
+const fn is_compared_directly(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::SmallInt(_) | Value::Int(_) | Value::BigInt(_) | Value::Boolean(_) | Value::Text(_)
+    )
+}
+
+/// Which values of a column are this one. Of the types that [`is_compared_directly`] names.
 fn equal(array: &dyn Array, value: &Value) -> Vec<bool> {
     fn integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, value: T::Native) -> Vec<bool> {
         array.iter().map(|found| found == Some(value)).collect()

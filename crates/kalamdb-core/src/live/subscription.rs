@@ -12,6 +12,8 @@ use kalamdb_log::LogReader;
 use kalamdb_sql::{LiveProgress, LiveQueries, LiveState};
 use log_format::{DataType, Frame, PartitionHash, SchemaVersion, Seq};
 
+use serde_json::Value as Json;
+
 use crate::changes::{CHANGES, ChangeRows};
 use crate::clock;
 use crate::engine::WeakEngine;
@@ -58,6 +60,8 @@ pub struct SubscribeRequest {
     pub query_id: Arc<str>,
     /// `SELECT …` or `SUBSCRIBE TO SELECT …`.
     pub sql: String,
+    /// The values of `$1`, `$2`, …
+    pub params: Arc<[Json]>,
     /// Only that many of the newest rows in the snapshot.
     pub last_rows: Option<u32>,
     /// No snapshot: what came after this seq.
@@ -148,6 +152,7 @@ struct Source {
     engine: WeakEngine,
     session: Session,
     sql: Arc<str>,
+    params: Arc<[Json]>,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -283,7 +288,7 @@ impl Subscription {
         if engine.catalog().by_id(old.partition.table).is_none() {
             return Err(Error::TableDropped);
         }
-        let plan = live_plan(&engine, &self.source.session, &self.source.sql).await?;
+        let plan = live_plan(&engine, &self.source.session, &self.source.sql, &self.source.params).await?;
         let new = plan.compile(self.router.projections())?;
         let shown = |query: &LiveQuery| -> Vec<(String, DataType)> {
             let fields = query.projection.schema().fields().iter();

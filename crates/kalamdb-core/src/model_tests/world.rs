@@ -205,7 +205,9 @@ impl World {
         };
         let mut params = has_params.then(Vec::new);
         let sql = statement.sql(&mut self.random, &self.tables, &mut params);
-        let (sql, by) = self.by(sql, who);
+        // Nobody is shown statistics for another.
+        let is_shown = matches!(statement, Statement::Stats(_));
+        let (sql, by) = if is_shown { (sql, who.clone()) } else { self.by(sql, who) };
         let executed = self.execute(&by, &sql, &params.unwrap_or_default());
         let result = executed.results.last();
         let answer = result.map(rows_of);
@@ -224,7 +226,8 @@ impl World {
         for _ in 0..=self.random.below(5) {
             let statement = any::statement(&mut self.random, &self.tables, true);
             let sql = statement.sql(&mut self.random, &self.tables, &mut None);
-            let may_act = outer.role() > Role::User && self.random.per_mille(300);
+            let is_of_rows = !matches!(statement, Statement::Stats(_));
+            let may_act = is_of_rows && outer.role() > Role::User && self.random.per_mille(300);
             if may_act {
                 let other = everybody()[2 + self.random.below(2)].clone();
                 let sql = format!("EXECUTE AS USER {} ({sql})", quoted(other.user().as_str()));

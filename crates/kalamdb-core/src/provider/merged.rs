@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::physical_plan::metrics::Count;
 use kalamdb_store::{FirstError, KeyRange, StoredRow};
 
 use crate::error::Result;
@@ -34,6 +35,8 @@ pub(super) struct MergedBatches {
     /// Rows that are read at a time at the most.
     step: usize,
     ready: VecDeque<RecordBatch>,
+    /// Counts the rows, all of which are hot where this is told of.
+    hot_rows: Count,
 }
 
 impl Iterator for MergedBatches {
@@ -57,14 +60,14 @@ impl Iterator for MergedBatches {
 }
 
 impl MergedBatches {
-    pub(super) fn new(asked: Arc<Asked>) -> Self {
+    pub(super) fn new(asked: Arc<Asked>, hot_rows: Count) -> Self {
         let (next, room) = (Some(asked.access.clone()), asked.limit.unwrap_or(usize::MAX));
-        Self { asked, next, room, step: usize::MAX, ready: VecDeque::new() }
+        Self { asked, next, room, step: usize::MAX, ready: VecDeque::new(), hot_rows }
     }
 
     /// Of a range, whatever was asked for.
-    pub(super) fn of_range(asked: Arc<Asked>, range: KeyRange) -> Self {
-        Self { next: Some(Access::Range(range)), room: usize::MAX, ..Self::new(asked) }
+    pub(super) fn of_range(asked: Arc<Asked>, range: KeyRange, hot_rows: Count) -> Self {
+        Self { next: Some(Access::Range(range)), room: usize::MAX, ..Self::new(asked, hot_rows) }
     }
 
     /// For one who takes about so many rows: few are read at first, then more and more.
@@ -100,6 +103,7 @@ impl MergedBatches {
             }
         }
         let (batches, rows) = reading.finish()?;
+        self.hot_rows.add(rows);
         self.room -= rows.min(self.room);
         self.ready = batches;
         Ok(())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::physical_plan::metrics::Count;
 use kalamdb_store::KeyRange;
 
 use crate::error::Result;
@@ -27,13 +28,14 @@ pub(super) struct ReversedBatches {
     /// Rows of the next piece.
     rows: usize,
     ready: VecDeque<RecordBatch>,
+    hot_rows: Count,
 }
 
 impl ReversedBatches {
     /// For one who takes about so many rows.
-    pub(super) fn new(asked: Arc<Asked>, range: KeyRange, fetch: usize) -> Self {
+    pub(super) fn new(asked: Arc<Asked>, range: KeyRange, fetch: usize, hot_rows: Count) -> Self {
         let rows = fetch.clamp(PIECE_ROWS_MIN, PIECE_ROWS_MAX);
-        Self { asked, left: Some(range), rows, ready: VecDeque::new() }
+        Self { asked, left: Some(range), rows, ready: VecDeque::new(), hot_rows }
     }
 
     /// Reads the last piece of what is left.
@@ -43,7 +45,8 @@ impl ReversedBatches {
         let piece = KeyRange { from: from.clone().or_else(|| left.from.clone()), until: left.until };
         self.left = from.map(|from| KeyRange { from: left.from, until: Some(from) });
         self.rows = (self.rows * 2).min(PIECE_ROWS_MAX);
-        let batches = MergedBatches::of_range(Arc::clone(&self.asked), piece).collect::<Result<Vec<_>>>()?;
+        let batches = MergedBatches::of_range(Arc::clone(&self.asked), piece, self.hot_rows.clone())
+            .collect::<Result<Vec<_>>>()?;
         let all = concat_batches(self.asked.shape.schema(), &batches)?;
         let downwards: UInt32Array = (0..u32::try_from(all.num_rows()).unwrap_or(u32::MAX)).rev().collect();
         if all.num_rows() > 0 {

@@ -150,11 +150,12 @@ pub(crate) struct ScanMetrics {
 }
 
 impl ScanMetrics {
-    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+    /// Where the tiers are read as one, which of them a row is from is not known: then nothing is said of hot rows.
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize, tells_hot: bool) -> Self {
         let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
         Self {
             baseline: BaselineMetrics::new(metrics, partition),
-            hot_rows: count("hot_rows"),
+            hot_rows: if tells_hot { count("hot_rows") } else { Count::new() },
             files_read: count("files_read"),
             files_skipped: count("files_skipped"),
             rows_pruned: count("rows_pruned"),
@@ -242,6 +243,13 @@ impl TableScan {
         })
     }
 
+    /// Whether it is known of each row that it is hot, or not: they are read tier by tier, or all of them are.
+    fn tells_hot(&self) -> bool {
+        let reads_tiers = self.ordered.is_none() && !self.parts.is_empty();
+        let has_files = || !matches!(self.asked.view.manifest(&self.asked.partition), Ok(None));
+        reads_tiers || self.files.is_none() && !has_files()
+    }
+
     fn batches(
         &self,
         partition: usize,
@@ -252,13 +260,13 @@ impl TableScan {
             return match &asked.access {
                 Access::Range(range) if descending => {
                     let range = range.clone();
-                    Some(Box::new(ReversedBatches::new(asked, range, fetch)))
+                    Some(Box::new(ReversedBatches::new(asked, range, fetch, metrics.hot_rows)))
                 }
-                _ => Some(Box::new(MergedBatches::new(asked).by_steps(fetch))),
+                _ => Some(Box::new(MergedBatches::new(asked, metrics.hot_rows).by_steps(fetch))),
             };
         }
         if self.parts.is_empty() {
-            return (partition == 0).then(|| Box::new(MergedBatches::new(asked)) as _);
+            return (partition == 0).then(|| Box::new(MergedBatches::new(asked, metrics.hot_rows)) as _);
         }
         let part = Arc::clone(self.parts.get(partition)?);
         Some(Box::new(TierBatches::new(asked, part, self.useful.clone(), metrics)))
@@ -356,7 +364,7 @@ impl ExecutionPlan for TableScan {
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> QueryResult<SendableRecordBatchStream> {
-        let metrics = ScanMetrics::new(&self.metrics, partition);
+        let metrics = ScanMetrics::new(&self.metrics, partition, self.tells_hot());
         let baseline = metrics.baseline.clone();
         let Some(mut batches) = self.batches(partition, metrics) else {
             return internal_err!("a scan of a table has no partition {partition}");

@@ -9,6 +9,7 @@ use log_format::{Column, ColumnId, DataType};
 use crate::error::{Error, Result};
 use crate::sql::definition::{column, column_type};
 use crate::sql::parse::{TableName, identifier, option_list, table_name};
+use crate::sql::refusals;
 
 /// What is written where there is none of it.
 const EXPECTED: &str = "ALTER TABLE takes ADD COLUMN c type [NOT NULL] [DEFAULT x], DROP COLUMN c, RENAME COLUMN a TO b, \
@@ -75,6 +76,9 @@ fn change(parser: &mut Parser<'_>) -> Result<TableChange> {
         _ => String::new(),
     };
     let of_column = parser.parse_keyword(Keyword::COLUMN);
+    if !of_column {
+        refuse_of_other_databases(parser, &verb)?;
+    }
     match verb.as_str() {
         "ADD" => add_column(parser),
         "DROP" => {
@@ -117,6 +121,45 @@ fn change(parser: &mut Parser<'_>) -> Result<TableChange> {
         "SET" if !of_column => Ok(TableChange::Set(option_list(parser)?)),
         _ => Err(Error::definition(EXPECTED)),
     }
+}
+
+/// Refuses changes that other databases have, and says what takes their place.
+fn refuse_of_other_databases(parser: &Parser<'_>, verb: &str) -> Result<()> {
+    let word = |at: usize| match parser.peek_nth_token(at).token {
+        Token::Word(word) if word.quote_style.is_none() => word.value.to_uppercase(),
+        other => other.to_string(),
+    };
+    let (first, second, third) = (word(0), word(1), word(2));
+    let is_constraint = match first.as_str() {
+        "CONSTRAINT" | "UNIQUE" | "FOREIGN" | "CHECK" | "EXCLUDE" => true,
+        "PRIMARY" => second == "KEY",
+        // A column may be called so.
+        "INDEX" | "KEY" => {
+            second == "("
+                || third == "("
+                    && !["DECIMAL", "NUMERIC", "VARCHAR", "CHAR", "EMBEDDING"].contains(&second.as_str())
+        }
+        _ => false,
+    };
+    let (what, hint) = match verb {
+        "ADD" | "DROP" | "RENAME" | "ALTER" | "VALIDATE" if is_constraint => {
+            (format!("{verb} {first}"), refusals::CONSTRAINTS)
+        }
+        "OWNER" => (
+            "the owner of a table".to_owned(),
+            "a USER table's rows are each user's own; others are the database's",
+        ),
+        "ENABLE" | "DISABLE" | "FORCE" => (
+            format!("{verb} {first}"),
+            "a USER table gives each user their own rows; a SHARED one has an ACCESS_LEVEL",
+        ),
+        "ATTACH" | "DETACH" | "PARTITION" | "INHERIT" | "CLUSTER" => (
+            verb.to_owned(),
+            "each user's rows are a partition of their own already, and files are sorted by the primary key",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::Unsupported { what, hint: Some(hint) })
 }
 
 fn add_column(parser: &mut Parser<'_>) -> Result<TableChange> {

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use log_format::{
-    ChangeEvent, EncodedEvent, Partition, RowDeleted, RowInserted, RowUpdated, Seq, StreamAppended,
+    ChangeEvent, EncodedEvent, FRAME_HEADER_BYTES, FRAME_LENGTH_MAX, Partition, RowDeleted, RowInserted,
+    RowUpdated, Seq, StreamAppended,
 };
 
 use crate::clock;
@@ -13,9 +14,38 @@ use crate::error::{Error, Result};
 use crate::requests::{Committed, Expected, RowCommit, RowWrite};
 use crate::rows::RowHead;
 use crate::sql::execute::StatementResult;
+use crate::sql::pace::Pace;
 use crate::sql::returning::Returning;
 use crate::sql::target::Target;
 use crate::view::Base;
+
+/// Bytes of a commit's events at the most: a commit is one frame of the log.
+const COMMIT_BYTES_MAX: usize = FRAME_LENGTH_MAX - FRAME_HEADER_BYTES;
+/// Bytes of an event at the least, beside its key and rows: its place in the frame's table, its partition, its archive.
+const EVENT_BYTES_MIN: usize = 48;
+
+/// What is said of a statement that changes more than a commit holds.
+fn too_large() -> Error {
+    Error::TooLarge {
+        what: "what the statement writes, which is one commit,",
+        limit: COMMIT_BYTES_MAX,
+        hint: "nothing was written: do it in pieces, a statement each, such as WHERE id >= $1 AND id < $2 on the primary key",
+    }
+}
+
+/// Refuses a statement that changes so many rows that no commit holds them, however small they are.
+pub(crate) fn refuse_too_many(rows: usize) -> Result<()> {
+    if rows > COMMIT_BYTES_MAX / EVENT_BYTES_MIN { Err(too_large()) } else { Ok(()) }
+}
+
+/// What the log says of a commit that is too large, in the words of a statement.
+pub(crate) fn said_early(error: Error) -> Error {
+    match error {
+        Error::Log(kalamdb_log::Error::Encode(log_format::Error::TooLarge { .. }))
+        | Error::Format(log_format::Error::TooLarge { .. }) => too_large(),
+        other => other,
+    }
+}
 
 /// A row to change: its key, the event that wrote it, its bytes.
 pub(crate) struct Found {
@@ -75,34 +105,51 @@ pub(crate) struct ChangeSet<'t> {
     changes: Vec<Changed>,
     /// Rows of a stream.
     appended: Vec<Vec<u8>>,
+    /// Bytes that the events take at the least.
+    bytes: usize,
 }
 
 impl<'t> ChangeSet<'t> {
     /// No changes yet.
     pub(crate) const fn new(target: &'t Target<'t>, returning: Option<Returning>) -> Self {
-        Self { target, returning, changes: Vec::new(), appended: Vec::new() }
+        Self { target, returning, changes: Vec::new(), appended: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes a row, or refuses it where a commit would not hold it any more: before the rest of the work is done.
+    fn take(&mut self, change: Changed) -> Result<()> {
+        let before = change.base.as_ref().map_or(0, |base| base.row.len());
+        self.count_bytes(change.key.len() + before + change.row.as_ref().map_or(0, Vec::len))?;
+        self.changes.push(change);
+        Ok(())
+    }
+
+    fn count_bytes(&mut self, bytes: usize) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes).saturating_add(EVENT_BYTES_MIN);
+        if self.bytes > COMMIT_BYTES_MAX { Err(too_large()) } else { Ok(()) }
     }
 
     /// A new row.
-    pub(crate) fn insert(&mut self, key: Vec<u8>, row: Vec<u8>) {
-        self.changes.push(Changed { key, base: None, row: Some(row) });
+    pub(crate) fn insert(&mut self, key: Vec<u8>, row: Vec<u8>) -> Result<()> {
+        self.take(Changed { key, base: None, row: Some(row) })
     }
 
     /// A row in the place of another.
-    pub(crate) fn update(&mut self, found: Found, row: Vec<u8>) {
+    pub(crate) fn update(&mut self, found: Found, row: Vec<u8>) -> Result<()> {
         let Found { key, seq, row: before } = found;
-        self.changes.push(Changed { key, base: Some(Base { seq, row: before }), row: Some(row) });
+        self.take(Changed { key, base: Some(Base { seq, row: before }), row: Some(row) })
     }
 
     /// A row that goes.
-    pub(crate) fn delete(&mut self, found: Found) {
+    pub(crate) fn delete(&mut self, found: Found) -> Result<()> {
         let Found { key, seq, row } = found;
-        self.changes.push(Changed { key, base: Some(Base { seq, row }), row: None });
+        self.take(Changed { key, base: Some(Base { seq, row }), row: None })
     }
 
     /// A row of a stream.
-    pub(crate) fn append(&mut self, row: Vec<u8>) {
+    pub(crate) fn append(&mut self, row: Vec<u8>) -> Result<()> {
+        self.count_bytes(row.len())?;
         self.appended.push(row);
+        Ok(())
     }
 
     /// How many rows change.
@@ -175,8 +222,14 @@ impl<'t> ChangeSet<'t> {
         )?;
         let (mut events, mut writes) = (Vec::with_capacity(changes.len() + appended.len()), Vec::new());
         writes.reserve_exact(changes.len());
+        let (mut pace, mut bytes) = (Pace::default(), 0);
         for change in changes {
+            pace.row().await;
             if let Some((event, write)) = change.encode(&target.partition)? {
+                bytes += event.as_bytes().len();
+                if bytes > COMMIT_BYTES_MAX {
+                    return Err(too_large());
+                }
                 events.push(event);
                 writes.push(write);
             }
@@ -187,6 +240,7 @@ impl<'t> ChangeSet<'t> {
         }
         let tables = vec![(target.info.id(), target.info.version())];
         let cold_as_of = target.cold_as_of;
-        target.engine.commits().rows(RowCommit { tables, ephemeral, events, writes, cold_as_of }).await
+        let commit = RowCommit { tables, ephemeral, events, writes, cold_as_of };
+        target.engine.commits().rows(commit).await.map_err(said_early)
     }
 }

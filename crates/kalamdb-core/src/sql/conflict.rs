@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::rows::{BatchBuilder, RowHead, Shape};
 use crate::sql::change_set::{ChangeSet, Found};
 use crate::sql::expressions::{Compiler, Computed, excluded_name};
+use crate::sql::pace::Pace;
 use crate::sql::parse::identifier;
 use crate::sql::select;
 use crate::sql::target::{Target, assignments, cast_columns, check_value, literal_value, value_of};
@@ -85,17 +86,17 @@ impl OnConflict {
     }
 
     /// Adds what these rows change.
-    pub(crate) fn apply<'t>(
+    pub(crate) async fn apply<'t>(
         &self,
         target: &Target<'_>,
         mut changes: ChangeSet<'t>,
         rows: &[Vec<Value>],
     ) -> Result<ChangeSet<'t>> {
-        let steps = self.steps(target, rows)?;
+        let steps = self.steps(target, rows).await?;
         let Self::DoUpdate(update) = self else {
             for step in steps {
                 if let Step::Insert { key, row } = step {
-                    changes.insert(key, row);
+                    changes.insert(key, row)?;
                 }
             }
             return Ok(changes);
@@ -110,10 +111,10 @@ impl OnConflict {
         let mut updated = update.rows(target, &taken)?.into_iter();
         for step in steps {
             match step {
-                Step::Insert { key, row } => changes.insert(key, row),
+                Step::Insert { key, row } => changes.insert(key, row)?,
                 Step::Update(taken) => {
                     if let Some(row) = updated.next().flatten() {
-                        changes.update(taken.found, row);
+                        changes.update(taken.found, row)?;
                     }
                 }
             }
@@ -121,11 +122,13 @@ impl OnConflict {
         Ok(changes)
     }
 
-    fn steps(&self, target: &Target<'_>, rows: &[Vec<Value>]) -> Result<Vec<Step>> {
+    async fn steps(&self, target: &Target<'_>, rows: &[Vec<Value>]) -> Result<Vec<Step>> {
         let view = target.view()?;
         let mut seen = HashSet::with_capacity(rows.len());
         let mut steps = Vec::with_capacity(rows.len());
+        let mut pace = Pace::default();
         for values in rows {
+            pace.row().await;
             let key = target.info.encode_key(values)?;
             if !seen.insert(key.clone()) {
                 match self {

@@ -223,14 +223,21 @@ async fn alter_user(
         UserChange::Password(password) => {
             edit.password_hash = Some(accounts::hash_password(&password).await?);
         }
-        UserChange::Role(role) => edit.role = Some(role),
+        UserChange::Role(role) => {
+            user_changes::check_role(session, name, role)?;
+            edit.role = Some(role);
+        }
         UserChange::Metadata(metadata) => {
             user_changes::check_metadata(Some(&metadata))?;
             edit.metadata = Edit::Set(Some(metadata));
         }
     }
     let id = UserId::new(name);
-    let plan = move |planning: &Planning<'_>| Ok(vec![user_changes::plan_alter(planning, &id, edit)?]);
+    let plan = move |planning: &Planning<'_>| {
+        let events = vec![user_changes::plan_alter(planning, &id, edit)?];
+        user_changes::require_dba_left(planning, &events)?;
+        Ok(events)
+    };
     engine.commits().catalog(plan).await?;
     user_changes::end_what_is_open(engine, &UserId::new(name))?;
     Ok(StatementResult::done(session, 0, format!("user {name} changed")))
@@ -245,7 +252,11 @@ async fn drop_user(
     session.require(Role::Dba, "drop a user")?;
     user_changes::check_drop(session, name)?;
     let id = UserId::new(name);
-    let plan = move |planning: &Planning<'_>| Ok(vec![user_changes::plan_drop(planning, id)?]);
+    let plan = move |planning: &Planning<'_>| {
+        let events = vec![user_changes::plan_drop(planning, id)?];
+        user_changes::require_dba_left(planning, &events)?;
+        Ok(events)
+    };
     let done = tolerate(if_exists, engine.commits().catalog(plan).await)?;
     user_changes::end_what_is_open(engine, &UserId::new(name))?;
     let message = if done.is_some() { "dropped" } else { "was not there" };

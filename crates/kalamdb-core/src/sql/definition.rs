@@ -18,6 +18,7 @@ use log_format::{
 use crate::error::{Error, Result};
 use crate::sql::literal;
 use crate::sql::parse::{TableName, identifier, option_list, option_value, table_name};
+use crate::sql::refusals::CONSTRAINTS;
 use crate::table::SystemColumn;
 
 /// Columns a table may have.
@@ -323,7 +324,7 @@ fn table_columns(
                     .map(|name| unquote(&name))
                     .collect();
             }
-            other => return Err(Error::unsupported(format!("the constraint {other}"))),
+            other => return Err(unsupported_constraint(format!("the constraint {other}"))),
         }
     }
     if key_names.is_empty() {
@@ -382,6 +383,10 @@ pub(crate) fn check_column_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+fn unsupported_constraint(what: String) -> Error {
+    Error::Unsupported { what, hint: Some(CONSTRAINTS) }
+}
+
 /// A column as it is defined, and whether it says that it is the primary key.
 pub(crate) fn column(id: ColumnId, definition: &ColumnDef) -> Result<(Column, bool)> {
     let name = identifier(&definition.name);
@@ -398,7 +403,7 @@ pub(crate) fn column(id: ColumnId, definition: &ColumnDef) -> Result<(Column, bo
                 column.nullable = false;
             }
             ColumnOption::Default(expression) => column.default = Some(column_default(&column, expression)?),
-            other => return Err(Error::unsupported(format!("{other} for the column {}", column.name))),
+            other => return Err(unsupported_constraint(format!("{other} for the column {}", column.name))),
         }
     }
     Ok((column, is_key))

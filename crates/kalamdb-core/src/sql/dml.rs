@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::sql::sqlparser::ast::{
     self, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins, UpdateTableFromKind,
 };
@@ -17,9 +17,10 @@ use log_format::Value;
 use crate::error::{Error, Result};
 use crate::provider::session_state;
 use crate::rows::{BatchBuilder, RowHead, Shape};
-use crate::sql::change_set::{ChangeSet, Found};
+use crate::sql::change_set::{ChangeSet, Found, refuse_too_many};
 use crate::sql::execute::StatementResult;
 use crate::sql::expressions::{Compiler, Computed};
+use crate::sql::pace::Pace;
 use crate::sql::parse::{TableName, table_name};
 use crate::sql::point;
 use crate::sql::returning::Returning;
@@ -146,8 +147,7 @@ pub(crate) async fn update(context: Context<'_>, update: &ast::Update) -> Result
                 *slot = value;
             }
         }
-        changes.update(found, target.info.encode_row(&values)?);
-        Ok(())
+        changes.update(found, target.info.encode_row(&values)?)
     })
     .await?;
     changes.finish("updated").await
@@ -172,11 +172,7 @@ pub(crate) async fn delete(context: Context<'_>, delete: &ast::Delete) -> Result
     let others = delete.using.as_deref().unwrap_or_default();
     let source = Source::new(&target, table, others, delete.selection.as_ref(), Vec::new())?;
     let mut changes = ChangeSet::new(&target, returning);
-    for_each_found(&target, source, |_, _, found| {
-        changes.delete(found);
-        Ok(())
-    })
-    .await?;
+    for_each_found(&target, source, |_, _, found| changes.delete(found)).await?;
     changes.finish("deleted").await
 }
 
@@ -275,6 +271,8 @@ async fn for_each_queried(
     let state = session_state(target.engine, target.session, scope);
     let plan = select::plan(target.context, &state, query).await?;
     let (_, batches) = select::collect(target.engine, &state, &plan).await?;
+    refuse_too_many(batches.iter().map(RecordBatch::num_rows).sum())?;
+    let mut pace = Pace::default();
     let key_columns = target.info.key_columns();
     // A row that several rows of another table match is changed once.
     let mut seen: HashSet<Vec<u8>> = HashSet::new();
@@ -282,6 +280,7 @@ async fn for_each_queried(
         let arrays = cast_columns(&target.info, key_columns, batch.columns())?;
         let computed = batch.columns().get(key_columns.len()..).unwrap_or_default();
         for row in 0..batch.num_rows() {
+            pace.row().await;
             let mut values = vec![Value::Null; target.info.columns().len()];
             for (position, array) in key_columns.iter().zip(&arrays) {
                 if let Some(slot) = values.get_mut(*position) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::session::Session;
-use crate::sql::parse::{Statement, identifier, parse};
+use crate::sql::parse::{Statement, identifier, parse, refused_as_another_user};
 use crate::sql::plans::PlanKey;
 use crate::sql::target::Context;
 use crate::sql::transaction::{Transaction, Unit};
@@ -205,9 +205,8 @@ async fn one_of_user(context: Context<'_>, statement: &Statement) -> Result<Stat
             what: "SUBSCRIBE TO over HTTP".to_owned(),
             hint: Some("subscribe over the WebSocket at /v1/ws"),
         }),
-        Statement::ExecuteAsUser { .. } | Statement::Use(_) => {
-            Err(Error::unsupported("this statement inside of EXECUTE AS USER"))
-        }
+        Statement::ExecuteAsUser { .. } | Statement::Use(_) => Err(refused_as_another_user()),
+        _ if context.session.acts_for_another() => Err(refused_as_another_user()),
         other if context.transaction.is_some() && other.changes_catalog() => Err(Error::Unsupported {
             what: "a statement that changes the catalog inside of a transaction".to_owned(),
             hint: Some("run it before BEGIN or after COMMIT: it is a commit of its own"),

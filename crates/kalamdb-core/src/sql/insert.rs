@@ -12,9 +12,10 @@ use crate::error::{Error, Result};
 use crate::provider::session_state;
 use crate::requests::Committed;
 use crate::session::Session;
-use crate::sql::change_set::ChangeSet;
+use crate::sql::change_set::{ChangeSet, refuse_too_many};
 use crate::sql::conflict::{OnConflict, lost_race};
 use crate::sql::execute::{ATTEMPTS_MAX, StatementResult};
+use crate::sql::pace::Pace;
 use crate::sql::parse::{TableName, table_name};
 use crate::sql::returning::Returning;
 use crate::sql::target::{
@@ -56,23 +57,25 @@ pub(crate) async fn insert(context: Context<'_>, insert: &ast::Insert) -> Result
     };
     let changes = ChangeSet::new(&target, returning);
     if let Some(conflict) = conflict {
-        let changes = conflict.apply(&target, changes, &rows)?;
+        let changes = conflict.apply(&target, changes, &rows).await?;
         return changes.finish(conflict.verb()).await.map_err(lost_race);
     }
     if let Some(options) = target.info.stream() {
         return append(&target, options.ephemeral, changes, &rows).await;
     }
-    inserted(&target, changes, &rows)?.finish("inserted").await
+    inserted(&target, changes, &rows).await?.finish("inserted").await
 }
 
 /// With these rows as new ones.
-fn inserted<'t>(
+async fn inserted<'t>(
     target: &Target<'_>,
     mut changes: ChangeSet<'t>,
     rows: &[Vec<Value>],
 ) -> Result<ChangeSet<'t>> {
+    let mut pace = Pace::default();
     for values in rows {
-        changes.insert(target.info.encode_key(values)?, target.info.encode_row(values)?);
+        pace.row().await;
+        changes.insert(target.info.encode_key(values)?, target.info.encode_row(values)?)?;
     }
     Ok(changes)
 }
@@ -109,7 +112,7 @@ pub(crate) async fn insert_rows(
     // A flush that comes between the look for a key and the commit refuses it: it is looked for anew.
     for _ in 0..ATTEMPTS_MAX {
         let target = Target::new(context, &name)?;
-        match inserted(&target, ChangeSet::new(&target, None), rows)?.commit().await {
+        match inserted(&target, ChangeSet::new(&target, None), rows).await?.commit().await {
             Err(Error::Conflict { .. }) => {}
             done => return done,
         }
@@ -128,7 +131,7 @@ async fn append(
         return changes.finish("inserted: nobody listens").await;
     }
     for values in rows {
-        changes.append(target.info.encode_row(values)?);
+        changes.append(target.info.encode_row(values)?)?;
     }
     changes.finish("inserted").await
 }
@@ -258,10 +261,12 @@ async fn queried_rows(
 ) -> Result<Vec<Vec<Value>>> {
     let (schema, batches) = queried(target, source).await?;
     check_width(target, columns, schema.fields().len())?;
-    let mut rows = Vec::new();
+    refuse_too_many(batches.iter().map(RecordBatch::num_rows).sum())?;
+    let (mut rows, mut pace) = (Vec::new(), Pace::default());
     for batch in &batches {
         let arrays = cast_columns(&target.info, columns, batch.columns())?;
         for row in 0..batch.num_rows() {
+            pace.row().await;
             let mut values = vec![None; target.info.columns().len()];
             for (position, array) in columns.iter().zip(&arrays) {
                 if let Some(slot) = values.get_mut(*position) {

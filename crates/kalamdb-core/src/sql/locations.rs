@@ -3,10 +3,13 @@
 //! A location holds no secret, only where one is found. How many tables use it is counted from the tables, so it cannot be
 //! wrong.
 
+use std::path::Path;
+
 use log_format::{ChangeEvent, StorageLocation};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::overlap::{refuse_overlap, refuse_overlap_with};
 use crate::places::LOCAL;
 use crate::requests::Planning;
 use crate::sql::system_rows::Edit;
@@ -82,19 +85,36 @@ pub(super) async fn probe_new(engine: &Engine, new: &NewLocation) -> Result<()> 
         return Err(Error::AlreadyExists { kind: "storage location", name: new.name.clone() });
     }
     let (location_type, path) = (new.location_type.clone(), new.path.clone());
-    probe(engine, location_type, path, new.credentials_ref.clone()).await
+    probe(engine, &new.name, location_type, path, new.credentials_ref.clone()).await
 }
 
 /// Whether a location can be used as it will be.
 pub(super) async fn probe_edited(engine: &Engine, name: &str, edit: &LocationEdit) -> Result<()> {
     // One that is not there is refused where the edit is planned.
     let Some(known) = engine.system().get_storage_location(name)? else { return Ok(()) };
+    if edit.location_type.is_none() && edit.path.is_none() {
+        let credentials_ref = edit.credentials_ref.clone().of(known.credentials_ref);
+        return probe_at(engine, known.location_type, known.path, credentials_ref).await;
+    }
     let location_type = edit.location_type.clone().unwrap_or(known.location_type);
     let path = edit.path.clone().unwrap_or(known.path);
-    probe(engine, location_type, path, edit.credentials_ref.clone().of(known.credentials_ref)).await
+    probe(engine, name, location_type, path, edit.credentials_ref.clone().of(known.credentials_ref)).await
 }
 
 async fn probe(
+    engine: &Engine,
+    name: &str,
+    location_type: String,
+    path: String,
+    credentials_ref: Option<String>,
+) -> Result<()> {
+    let others = engine.system().scan_all_storage_locations()?;
+    // IMPORTANT: before anything is written there.
+    refuse_overlap(engine.data_dir(), (name, &location_type, &path), &others)?;
+    probe_at(engine, location_type, path, credentials_ref).await
+}
+
+async fn probe_at(
     engine: &Engine,
     location_type: String,
     path: String,
@@ -106,11 +126,13 @@ async fn probe(
     probed.map_err(|_| Error::ShuttingDown)?
 }
 
-pub(super) fn plan_create(planning: &Planning<'_>, new: NewLocation) -> Result<ChangeEvent> {
+pub(super) fn plan_create(planning: &Planning<'_>, data_dir: &Path, new: NewLocation) -> Result<ChangeEvent> {
     let NewLocation { name, location_type, path, credentials_ref } = new;
     if planning.system.get_storage_location(&name)?.is_some() {
         return Err(Error::AlreadyExists { kind: "storage location", name });
     }
+    let others = planning.system.scan_all_storage_locations()?;
+    refuse_overlap(data_dir, (&name, &location_type, &path), &others)?;
     let (created_at, updated_at) = (planning.now, planning.now);
     Ok(ChangeEvent::StorageLocationCreated(Box::new(StorageLocation {
         usage_count: planning.catalog.tables_at(&name).len() as u64,
@@ -123,7 +145,12 @@ pub(super) fn plan_create(planning: &Planning<'_>, new: NewLocation) -> Result<C
     })))
 }
 
-pub(super) fn plan_alter(planning: &Planning<'_>, name: &str, edit: LocationEdit) -> Result<ChangeEvent> {
+pub(super) fn plan_alter(
+    planning: &Planning<'_>,
+    data_dir: &Path,
+    name: &str,
+    edit: LocationEdit,
+) -> Result<ChangeEvent> {
     let mut location = existing(planning, name)?;
     let (location_type, path) = (
         edit.location_type.unwrap_or_else(|| location.location_type.clone()),
@@ -132,6 +159,8 @@ pub(super) fn plan_alter(planning: &Planning<'_>, name: &str, edit: LocationEdit
     let usage_count = if (&location_type, &path) == (&location.location_type, &location.path) {
         planning.catalog.tables_at(name).len()
     } else {
+        let others = planning.system.scan_all_storage_locations()?;
+        refuse_overlap(data_dir, (name, &location_type, &path), &others)?;
         refuse_while_used(planning, name, "moved")?
     };
     (location.location_type, location.path) = (location_type, path);
@@ -139,6 +168,20 @@ pub(super) fn plan_alter(planning: &Planning<'_>, name: &str, edit: LocationEdit
     location.usage_count = usage_count as u64;
     location.updated_at = planning.now;
     Ok(ChangeEvent::StorageLocationAltered(Box::new(location)))
+}
+
+/// Refuses locations of one statement that overlap each other.
+pub(super) fn refuse_overlaps_among(events: &[ChangeEvent]) -> Result<()> {
+    let mut seen: Vec<StorageLocation> = Vec::new();
+    for event in events {
+        let (ChangeEvent::StorageLocationCreated(of) | ChangeEvent::StorageLocationAltered(of)) = event
+        else {
+            continue;
+        };
+        refuse_overlap_with(&of.name, &of.location_type, &of.path, &seen)?;
+        seen.push(of.as_ref().clone());
+    }
+    Ok(())
 }
 
 pub(super) fn plan_drop(planning: &Planning<'_>, name: String) -> Result<ChangeEvent> {

@@ -28,10 +28,14 @@ mod expressions;
 mod insert;
 mod literal;
 mod locations;
+mod pace;
 mod parameters;
 mod parse;
 mod plans;
 mod point;
+mod refusals;
+#[cfg(test)]
+mod refusals_tests;
 mod removal;
 mod returning;
 mod select;

@@ -1,9 +1,10 @@
-//! Parameters that are written into the statement: lists, and the bounds of LIMIT.
+//! Parameters: whether a statement has those that it names, and those that are written into it, lists and the bounds of LIMIT.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Array, Expr, LimitClause, Query, Value as Literal, VisitMut, VisitorMut,
+    self, Array, Expr, LimitClause, Query, Value as Literal, ValueWithSpan, VisitMut, VisitorMut,
+    visit_expressions,
 };
 use serde_json::Value as Json;
 
@@ -20,6 +21,36 @@ pub(crate) fn write_out(statement: &mut ast::Statement, params: &[Json]) -> Resu
         ControlFlow::Continue(()) => Ok(writer.has_written),
         ControlFlow::Break(error) => Err(error),
     }
+}
+
+/// Refuses a statement that names a parameter which is not there, and one that is given more than it names.
+pub(super) fn require_params(statement: &ast::Statement, params: &[Json]) -> Result<()> {
+    let mut named = Vec::new();
+    let _ = visit_expressions(statement, |expression| {
+        if let Expr::Value(ValueWithSpan { value: Literal::Placeholder(name), .. }) = expression {
+            named.push(name.clone());
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    let given = params.len();
+    let mut greatest = 0;
+    for name in &named {
+        let number = parameter_number(name).ok_or_else(|| Error::Parameter {
+            number: 0,
+            problem: format!("{name} is no parameter; write $1, $2, …"),
+        })?;
+        if number > given {
+            let problem = format!("the query names it, and has {given} in `params`");
+            return Err(Error::Parameter { number, problem });
+        }
+        greatest = greatest.max(number);
+    }
+    if given > greatest {
+        let problem = format!("the query names no parameter after ${greatest}, and has {given} in `params`");
+        let problem = if greatest == 0 { "the query names no parameter".to_owned() } else { problem };
+        return Err(Error::Parameter { number: greatest + 1, problem });
+    }
+    Ok(())
 }
 
 struct Writer<'p> {

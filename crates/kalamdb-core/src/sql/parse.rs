@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
 use crate::sql::backup::{self, BackupStatement};
 use crate::sql::definition::TableDefinition;
+use crate::sql::refusals;
 use crate::sql::storage;
 use crate::sql::tokens::tokens;
 use crate::sql::user_changes::role_of;
@@ -94,6 +95,15 @@ pub(crate) enum Statement {
 }
 
 impl Statement {
+    /// Whether it reads or changes rows, and does nothing else: a query, INSERT, UPDATE or DELETE.
+    fn is_of_rows(&self) -> bool {
+        match self {
+            Self::Query(query) => matches!(query.as_ref(), ast::Statement::Query(_)),
+            Self::Insert(_) | Self::Update(_) | Self::Delete(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it is a commit of its own, of the catalog. What only shows something is not.
     pub(crate) const fn changes_catalog(&self) -> bool {
         !matches!(
@@ -285,7 +295,9 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
         }
         ("TRUNCATE", _, _) => {
             skip(parser, 1);
-            Ok(Statement::Truncate(table_after_keyword(parser)?))
+            let table = table_after_keyword(parser)?;
+            refuse_more_tables(parser, "TRUNCATE")?;
+            Ok(Statement::Truncate(table))
         }
         ("SHOW", "CREATE", "TABLE") => {
             skip(parser, 3);
@@ -310,7 +322,9 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
         }
         ("SUBSCRIBE", "TO", _) => {
             skip(parser, 2);
-            Ok(Statement::Subscribe(Box::new(parser.parse_statement()?)))
+            let parsed = parser.parse_statement()?;
+            refusals::refuse_ignored(&parsed)?;
+            Ok(Statement::Subscribe(Box::new(parsed)))
         }
         ("EXECUTE", "AS", "USER") => {
             skip(parser, 3);
@@ -318,19 +332,26 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
             parser.expect_token(&Token::LParen)?;
             let inner = statement(parser)?;
             parser.expect_token(&Token::RParen)?;
-            if matches!(
-                inner,
-                Statement::ExecuteAsUser { .. }
-                    | Statement::Use(_)
-                    | Statement::Begin
-                    | Statement::Commit
-                    | Statement::Rollback
-            ) {
-                return Err(Error::unsupported("this statement inside of EXECUTE AS USER"));
+            if !inner.is_of_rows() {
+                return Err(refused_as_another_user());
             }
             Ok(Statement::ExecuteAsUser { user, statement: Box::new(inner) })
         }
-        _ => standard_statement(parser),
+        _ => {
+            let [_, _, _, fourth] = words::<4>(parser);
+            match refusals::refused([first, second, third, &fourth]) {
+                Some(refused) => Err(refused),
+                None => standard_statement(parser),
+            }
+        }
+    }
+}
+
+/// What is said of a statement that nobody may run for another user.
+pub(super) fn refused_as_another_user() -> Error {
+    Error::Unsupported {
+        what: "anything but SELECT, INSERT, UPDATE and DELETE of tables inside of EXECUTE AS USER".to_owned(),
+        hint: Some("run other statements as yourself, outside of it"),
     }
 }
 
@@ -355,9 +376,27 @@ pub(super) fn table_after_keyword(parser: &mut Parser<'_>) -> Result<TableName> 
     table_name(&parser.parse_object_name(false)?)
 }
 
+/// Refuses what other databases let follow a table's name: more tables, CASCADE and the like.
+fn refuse_more_tables(parser: &Parser<'_>, statement: &str) -> Result<()> {
+    let [word] = words::<1>(parser);
+    let (what, hint) = match (&parser.peek_token().token, word.as_str()) {
+        (Token::Comma, _) => {
+            ("several tables", "write one statement for each table, with semicolons between them")
+        }
+        (_, "CASCADE" | "RESTRICT") => ("CASCADE or RESTRICT", "leave it out: no table depends on another"),
+        (_, "RESTART" | "CONTINUE") => {
+            ("RESTART or CONTINUE IDENTITY", "leave it out: there are no sequences")
+        }
+        (_, "PARTITION") => ("PARTITION", "use DELETE FROM t WHERE …"),
+        _ => return Ok(()),
+    };
+    Err(Error::Unsupported { what: format!("{statement} of a table with {what}"), hint: Some(hint) })
+}
+
 /// What `sqlparser` knows.
 fn standard_statement(parser: &mut Parser<'_>) -> Result<Statement> {
     let parsed = parser.parse_statement()?;
+    refusals::refuse_ignored(&parsed)?;
     Ok(match parsed {
         ast::Statement::Insert(insert) => Statement::Insert(Box::new(insert)),
         ast::Statement::Update(update) => Statement::Update(Box::new(update)),
@@ -396,6 +435,7 @@ fn kind_name(keyword: &str) -> Option<&'static str> {
 fn drop_table(parser: &mut Parser<'_>, kind: Option<&str>) -> Result<Statement> {
     let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let name = table_name(&parser.parse_object_name(false)?)?;
+    refuse_more_tables(parser, "DROP TABLE")?;
     Ok(Statement::DropTable { name, if_exists, kind: kind.and_then(kind_name) })
 }
 
@@ -531,61 +571,5 @@ pub(crate) fn table_name(name: &ObjectName) -> Result<TableName> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(sql: &str) -> Statement {
-        parse(sql).unwrap().remove(0)
-    }
-
-    #[test]
-    fn statements_are_told_apart() {
-        assert!(matches!(one("select 1"), Statement::Query(_)));
-        assert!(matches!(
-            one("CREATE NAMESPACE IF NOT EXISTS a"),
-            Statement::CreateNamespace { if_not_exists: true, .. }
-        ));
-        assert!(matches!(one("create user table t (id int primary key)"), Statement::CreateTable(_)));
-        assert!(matches!(
-            one("CREATE USER bob WITH PASSWORD 'x' ROLE dba"),
-            Statement::CreateUser { role: Role::Dba, .. }
-        ));
-        assert!(matches!(
-            one("drop user table if exists a.b"),
-            Statement::DropTable { kind: Some("user"), if_exists: true, .. }
-        ));
-        assert!(matches!(one("SUBSCRIBE TO SELECT * FROM t"), Statement::Subscribe(_)));
-        assert!(matches!(one("show stats for table a.b"), Statement::ShowStats(_)));
-        assert!(matches!(one("truncate t"), Statement::Truncate(_)));
-        assert!(matches!(
-            one("EXECUTE AS USER 'a' (INSERT INTO t VALUES (1))"),
-            Statement::ExecuteAsUser { .. }
-        ));
-        assert_eq!(parse("select 1;; select 2;").unwrap().len(), 2);
-    }
-
-    #[test]
-    fn the_current_user_is_asked_for_with_and_without_parentheses() {
-        for sql in ["SELECT CURRENT_USER()", "select current_user ( ) = 'ann'", "SELECT current_user"] {
-            let Statement::Query(query) = one(sql) else { panic!("{sql}") };
-            assert!(query.to_string().to_lowercase().contains("current_user"), "{query}");
-        }
-        one("CREATE USER TABLE t (id INT PRIMARY KEY, who TEXT DEFAULT CURRENT_USER(), role TEXT)");
-        assert!(parse("SELECT CURRENT_USER(").is_err());
-    }
-
-    #[test]
-    fn what_is_no_sql_is_refused_with_a_place() {
-        let text = |sql: &str| parse(sql).unwrap_err().to_string();
-        assert!(text("SELEC 1").contains("Line: 1, Column: 1"), "{}", text("SELEC 1"));
-        assert!(matches!(parse(" ; "), Err(Error::EmptySql)));
-        assert!(matches!(parse("select 'abc"), Err(Error::Syntax { .. })));
-        assert!(matches!(parse("COPY t TO 'file'"), Err(Error::Unsupported { .. })));
-        let deep = format!("select {}1{}", "(".repeat(10_000), ")".repeat(10_000));
-        assert!(matches!(parse(&deep), Err(Error::Syntax { .. })));
-        let long = format!("select 1{}", " + 1".repeat(2000));
-        assert!(matches!(parse(&long), Err(Error::Syntax { .. })));
-        let rows = vec!["(-1, 'a')"; 5000].join(", ");
-        assert!(parse(&format!("insert into t values {rows}")).is_ok(), "signs are no operators");
-    }
-}
+#[path = "parse_tests.rs"]
+mod tests;

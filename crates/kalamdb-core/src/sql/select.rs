@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use kalamdb_query::rewrite::{Purpose, Tables, visible_name};
 use log_format::{Partition, Role, Seq};
+use serde_json::Value as Json;
 
 use crate::changes::CHANGES_NAME;
 use crate::engine::Engine;
@@ -31,9 +32,9 @@ use crate::provider::{Scope, StoredTable, session_state};
 use crate::queries;
 use crate::session::Session;
 use crate::sql::execute::StatementResult;
+use crate::sql::parameters::{require_params, write_out};
 use crate::sql::parse::{parse_subscription, table_name};
 use crate::sql::plans::{Plan, PlanKey, with_params};
-use crate::sql::parameters::write_out;
 use crate::sql::point;
 use crate::sql::target::Context;
 use crate::table::{GENERATED_KEY, SystemColumn, TableInfo};
@@ -294,9 +295,14 @@ impl LivePlan {
 }
 
 /// Plans a subscription: one table, rows of this session only, `_seq` always selected.
-pub(crate) async fn live_plan(engine: &Engine, session: &Session, sql: &str) -> Result<LivePlan> {
+pub(crate) async fn live_plan(
+    engine: &Engine,
+    session: &Session,
+    sql: &str,
+    params: &[Json],
+) -> Result<LivePlan> {
     loop {
-        let plan = live_plan_now(engine, session, sql).await?;
+        let plan = live_plan_now(engine, session, sql, params).await?;
         // The table is looked up twice, here and by the query engine: both must have seen the same.
         if engine.catalog().is_newest(&plan.info) {
             return Ok(plan);
@@ -304,8 +310,9 @@ pub(crate) async fn live_plan(engine: &Engine, session: &Session, sql: &str) -> 
     }
 }
 
-async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<LivePlan> {
+async fn live_plan_now(engine: &Engine, session: &Session, sql: &str, params: &[Json]) -> Result<LivePlan> {
     let mut statement = parse_subscription(sql)?;
+    require_params(&statement, params)?;
     let info = one_table(engine, session, &mut statement)?;
     crate::sql::execute::require_read(session, &info)?;
     let system = info.system_columns();
@@ -332,9 +339,10 @@ async fn live_plan_now(engine: &Engine, session: &Session, sql: &str) -> Result<
         select.projection.push(SelectItem::UnnamedExpr(seq));
     }
     // IMPORTANT: what live queries select is compiled once for all that select the same.
-    let context = Context { engine, session, params: &[], text: None, transaction: None };
+    let context = Context { engine, session, params, text: None, transaction: None };
+    write_out(&mut statement, params)?;
     let select = plan_without_params(context, &state, statement, Purpose::Live).await?;
-    let select = with_session(select, session)?;
+    let select = with_session(with_params(select, params)?, session)?;
     let mut select = kalamdb_query::resolve_types(select).map_err(from_query)?;
     if is_aggregate {
         // Which type an aggregate is computed in, the analyzer decides.

@@ -17,7 +17,7 @@ use crate::sql::ddl::check_name;
 use crate::sql::dml::changed_rows;
 use crate::sql::execute::StatementResult;
 use crate::sql::locations::{self, LocationEdit, NewLocation};
-use crate::sql::parse::{TableName, identifier};
+use crate::sql::parse::{TableName, identifier, refused_as_another_user};
 use crate::sql::select;
 use crate::sql::target::{Context, refuse_clauses};
 use crate::sql::user_changes::{self, NewUser, UserEdit};
@@ -58,6 +58,9 @@ type Plan = Box<dyn FnOnce(&Planning<'_>) -> Result<ChangeEvent> + Send>;
 pub(super) fn find(context: Context<'_>, name: &TableName) -> Result<Option<SystemRows>> {
     if crate::sql::namespace_of(context.session, name).as_str() != "system" {
         return Ok(None);
+    }
+    if context.session.acts_for_another() {
+        return Err(refused_as_another_user());
     }
     if context.transaction.is_some() {
         return Err(Error::Unsupported {
@@ -181,7 +184,7 @@ pub(super) async fn update(
     let users = table.users_of(&rows);
     for row in rows {
         plans.push(match table {
-            SystemRows::Users => user_edit(row).await?,
+            SystemRows::Users => user_edit(context, row).await?,
             SystemRows::StorageLocations => location_edit(context, row).await?,
         });
     }
@@ -225,7 +228,12 @@ async fn commit(context: Context<'_>, plans: Vec<Plan>, verb: &str) -> Result<St
         context
             .engine
             .commits()
-            .catalog(move |planning| plans.into_iter().map(|plan| plan(planning)).collect())
+            .catalog(move |planning| {
+                let events: Vec<_> = plans.into_iter().map(|plan| plan(planning)).collect::<Result<_>>()?;
+                user_changes::require_dba_left(planning, &events)?;
+                locations::refuse_overlaps_among(&events)?;
+                Ok(events)
+            })
             .await?;
     }
     let noun = if count == 1 { "row" } else { "rows" };
@@ -279,7 +287,7 @@ async fn new_user(mut row: Fields) -> Result<Plan> {
     Ok(Box::new(move |planning| user_changes::plan_create(planning, new)))
 }
 
-async fn user_edit(mut row: Fields) -> Result<Plan> {
+async fn user_edit(context: Context<'_>, mut row: Fields) -> Result<Plan> {
     let id = UserId::new(required(&mut row, "username")?);
     let mut edit = UserEdit::default();
     for (column, value) in row {
@@ -287,7 +295,11 @@ async fn user_edit(mut row: Fields) -> Result<Plan> {
             ("password", Some(password)) => {
                 edit.password_hash = Some(accounts::hash_password(&password).await?);
             }
-            ("role", Some(role)) => edit.role = Some(user_changes::role_of(&role)?),
+            ("role", Some(role)) => {
+                let role = user_changes::role_of(&role)?;
+                user_changes::check_role(context.session, id.as_str(), role)?;
+                edit.role = Some(role);
+            }
             ("metadata", metadata) => {
                 user_changes::check_metadata(metadata.as_deref())?;
                 edit.metadata = Edit::Set(metadata);
@@ -309,7 +321,8 @@ async fn new_location(context: Context<'_>, mut row: Fields) -> Result<Plan> {
     credentials_ref.as_deref().map_or(Ok(()), locations::check_credentials_ref)?;
     let new = NewLocation { name, location_type, path, credentials_ref };
     locations::probe_new(context.engine, &new).await?;
-    Ok(Box::new(move |planning| locations::plan_create(planning, new)))
+    let data_dir = context.engine.data_dir().to_owned();
+    Ok(Box::new(move |planning| locations::plan_create(planning, &data_dir, new)))
 }
 
 async fn location_edit(context: Context<'_>, mut row: Fields) -> Result<Plan> {
@@ -333,5 +346,6 @@ async fn location_edit(context: Context<'_>, mut row: Fields) -> Result<Plan> {
         }
     }
     locations::probe_edited(context.engine, &name, &edit).await?;
-    Ok(Box::new(move |planning| locations::plan_alter(planning, &name, edit)))
+    let data_dir = context.engine.data_dir().to_owned();
+    Ok(Box::new(move |planning| locations::plan_alter(planning, &data_dir, &name, edit)))
 }

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::requests::{Committed, RowCommit};
-use crate::sql::change_set::{Changed, encode_appended};
+use crate::sql::change_set::{Changed, encode_appended, said_early};
 use crate::sql::parse::Statement;
 use crate::sql::target::Target;
 use crate::view::{Overlay, View};
@@ -152,6 +152,6 @@ impl Transaction {
         }
         // The disk is waited for even where only streams change: who sends COMMIT expects to find it all.
         let commit = RowCommit { tables: state.tables, ephemeral: false, events, writes, cold_as_of };
-        engine.commits().rows(commit).await.map(Some)
+        engine.commits().rows(commit).await.map(Some).map_err(said_early)
     }
 }

@@ -1,5 +1,7 @@
 //! What may become of an account: checked and made into events here, whichever statement asks for it.
 
+use std::collections::BTreeSet;
+
 use log_format::{ChangeEvent, Role, User, UserId};
 use serde_json::Value as Json;
 
@@ -46,14 +48,66 @@ pub(super) fn check_metadata(metadata: Option<&str>) -> Result<()> {
 
 /// Refuses to drop those who must stay.
 pub(super) fn check_drop(session: &Session, name: &str) -> Result<()> {
-    if name != accounts::ROOT && name != session.user().as_str() {
+    refuse_if_needed(session.user(), name, "dropped")
+}
+
+/// Refuses to take the role dba from those who must keep it.
+pub(super) fn check_role(session: &Session, name: &str, role: Role) -> Result<()> {
+    if role == Role::Dba {
+        return Ok(());
+    }
+    refuse_if_needed(session.user(), name, "given a lower role")
+}
+
+fn refuse_if_needed(asking: &UserId, name: &str, action: &'static str) -> Result<()> {
+    if name != accounts::ROOT && name != asking.as_str() {
         return Ok(());
     }
     Err(Error::InUse {
         what: format!("user {name}"),
-        action: "dropped",
-        reason: "root, and whoever is asking, stay".to_owned(),
+        action,
+        reason: "root, and whoever is asking, stay as they are, so that a dba is left; let another dba do it, and for root set \
+                 a password that nobody knows"
+            .to_owned(),
     })
+}
+
+/// Refuses a commit after which nobody would be a dba: nobody could make one again.
+pub(super) fn require_dba_left(planning: &Planning<'_>, events: &[ChangeEvent]) -> Result<()> {
+    let takes_away = |event: &ChangeEvent| match event {
+        ChangeEvent::UserAltered(user) => user.role != Role::Dba,
+        ChangeEvent::UserDropped(_) => true,
+        _ => false,
+    };
+    if !events.iter().any(takes_away) {
+        return Ok(());
+    }
+    let users = planning.system.scan_all_users()?;
+    let mut dbas: BTreeSet<&UserId> =
+        users.iter().filter(|user| user.role == Role::Dba).map(|user| &user.id).collect();
+    let had_any = !dbas.is_empty();
+    for event in events {
+        match event {
+            ChangeEvent::UserCreated(user) | ChangeEvent::UserAltered(user) if user.role == Role::Dba => {
+                dbas.insert(&user.id);
+            }
+            ChangeEvent::UserAltered(user) => {
+                dbas.remove(&user.id);
+            }
+            ChangeEvent::UserDropped(id) => {
+                dbas.remove(id.as_ref());
+            }
+            _ => {}
+        }
+    }
+    if had_any && dbas.is_empty() {
+        return Err(Error::InUse {
+            what: "the last dba".to_owned(),
+            action: "dropped or given a lower role",
+            reason: "nobody could create users or dbas then; give another user the role dba first".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 pub(super) fn plan_create(planning: &Planning<'_>, new: NewUser) -> Result<ChangeEvent> {

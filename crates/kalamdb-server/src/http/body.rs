@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
@@ -55,22 +55,30 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response {
         StatusCode::PAYLOAD_TOO_LARGE => Some((header::CONNECTION, HeaderValue::from_static("close"))),
         _ => None,
     };
-    response.headers_mut().extend(header);
+    response.headers_mut().extend(header.into_iter().chain(retry_after(refusal.code)));
     response
 }
 
+/// Seconds after which a client may try again what was refused because of too much work.
+const RETRY_AFTER_S: &str = "1";
+
+/// When to try again, as a header, where the code says that it is worth it.
+pub(super) fn retry_after(code: &str) -> Option<(HeaderName, HeaderValue)> {
+    (code == "OVERLOADED").then_some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S)))
+}
+
 /// The HTTP status that fits a code.
-pub(super) fn status_of(code: &str) -> StatusCode {
+pub(crate) fn status_of(code: &str) -> StatusCode {
     match code {
         "AUTH_REQUIRED" | "UNAUTHORIZED" | "TOKEN_EXPIRED" => StatusCode::UNAUTHORIZED,
         "PERMISSION_DENIED" => StatusCode::FORBIDDEN,
         "TABLE_NOT_FOUND" | "NAMESPACE_NOT_FOUND" | "NOT_FOUND" => StatusCode::NOT_FOUND,
-        "ALREADY_EXISTS" | "CONSTRAINT_VIOLATION" | "CONFLICT" => StatusCode::CONFLICT,
+        "ALREADY_EXISTS" | "CONSTRAINT_VIOLATION" | "CONFLICT" | "LOCATION_OWNED" => StatusCode::CONFLICT,
         "MESSAGE_TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
         "RATE_LIMIT_EXCEEDED" => StatusCode::TOO_MANY_REQUESTS,
         "INTERNAL_ERROR" | "CONVERSION_ERROR" => StatusCode::INTERNAL_SERVER_ERROR,
         "MEMORY_LIMIT" => StatusCode::INSUFFICIENT_STORAGE,
-        "READ_ONLY" | "SHUTTING_DOWN" => StatusCode::SERVICE_UNAVAILABLE,
+        "READ_ONLY" | "SHUTTING_DOWN" | "OVERLOADED" => StatusCode::SERVICE_UNAVAILABLE,
         "TIMEOUT" => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_REQUEST,
     }
@@ -101,6 +109,9 @@ mod tests {
         assert_eq!(status_of("TOKEN_EXPIRED"), StatusCode::UNAUTHORIZED);
         assert_eq!(status_of("INVALID_SQL"), StatusCode::BAD_REQUEST);
         assert_eq!(status_of("READ_ONLY"), StatusCode::SERVICE_UNAVAILABLE);
+        let refused = refuse(&Refusal::new("OVERLOADED", "too much"));
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
         assert_eq!(status_of("MEMORY_LIMIT"), StatusCode::INSUFFICIENT_STORAGE);
     }
 

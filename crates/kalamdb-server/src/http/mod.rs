@@ -19,6 +19,8 @@ use crate::refusal::Refusal;
 use crate::ws;
 
 pub(crate) use body::refuse;
+#[cfg(test)]
+pub(crate) use body::status_of;
 
 /// Every route. Those below `/v1/api` are the protocol's; health and metrics also stand where tools look for them.
 pub(crate) fn router(app: Arc<App>) -> Router {

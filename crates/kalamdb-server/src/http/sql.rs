@@ -12,12 +12,13 @@ use kalamdb_core::arrow::ipc::writer::StreamWriter;
 use kalamdb_core::{Executed, Session, StatementResult, clock};
 use serde::{Deserialize, Serialize};
 
-use super::body::{ErrorBody, read_json, refuse, status_of};
+use super::body::{ErrorBody, read_json, refuse, retry_after, status_of};
 use super::required_bearer;
 use crate::app::App;
 use crate::refusal::Refusal;
 use crate::wire::cells::{PositionalRows, Rows};
 use crate::wire::schema::WireSchema;
+use crate::wire::unknown::UnknownFields;
 
 const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 const JSON: &str = "application/json";
@@ -29,6 +30,8 @@ struct SqlRequest {
     params: Option<Vec<serde_json::Value>>,
     #[serde(default)]
     namespace_id: Option<String>,
+    #[serde(flatten)]
+    unknown: UnknownFields,
 }
 
 #[derive(Serialize)]
@@ -39,6 +42,9 @@ struct SqlAnswer<'a> {
     took: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorBody<'a>>,
+    /// What is said of fields of the request that are not known.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -58,15 +64,15 @@ pub(super) async fn run(
 ) -> Response {
     let started = clock::instant();
     let took = || clock::instant().saturating_duration_since(started).as_secs_f64();
-    let executed = match execute(&app, &headers, body).await {
+    let (executed, warnings) = match execute(&app, &headers, body).await {
         Ok(executed) => executed,
         Err(refusal) => return refuse(&refusal),
     };
     metrics::histogram!("kalamdb_sql_seconds").record(took());
     let response = if accepts_arrow(&headers) && executed.error.is_none() {
-        executed.results.last().map_or_else(|| answer_json(&executed, took()), answer_arrow)
+        executed.results.last().map_or_else(|| answer_json(&executed, took(), &warnings), answer_arrow)
     } else {
-        answer_json(&executed, took())
+        answer_json(&executed, took(), &warnings)
     };
     response.unwrap_or_else(|error| refuse(&Refusal::new("CONVERSION_ERROR", error.to_string())))
 }
@@ -84,20 +90,23 @@ async fn execute(
     app: &App,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Executed, Refusal> {
+) -> Result<(Executed, Vec<String>), Refusal> {
     let identity = app.tokens.identity(&app.engine, required_bearer(headers)?)?;
-    let SqlRequest { sql, params, namespace_id } = read_json(body, app.config.body_bytes_max)?;
+    let SqlRequest { sql, params, namespace_id, unknown } = read_json(body, app.config.body_bytes_max)?;
     let params = params.unwrap_or_default();
+    let mut warnings = Vec::new();
+    unknown.warn("the request", &["sql", "params", "namespace_id"], &mut warnings);
     let mut session = Session::new(identity.user, identity.role, namespace_id.as_deref());
     let execution = app.engine.execute(&mut session, &sql, &params);
-    tokio::time::timeout(app.config.statement_timeout(), execution).await.map_err(|_| {
+    let executed = tokio::time::timeout(app.config.statement_timeout(), execution).await.map_err(|_| {
         let limit_ms = app.config.statement_timeout_ms;
         let message = format!("not done within {limit_ms} ms; a write may or may not have been committed");
         Refusal::new("TIMEOUT", message)
-    })
+    })?;
+    Ok((executed, warnings))
 }
 
-fn answer_json(executed: &Executed, took_s: f64) -> Result<Response, ArrowError> {
+fn answer_json(executed: &Executed, took_s: f64, warnings: &[String]) -> Result<Response, ArrowError> {
     let rows: Vec<Vec<Rows>> = executed
         .results
         .iter()
@@ -116,10 +125,14 @@ fn answer_json(executed: &Executed, took_s: f64) -> Result<Response, ArrowError>
         results: results.collect(),
         took: took_s * 1e3,
         error: refusal.as_ref().map(ErrorBody::from),
+        warnings,
     };
     let status = refusal.as_ref().map_or(StatusCode::OK, |refusal| status_of(refusal.code));
     let body = serde_json::to_vec(&answer).map_err(|error| ArrowError::JsonError(error.to_string()))?;
-    Ok((status, [(header::CONTENT_TYPE, HeaderValue::from_static(JSON))], body).into_response())
+    let mut response =
+        (status, [(header::CONTENT_TYPE, HeaderValue::from_static(JSON))], body).into_response();
+    response.headers_mut().extend(refusal.as_ref().and_then(|refusal| retry_after(refusal.code)));
+    Ok(response)
 }
 
 /// The last statement's rows as an Arrow IPC stream.

@@ -94,6 +94,28 @@ fn splice(serialization: Serialization, mut head: Vec<u8>, body: &[u8]) -> Optio
     Some(head)
 }
 
+/// A `change` message of these parts.
+#[cfg(test)]
+pub(crate) fn example(
+    (change_type, prev_seq, seq, more): (&str, u64, u64, bool),
+    rows: Option<&kalamdb_core::arrow::array::RecordBatch>,
+    old_rows: Option<&kalamdb_core::arrow::array::RecordBatch>,
+) -> serde_json::Value {
+    let head = Head { r#type: "change", subscription_id: "room-7", prev_seq, more };
+    let (rows, old_rows) = (rows.map(|it| Rows::new(it).unwrap()), old_rows.map(|it| Rows::new(it).unwrap()));
+    let body = Body {
+        change_type,
+        seq,
+        commit_ts: 1_790_000_000_123_456,
+        rows: rows.as_ref().map(Rows::named),
+        old_values: old_rows.as_ref().map(Rows::named),
+    };
+    let bytes = |it: Option<Vec<u8>>| it.unwrap();
+    let head = to_bytes(Serialization::Json, &head);
+    let body = bytes(to_bytes(Serialization::Json, &body));
+    serde_json::from_slice(&splice(Serialization::Json, bytes(head), &body).unwrap()).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -3,14 +3,15 @@
 use std::fmt;
 
 use kalamdb_core::{Error as EngineError, OnGap};
-use serde::de::{self, Visitor};
+use serde::de::{self, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::refusal::Refusal;
 use crate::wire::cells::NamedRows;
 use crate::wire::schema::WireSchema;
+use crate::wire::unknown::UnknownFields;
 
-/// From a client. Fields that are not known are ignored, types that are not known are refused.
+/// From a client. Fields that are not known are ignored with a warning, types that are not known are refused.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum ClientMessage {
@@ -21,18 +22,63 @@ pub(crate) enum ClientMessage {
         token: String,
         /// None: as the URL says.
         #[serde(default)]
-        protocol: Option<Protocol>,
+        protocol: Option<ProtocolRequest>,
+        #[serde(flatten)]
+        unknown: UnknownFields,
     },
     Subscribe {
-        subscription: SubscriptionRequest,
+        subscription: Box<SubscriptionRequest>,
+        #[serde(flatten)]
+        unknown: UnknownFields,
     },
     NextBatch {
         subscription_id: String,
+        /// Sent by the SDK; a batch follows the one before it whatever it says.
+        #[serde(default, rename = "last_seq_id")]
+        _last_seq_id: Option<IgnoredAny>,
+        #[serde(flatten)]
+        unknown: UnknownFields,
     },
     Unsubscribe {
         subscription_id: String,
     },
-    Ping,
+    Ping {
+        /// Given back with the answer.
+        #[serde(default)]
+        id: Option<serde_json::Value>,
+        #[serde(flatten)]
+        unknown: UnknownFields,
+    },
+}
+
+impl ClientMessage {
+    /// What is said of fields that this server does not know.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        match self {
+            Self::Authenticate { protocol, unknown, .. } => {
+                unknown.warn("authenticate", &["type", "method", "token", "protocol"], &mut warnings);
+                if let Some(protocol) = protocol {
+                    let known = ["serialization", "compression"];
+                    protocol.unknown.warn("protocol", &known, &mut warnings);
+                }
+            }
+            Self::Subscribe { subscription, unknown } => {
+                unknown.warn("subscribe", &["type", "subscription"], &mut warnings);
+                let known = ["id", "sql", "params", "options"];
+                subscription.unknown.warn("subscription", &known, &mut warnings);
+                if let Some(options) = &subscription.options {
+                    options.unknown.warn("options", &SubscriptionOptions::FIELDS, &mut warnings);
+                }
+            }
+            Self::NextBatch { unknown, .. } => {
+                unknown.warn("next_batch", &["type", "subscription_id", "last_seq_id"], &mut warnings);
+            }
+            Self::Ping { unknown, .. } => unknown.warn("ping", &["type", "id"], &mut warnings),
+            Self::Unsubscribe { .. } => {}
+        }
+        warnings
+    }
 }
 
 fn jwt() -> String {
@@ -44,8 +90,13 @@ fn jwt() -> String {
 pub(crate) struct SubscriptionRequest {
     pub(crate) id: String,
     pub(crate) sql: String,
+    /// The values of `$1`, `$2`, … as in `POST /sql`.
+    #[serde(default)]
+    pub(crate) params: Option<Vec<serde_json::Value>>,
     #[serde(default)]
     pub(crate) options: Option<SubscriptionOptions>,
+    #[serde(flatten)]
+    unknown: UnknownFields,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -69,6 +120,13 @@ pub(crate) struct SubscriptionOptions {
     pub(crate) notify_flush: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) notify_evicted: bool,
+    #[serde(flatten, skip_serializing)]
+    unknown: UnknownFields,
+}
+
+impl SubscriptionOptions {
+    const FIELDS: [&str; 7] =
+        ["batch_size", "last_rows", "from", "on_gap", "coalesce", "notify_flush", "notify_evicted"];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +154,23 @@ pub(crate) struct Protocol {
     pub(crate) compression: Compression,
 }
 
+/// A [`Protocol`], as a client asks for it.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ProtocolRequest {
+    #[serde(default)]
+    serialization: Serialization,
+    #[serde(default)]
+    compression: Compression,
+    #[serde(flatten)]
+    unknown: UnknownFields,
+}
+
+impl ProtocolRequest {
+    pub(crate) const fn protocol(&self) -> Protocol {
+        Protocol { serialization: self.serialization, compression: self.compression }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Serialization {
@@ -121,6 +196,15 @@ pub(crate) enum ServerMessage<'a> {
         user: &'a str,
         role: &'a str,
         protocol: Protocol,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        warnings: &'a [String],
+    },
+    /// The answer to a `ping`.
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a serde_json::Value>,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        warnings: &'a [String],
     },
     AuthError {
         message: &'a str,
@@ -131,11 +215,15 @@ pub(crate) enum ServerMessage<'a> {
         batch_control: BatchControl,
         schema: WireSchema<'a>,
         snapshot_seq: u64,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        warnings: &'a [String],
     },
     InitialDataBatch {
         subscription_id: &'a str,
         rows: NamedRows<'a>,
         batch_control: BatchControl,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        warnings: &'a [String],
     },
     /// Rows moved to the cold tier: nothing of the result changes, and it is no part of the chain.
     Flush {
@@ -165,6 +253,8 @@ pub(crate) enum ServerMessage<'a> {
         /// With `SHUTTING_DOWN`: how long to wait before connecting again, another one for each connection.
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        warnings: &'a [String],
     },
 }
 
@@ -172,24 +262,37 @@ impl<'a> ServerMessage<'a> {
     /// An error about a subscription, or about none (`""`).
     pub(crate) fn error(subscription_id: &'a str, refusal: &'a Refusal) -> Self {
         let (code, message) = (refusal.code, refusal.message.as_str());
-        Self::Error { subscription_id, code, message, floor: None, end: None, retry_after_ms: None }
+        Self::Error {
+            subscription_id,
+            code,
+            message,
+            floor: None,
+            end: None,
+            retry_after_ms: None,
+            warnings: &[],
+        }
     }
 
     /// That the server goes.
     pub(crate) fn shutting_down(subscription_id: &'a str, refusal: &'a Refusal, retry_after_ms: u64) -> Self {
         let (code, message) = (refusal.code, refusal.message.as_str());
         let retry_after_ms = Some(retry_after_ms);
-        Self::Error { subscription_id, code, message, floor: None, end: None, retry_after_ms }
+        Self::Error { subscription_id, code, message, floor: None, end: None, retry_after_ms, warnings: &[] }
     }
 
     /// An error of the engine; `refusal` is what [`Refusal`] makes of it.
-    pub(crate) fn engine_error(subscription_id: &'a str, refusal: &'a Refusal, error: &EngineError) -> Self {
+    pub(crate) fn engine_error(
+        subscription_id: &'a str,
+        refusal: &'a Refusal,
+        error: &EngineError,
+        warnings: &'a [String],
+    ) -> Self {
         let (floor, end) = match error {
             EngineError::ResyncRequired { floor, end, .. } => (Some(floor.get()), Some(end.get())),
             _ => (None, None),
         };
         let (code, message) = (refusal.code, refusal.message.as_str());
-        Self::Error { subscription_id, code, message, floor, end, retry_after_ms: None }
+        Self::Error { subscription_id, code, message, floor, end, retry_after_ms: None, warnings }
     }
 }
 
@@ -261,7 +364,7 @@ mod tests {
         let message =
             format!(r#"{{"type":"subscribe","subscription":{{"id":"a","sql":"b","options":{text}}}}}"#);
         match serde_json::from_str(&message)? {
-            ClientMessage::Subscribe { subscription } => Ok(subscription.options.unwrap_or_default()),
+            ClientMessage::Subscribe { subscription, .. } => Ok(subscription.options.unwrap_or_default()),
             other => panic!("{other:?}"),
         }
     }

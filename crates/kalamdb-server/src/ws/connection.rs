@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use kalamdb_core::arrow::array::RecordBatch;
+use kalamdb_core::arrow::datatypes::Schema;
 use kalamdb_core::format::Seq;
 use kalamdb_core::{
     CaughtUp, ChangeFrame, Error as EngineError, FlushNotice, Session, Sink, SubscribeRequest, Subscription,
@@ -202,17 +204,25 @@ impl Connection<'_> {
     // What the client says.
 
     async fn carry_out(&mut self, command: Command<ClientMessage>) -> Step {
+        let warnings = match &command {
+            Command::Obey(message) => message.warnings(),
+            Command::Complain(_) | Command::End(_) => Vec::new(),
+        };
         match command {
             Command::Complain(refusal) => self.complain("", &refusal).await,
             Command::End(refusal) => {
                 self.complain("", &refusal).await?;
                 self.writer.close(close::code_of(&refusal), refusal.code).await
             }
-            Command::Obey(ClientMessage::Ping) => Ok(()),
-            Command::Obey(ClientMessage::Authenticate { token, .. }) => self.renew(&token).await,
-            Command::Obey(ClientMessage::Subscribe { subscription }) => self.subscribe(subscription).await,
-            Command::Obey(ClientMessage::NextBatch { subscription_id }) => {
-                self.next_batch(&subscription_id).await
+            Command::Obey(ClientMessage::Ping { id, .. }) => {
+                self.writer.send(&ServerMessage::Pong { id: id.as_ref(), warnings: &warnings }).await
+            }
+            Command::Obey(ClientMessage::Authenticate { token, .. }) => self.renew(&token, &warnings).await,
+            Command::Obey(ClientMessage::Subscribe { subscription, .. }) => {
+                self.subscribe(*subscription, warnings).await
+            }
+            Command::Obey(ClientMessage::NextBatch { subscription_id, .. }) => {
+                self.next_batch(&subscription_id, warnings).await
             }
             Command::Obey(ClientMessage::Unsubscribe { subscription_id }) => {
                 match self.subscriptions.number_of(&subscription_id) {
@@ -227,14 +237,15 @@ impl Connection<'_> {
     }
 
     /// A newer token keeps the connection.
-    async fn renew(&mut self, token: &str) -> Step {
+    async fn renew(&mut self, token: &str, warnings: &[String]) -> Step {
         match self.app.tokens.identity(&self.app.engine, token) {
             Ok(identity) if identity.user == self.identity.user => {
                 self.identity = identity;
                 let user = self.identity.user.clone();
                 let role = kalamdb_core::role_name(self.identity.role);
                 let protocol = self.writer.codec.protocol;
-                self.writer.send(&ServerMessage::AuthSuccess { user: user.as_str(), role, protocol }).await
+                let user = user.as_str();
+                self.writer.send(&ServerMessage::AuthSuccess { user, role, protocol, warnings }).await
             }
             Ok(_) => {
                 let refusal = Refusal::new("UNAUTHORIZED", "a connection belongs to one user");
@@ -244,9 +255,9 @@ impl Connection<'_> {
         }
     }
 
-    async fn subscribe(&mut self, request: SubscriptionRequest) -> Step {
+    async fn subscribe(&mut self, request: SubscriptionRequest, warnings: Vec<String>) -> Step {
         self.identify().await?;
-        let SubscriptionRequest { id, sql, options } = request;
+        let SubscriptionRequest { id, sql, params, options, .. } = request;
         let config = &self.app.config;
         let batch_rows_max = config.batch_rows_max.max(1);
         let wished = options.as_ref().and_then(|options| options.batch_size).unwrap_or(batch_rows_max);
@@ -261,6 +272,9 @@ impl Connection<'_> {
             Ok(number) => number,
             Err(refusal) => return self.complain(&id, &refusal).await,
         };
+        if let Some(entry) = self.subscriptions.get_mut(number) {
+            entry.warnings = warnings;
+        }
         let options_json = options
             .as_ref()
             .and_then(|options| serde_json::to_string(options).ok())
@@ -272,6 +286,7 @@ impl Connection<'_> {
             connection_id: Arc::clone(&self.id),
             query_id: id,
             sql,
+            params: params.unwrap_or_default().into(),
             last_rows,
             from: options.from.map(Seq::new),
             on_gap: options.on_gap.map(Into::into).unwrap_or_default(),
@@ -286,12 +301,13 @@ impl Connection<'_> {
         Ok(())
     }
 
-    async fn next_batch(&mut self, id: &str) -> Step {
+    async fn next_batch(&mut self, id: &str, warnings: Vec<String>) -> Step {
         self.identify().await?;
         let Some(number) = self.subscriptions.number_of(id) else {
             return self.complain(id, &no_such_subscription()).await;
         };
         let Some(entry) = self.subscriptions.get_mut(number) else { return Ok(()) };
+        entry.warnings.extend(warnings);
         match std::mem::replace(&mut entry.phase, Phase::Working) {
             Phase::Snapshot(subscription, cursor) => {
                 self.pull(number, subscription, cursor);
@@ -299,10 +315,34 @@ impl Connection<'_> {
             }
             other => {
                 entry.phase = other;
-                let refusal = Refusal::new("BATCH_FETCH_FAILED", "no further batch is to be asked for");
-                self.complain(id, &refusal).await
+                if entry.is_loaded {
+                    return self.say_all_is_there(number, id).await;
+                }
+                // The batch that is on its way is the answer, or that there is none.
+                entry.asked_early = true;
+                Ok(())
             }
         }
+    }
+
+    /// Answers a client that asks for more of a snapshot than there is: with no rows, and that this was all.
+    async fn say_all_is_there(&mut self, number: u64, id: &str) -> Step {
+        let mut warnings = self.subscriptions.take_warnings(number);
+        warnings.push("the snapshot has no further batch: next_batch is ignored".to_owned());
+        let none = RecordBatch::new_empty(Arc::new(Schema::empty()));
+        let rows = match Rows::new(&none) {
+            Ok(rows) => rows,
+            Err(error) => {
+                return self.complain(id, &Refusal::new("CONVERSION_ERROR", error.to_string())).await;
+            }
+        };
+        let message = ServerMessage::InitialDataBatch {
+            subscription_id: id,
+            rows: rows.named(),
+            batch_control: BatchControl::new(0, false, None),
+            warnings: &warnings,
+        };
+        self.writer.send(&message).await
     }
 
     /// The session of its user as they are now; shared by all that it has open.
@@ -361,10 +401,11 @@ impl Connection<'_> {
     }
 
     async fn end(&mut self, number: u64, id: &str, error: &EngineError) -> Step {
+        let warnings = self.subscriptions.take_warnings(number);
         self.subscriptions.remove(number);
         let refusal = Refusal::of_subscription(error);
         metrics::counter!("kalamdb_ws_errors_total", "code" => refusal.code).increment(1);
-        self.writer.send(&ServerMessage::engine_error(id, &refusal, error)).await
+        self.writer.send(&ServerMessage::engine_error(id, &refusal, error, &warnings)).await
     }
 
     async fn acknowledge(
@@ -385,19 +426,31 @@ impl Connection<'_> {
         let schema = Arc::clone(subscription.schema());
         let total_rows = snapshot.as_ref().map_or(0, |snapshot| snapshot.total_rows);
         let loading = snapshot.is_some();
+        let warnings = self.subscriptions.take_warnings(number);
+        let mut asked_early = false;
+        if let Some(entry) = self.subscriptions.get_mut(number) {
+            entry.is_loaded = !loading;
+            asked_early = std::mem::take(&mut entry.asked_early);
+        }
         let ack = ServerMessage::SubscriptionAck {
             subscription_id: id,
             total_rows: u32::try_from(total_rows).unwrap_or(u32::MAX),
             batch_control: BatchControl::new(0, loading, (!loading).then_some(start_seq)),
             schema: WireSchema(&schema),
             snapshot_seq: start_seq,
+            warnings: &warnings,
         };
         self.writer.send(&ack).await?;
         match snapshot {
             Some(snapshot) => {
                 self.pull(number, subscription, Box::new(Cursor::new(snapshot, rows_max)));
             }
-            None => self.catch_up(number, subscription),
+            None => {
+                self.catch_up(number, subscription);
+                if asked_early {
+                    return self.say_all_is_there(number, id).await;
+                }
+            }
         }
         Ok(())
     }
@@ -420,10 +473,12 @@ impl Connection<'_> {
                 return self.complain(id, &Refusal::new("CONVERSION_ERROR", error.to_string())).await;
             }
         };
+        let warnings = self.subscriptions.take_warnings(number);
         let message = ServerMessage::InitialDataBatch {
             subscription_id: id,
             rows: rows.named(),
             batch_control: BatchControl::new(batch.number, batch.has_more, batch.last_seq),
+            warnings: &warnings,
         };
         let before = self.writer.sent_bytes;
         self.writer.send(&message).await?;
@@ -432,6 +487,9 @@ impl Connection<'_> {
         }
         if !batch.has_more {
             drop(cursor);
+            if let Some(entry) = self.subscriptions.get_mut(number) {
+                entry.is_loaded = true;
+            }
             self.catch_up(number, subscription);
         } else if let Some(entry) = self.subscriptions.get_mut(number) {
             entry.phase = Phase::Snapshot(subscription, cursor);

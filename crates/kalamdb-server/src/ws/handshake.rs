@@ -9,7 +9,9 @@ use crate::app::App;
 use crate::auth::Identity;
 use crate::refusal::Refusal;
 use crate::wire::codec::Codec;
-use crate::wire::messages::{ClientMessage, Compression, Protocol, Serialization, ServerMessage};
+use crate::wire::messages::{
+    ClientMessage, Compression, Protocol, ProtocolRequest, Serialization, ServerMessage,
+};
 
 /// Waits for the client to prove who it is, unless the upgrade did; tells it the outcome. None: the connection is over.
 pub(super) async fn authenticate(
@@ -18,8 +20,8 @@ pub(super) async fn authenticate(
     identity: Option<Identity>,
     wishes: Wishes,
 ) -> Option<(Identity, Codec)> {
-    let (identity, asked) = match identity {
-        Some(identity) => (identity, None),
+    let (identity, asked, warnings) = match identity {
+        Some(identity) => (identity, None, Vec::new()),
         None => {
             let mut stop = app.stop.clone();
             let waiting = async {
@@ -39,8 +41,8 @@ pub(super) async fn authenticate(
         }
     };
     let protocol = wishes.settle(asked);
-    let success =
-        ServerMessage::AuthSuccess { user: identity.user.as_str(), role: role_name(identity.role), protocol };
+    let (user, role) = (identity.user.as_str(), role_name(identity.role));
+    let success = ServerMessage::AuthSuccess { user, role, protocol, warnings: &warnings };
     send(app, socket, &success).await?;
     Some((identity, Codec { protocol, message_bytes_max: app.config.message_bytes_max }))
 }
@@ -94,21 +96,29 @@ async fn refuse<T>(app: &App, socket: &mut WebSocket, failure: Failure) -> Optio
     None
 }
 
+/// Who a client is, the protocol it asks for, and what is said of fields that are not known.
+type Greeting = (Identity, Option<Protocol>, Vec<String>);
+
 /// Reads until the client has authenticated; whatever else it says is answered.
-async fn wait(app: &App, socket: &mut WebSocket) -> Result<(Identity, Option<Protocol>), Failure> {
+async fn wait(app: &App, socket: &mut WebSocket) -> Result<Greeting, Failure> {
     let codec = plain(app);
     while let Some(message) = socket.recv().await {
         let message = message.map_err(|error| {
             close::unreadable(error, codec.message_bytes_max).map_or(Failure::Gone, Failure::Unreadable)
         })?;
-        let refusal = match codec.decode(message) {
-            Some(Ok(ClientMessage::Authenticate { method, token, protocol })) => {
+        let decoded = codec.decode(message);
+        let warnings =
+            decoded.as_ref().and_then(|it| it.as_ref().ok()).map(ClientMessage::warnings).unwrap_or_default();
+        let refusal = match decoded {
+            Some(Ok(ClientMessage::Authenticate { method, token, protocol, .. })) => {
                 if method != "jwt" {
                     return Err(Refusal::new("UNSUPPORTED", "the method is jwt").into());
                 }
-                return Ok((app.tokens.identity(&app.engine, &token)?, protocol));
+                let protocol = protocol.as_ref().map(ProtocolRequest::protocol);
+                return Ok((app.tokens.identity(&app.engine, &token)?, protocol, warnings));
             }
-            None | Some(Ok(ClientMessage::Ping)) => continue,
+            // Nobody is told anything before it is known who they are.
+            None | Some(Ok(ClientMessage::Ping { .. })) => continue,
             Some(Ok(_)) => Refusal::new("AUTH_REQUIRED", "send an authenticate message first"),
             Some(Err(refusal)) => refusal,
         };

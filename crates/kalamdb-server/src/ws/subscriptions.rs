@@ -29,6 +29,12 @@ pub(super) struct Entry {
     engine_id: Option<SubscriptionId>,
     progress: Option<Arc<LiveProgress>>,
     pub(super) phase: Phase,
+    /// Whether all of its snapshot has been sent.
+    pub(super) is_loaded: bool,
+    /// Whether a batch was asked for before it was known whether there is one.
+    pub(super) asked_early: bool,
+    /// What its next answer is to say of fields that are not known.
+    pub(super) warnings: Vec<String>,
 }
 
 /// The subscriptions of one connection, by the client's name, by the engine's, and by a number that is never used twice:
@@ -57,8 +63,16 @@ impl Subscriptions {
         }
         self.last_number += 1;
         self.by_id.insert(Arc::clone(id), self.last_number);
-        let entry =
-            Entry { id: Arc::clone(id), rows_max, engine_id: None, progress: None, phase: Phase::Working };
+        let entry = Entry {
+            id: Arc::clone(id),
+            rows_max,
+            engine_id: None,
+            progress: None,
+            phase: Phase::Working,
+            is_loaded: false,
+            asked_early: false,
+            warnings: Vec::new(),
+        };
         self.entries.insert(self.last_number, entry);
         Ok(self.last_number)
     }
@@ -83,6 +97,11 @@ impl Subscriptions {
     /// How far it is, once the engine has a name for it.
     pub(super) fn progress(&self, number: u64) -> Option<&LiveProgress> {
         self.entries.get(&number)?.progress.as_deref()
+    }
+
+    /// What an answer is to say of fields that are not known, once.
+    pub(super) fn take_warnings(&mut self, number: u64) -> Vec<String> {
+        self.entries.get_mut(&number).map(|entry| std::mem::take(&mut entry.warnings)).unwrap_or_default()
     }
 
     pub(super) fn number_of(&self, id: &str) -> Option<u64> {

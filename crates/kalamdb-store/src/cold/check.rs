@@ -6,8 +6,9 @@ use log_format::Partition;
 
 use super::manifest::{Manifest, ManifestFile};
 use super::merge::{ColdRows, ColdScan};
+use super::open::OpenFile;
 use crate::cut::{Cut, KeyRange};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a check found in a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct FilesChecked {
     pub rows: u64,
     /// Paths of files, and what is wrong with each.
     pub problems: Vec<(String, String)>,
+    /// Paths of files that could not be read, since the place they are at cannot be asked, and why: nothing is known of them.
+    pub unreachable: Vec<(String, String)>,
 }
 
 impl Cut {
@@ -34,19 +37,24 @@ impl Cut {
         for of in &manifest.files {
             checked.files += 1;
             checked.bytes += of.file.bytes;
-            if let Err(problem) = self.check_file(of, manifest.flushed_at.get()) {
-                checked.problems.push((of.file.path.clone(), problem));
-            }
+            let found = match self.cold_files().fetch(&of.file) {
+                Err(error @ (Error::Place { .. } | Error::ObjectStore(_))) => {
+                    checked.unreachable.push((of.file.path.clone(), error.to_string()));
+                    continue;
+                }
+                found => found.map_err(|error| error.to_string()),
+            };
+            let problem = found.and_then(|file| Self::check_file(&file, of, manifest.flushed_at.get()));
+            checked.problems.extend(problem.err().map(|problem| (of.file.path.clone(), problem)));
         }
-        if checked.problems.is_empty() {
+        if checked.problems.is_empty() && checked.unreachable.is_empty() {
             self.check_rows(&manifest, &mut checked);
         }
         Ok(checked)
     }
 
-    fn check_file(&self, of: &ManifestFile, flushed_at: u64) -> Result<(), String> {
+    fn check_file(file: &OpenFile, of: &ManifestFile, flushed_at: u64) -> Result<(), String> {
         let listed = &of.file;
-        let file = self.cold_files().fetch(listed).map_err(|error| error.to_string())?;
         let (rows, keys) = (file.rows(), file.keys().map_err(|error| error.to_string())?);
         let ends = (keys.get(0), keys.get(rows.saturating_sub(1)));
         let is_rising = (1..rows).all(|at| keys.get(at - 1) < keys.get(at));

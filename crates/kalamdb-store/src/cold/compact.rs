@@ -55,7 +55,7 @@ impl Cut {
             failure.or_stop(writer.push(key, &row).map(ControlFlow::Continue))
         })?;
         failure.check()?;
-        let file = match finish_file(self.seq().get(), directory, writer)? {
+        let file = match finish_file(self.cold_files(), self.seq().get(), directory, writer)? {
             Some((file, bytes)) => {
                 self.cold_files().put(&file.path, bytes)?;
                 Some(file)

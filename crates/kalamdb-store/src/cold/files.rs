@@ -1,6 +1,6 @@
 //! Where cold files are kept: below the database's own directory, or at a place elsewhere; see [`Place`].
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 
 use super::filter::KeyFilter;
 use super::open::OpenFile;
+use super::owner::{Claim, MARKER, Owner, Standing, is_shared};
 use super::places::{Connected, Place, Places};
 use crate::error::{Error, Result};
 
@@ -24,7 +25,15 @@ use crate::error::{Error, Result};
 pub struct ColdFiles {
     /// The database's own directory.
     own: Connected,
+    /// Whether others may reach that directory: it is a link or a mount.
+    own_is_shared: bool,
+    /// Who writes; none: nobody else can be there.
+    owner: Option<Owner>,
     places: Places,
+    /// Locations that this process has found to be its own.
+    claimed: Mutex<HashSet<String>>,
+    /// Listed files that were not there when they were last looked for.
+    pub(super) missing: Mutex<BTreeSet<String>>,
     /// What serves the clients of places elsewhere, once there is one.
     runtime: OnceLock<Runtime>,
     bytes_max: usize,
@@ -33,6 +42,9 @@ pub struct ColdFiles {
     /// Directories whose own entries are durable.
     synced: Mutex<HashSet<PathBuf>>,
 }
+
+/// The name of the database's own directory, as a storage location.
+const OWN_NAME: &str = "local";
 
 /// Directories that are remembered at the most.
 const SYNCED_MAX: usize = 10_000;
@@ -103,7 +115,7 @@ struct Found<'a> {
 
 impl ColdFiles {
     /// Files below a directory, which is made if it is not there. So many bytes of them are kept in memory.
-    pub(crate) fn in_directory(directory: &Path, bytes_max: usize) -> Result<Self> {
+    pub(crate) fn in_directory(directory: &Path, bytes_max: usize, owner: Option<Owner>) -> Result<Self> {
         let made = std::fs::create_dir_all(directory)
             .map_err(|source| Error::File { path: directory.to_owned(), source });
         made?;
@@ -121,7 +133,11 @@ impl ColdFiles {
         });
         Ok(Self {
             own,
+            own_is_shared: is_shared(directory),
+            owner,
             places: Places::default(),
+            claimed: Mutex::default(),
+            missing: Mutex::default(),
             runtime: OnceLock::new(),
             bytes_max,
             open,
@@ -156,6 +172,7 @@ impl ColdFiles {
     pub fn probe(&self, place: &Place) -> Result<()> {
         const PROBE: &[u8] = b"kalamdb";
         let connected = place.connect()?;
+        self.require_own(&connected, &place.path, None)?;
         let at = ObjectPath::from("probe");
         self.wait(async {
             let store = &connected.store;
@@ -170,6 +187,65 @@ impl ColdFiles {
         })?
     }
 
+    /// Who writes to a place, where others may reach it.
+    fn owner_at(&self, of: &Found<'_>) -> Option<&Owner> {
+        self.owner.as_ref().filter(|_| of.name.is_some() || self.own_is_shared)
+    }
+
+    /// Refuses to write or delete at a place that another instance owns; claims it where nobody does.
+    fn require_owner(&self, of: &Found<'_>) -> Result<()> {
+        if self.owner_at(of).is_none() {
+            return Ok(());
+        }
+        let name = of.name.unwrap_or(OWN_NAME);
+        let is_claimed = self.claimed().contains(name);
+        let owned = self.require_own(&of.place, name, is_claimed.then_some(Claim::Free));
+        self.places.note(name, &owned);
+        if owned.is_ok() && !is_claimed {
+            self.claimed().insert(name.to_owned());
+        }
+        owned
+    }
+
+    fn require_own(&self, place: &Connected, name: &str, claim: Option<Claim>) -> Result<()> {
+        let Some(owner) = &self.owner else { return Ok(()) };
+        let claim = claim.unwrap_or(owner.claim);
+        let standing = match &place.directory {
+            Some(directory) => owner.claim_directory(directory, claim)?,
+            None => self.wait(owner.claim_objects(place, claim))??,
+        };
+        let other = match standing {
+            Standing::Owner => return Ok(()),
+            Standing::Of(other) => Some(other),
+            Standing::Free => None,
+        };
+        Err(Error::Owned { name: name.to_owned(), owner: other.unwrap_or_else(|| "nobody yet".to_owned()) })
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The path of a new file: where others may write beside this instance, its token is in the name.
+    pub(super) fn signed(&self, path: String) -> String {
+        let is_shared = path.starts_with('@') || self.own_is_shared;
+        let Some(owner) = self.owner.as_ref().filter(|_| is_shared) else { return path };
+        match path.rsplit_once("-v") {
+            Some((file, version)) => format!("{file}-{}-v{version}", owner.instance),
+            None => path,
+        }
+    }
+
+    /// Whether this instance wrote a file, or began to, before the event `until`: where others may write as well, its name says
+    /// so.
+    fn is_own(&self, of: &Found<'_>, path: &str, until: u64) -> bool {
+        let Some(owner) = self.owner_at(of) else { return true };
+        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        let mut parts = name.split('-');
+        let id = parts.next().and_then(|id| id.parse::<u64>().ok());
+        id.is_some_and(|id| id <= until) && parts.next() == Some(owner.instance.as_str())
+    }
+
     fn find<'a>(&self, path: &'a str) -> Result<Found<'a>> {
         match path.strip_prefix('@') {
             None => Ok(Found { name: None, place: self.own.clone(), path }),
@@ -178,6 +254,14 @@ impl ColdFiles {
                 Ok(Found { name: Some(name), place: self.places.get(name)?, path })
             }
         }
+    }
+
+    /// The directory of this machine that a place is, if it is one; an empty name is the database's own directory.
+    pub(super) fn directory_of_place(&self, name: &str) -> Result<Option<PathBuf>> {
+        if name.is_empty() {
+            return Ok(self.own.directory.clone());
+        }
+        Ok(self.places.get(name)?.directory)
     }
 
     /// Asks a place for something, and takes down whether it went through.
@@ -222,6 +306,7 @@ impl ColdFiles {
     pub fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         let of = self.find(path)?;
         let at = ObjectPath::parse(of.path)?;
+        self.require_owner(&of)?;
         self.ask(&of, |place| place.store.put(&at, PutPayload::from_bytes(bytes)))?;
         let Some(directory) = &of.place.directory else { return Ok(()) };
         let mut place = directory.join(of.path);
@@ -261,6 +346,7 @@ impl ColdFiles {
         self.open().remove(path);
         let of = self.find(path)?;
         let at = ObjectPath::parse(of.path)?;
+        self.require_owner(&of)?;
         match self.ask(&of, |place| place.store.delete(&at)) {
             Err(Error::ObjectStore(object_store::Error::NotFound { .. })) => Ok(()),
             done => done,
@@ -285,7 +371,8 @@ impl ColdFiles {
             Some(name) => (format!("@{name}/{}", it.location), it.size),
             None => (it.location.to_string(), it.size),
         };
-        Ok(found.into_iter().map(full).collect())
+        let is_file = |it: &object_store::ObjectMeta| it.location.as_ref() != MARKER;
+        Ok(found.into_iter().filter(is_file).map(full).collect())
     }
 
     /// The file that a manifest lists, read and checked where nobody has it open.
@@ -321,30 +408,47 @@ impl ColdFiles {
         let path = ObjectPath::parse(of.path)?;
         let bytes = match self.ask(&of, |place| async { place.store.get(&path).await?.bytes().await }) {
             Err(Error::ObjectStore(object_store::Error::NotFound { .. })) => {
+                self.note_missing(&listed.path, true);
                 return Err(Error::ColdFile { path: listed.path.clone(), reason: "it is not there" });
             }
             bytes => bytes?,
         };
+        self.note_missing(&listed.path, false);
         OpenFile::open(listed, bytes)
     }
 
     /// Removes what no partition lists from the database's own directory, as a process leaves it that dies between a file and
-    /// its commit.
-    pub(crate) fn sweep(&self, is_listed: impl Fn(&str) -> bool) -> Result<u64> {
-        let swept = self.sweep_below("", &is_listed)?;
-        self.sweep_unfinished()?;
+    /// its commit. Where others can write there, only what this instance began before the event `until`.
+    pub(crate) fn sweep(&self, until: u64, is_listed: impl Fn(&str) -> bool) -> Result<u64> {
+        let swept = match self.sweep_below("", until, &is_listed) {
+            Err(error @ Error::Owned { .. }) => {
+                tracing::warn!(%error, "the directory of cold files was not swept");
+                return Ok(0);
+            }
+            swept => swept?,
+        };
+        if !self.own_is_shared || self.owner.is_none() {
+            self.sweep_unfinished()?;
+        }
         Ok(swept)
     }
 
     /// As [`ColdFiles::sweep`], in a place elsewhere.
-    pub(crate) fn sweep_place(&self, name: &str, is_listed: impl Fn(&str) -> bool) -> Result<u64> {
-        self.sweep_below(&format!("@{name}/"), &is_listed)
+    pub(crate) fn sweep_place(
+        &self,
+        name: &str,
+        until: u64,
+        is_listed: impl Fn(&str) -> bool,
+    ) -> Result<u64> {
+        self.sweep_below(&format!("@{name}/"), until, &is_listed)
     }
 
-    fn sweep_below(&self, directory: &str, is_listed: &impl Fn(&str) -> bool) -> Result<u64> {
+    fn sweep_below(&self, directory: &str, until: u64, is_listed: &impl Fn(&str) -> bool) -> Result<u64> {
+        let of = self.find(directory)?;
+        self.require_owner(&of)?;
         let mut swept = 0;
         for (path, _) in self.list(directory)? {
-            if !is_listed(&path) {
+            if !is_listed(&path) && self.is_own(&of, &path, until) {
                 self.remove(&path)?;
                 swept += 1;
             }

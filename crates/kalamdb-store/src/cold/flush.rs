@@ -142,7 +142,7 @@ impl PreparedFlush {
     /// Where it cannot be written.
     pub fn put(self, files: &ColdFiles) -> Result<Flushed> {
         let Self { id, directory, writer, mut event } = self;
-        if let Some((file, bytes)) = finish_file(id, &directory, writer)? {
+        if let Some((file, bytes)) = finish_file(files, id, &directory, writer)? {
             files.put(&file.path, bytes)?;
             event.file = Some(file);
         }
@@ -152,6 +152,7 @@ impl PreparedFlush {
 
 /// Makes a file of what was written; none where that is nothing.
 pub(super) fn finish_file(
+    files: &ColdFiles,
     id: u64,
     directory: &TablePath,
     writer: ColdWriter,
@@ -160,7 +161,7 @@ pub(super) fn finish_file(
         return Ok(None);
     }
     let FileOrigin { partition, version, .. } = writer.origin().clone();
-    let path = directory.file(&partition, id, version);
+    let path = files.signed(directory.file(&partition, id, version));
     let written = writer.finish()?;
     let file = listed(id, path, version, &written);
     Ok(Some((file, written.bytes)))

@@ -7,6 +7,7 @@
 //! A file describes itself: it is read back into the very bytes that the hot tier had, whatever became of its table.
 
 mod apply;
+mod audit;
 mod batches;
 mod check;
 mod columns;
@@ -17,6 +18,7 @@ mod flush;
 mod manifest;
 mod merge;
 mod open;
+mod owner;
 mod paths;
 mod places;
 mod writer;
@@ -36,6 +38,7 @@ pub use self::manifest::{Manifest, ManifestFile};
 pub use self::merge::{ColdScan, Prune};
 pub(crate) use self::merge::{cold_key_before_end, each_live_cold_row, get_cold, scan_both};
 pub use self::open::{OpenFile, Pages};
+pub use self::owner::{Claim, Owner, instance_of};
 pub use self::paths::{TablePath, USER_IN_PATH};
 pub use self::places::Place;
 pub use self::writer::{ColdWriter, FileOrigin, WrittenFile};

@@ -34,7 +34,7 @@ pub(crate) async fn subscribe(
 ) -> Result<Subscription> {
     // IMPORTANT: before the plan's cut is taken, which then has all that was published up to here.
     let published = engine.published();
-    let plan = live_plan(engine, session, &request.sql).await?;
+    let plan = live_plan(engine, session, &request.sql, &request.params).await?;
     let query = plan.compile(engine.router().projections())?;
     let Beginning { start_seq, position, snapshot, result } =
         begin(engine, &plan, &query, (&request, published)).await?;
@@ -62,9 +62,10 @@ pub(crate) async fn subscribe(
     // A result changes as a whole, and of the log's events and of a STREAM table's rows each is another one.
     let has_keys = subscriber.query.partition.table != CHANGES && subscriber.query.info.stream().is_none();
     let coalesce = request.coalesce && subscriber.result.is_none() && has_keys;
+    let params = Arc::clone(&request.params);
     let record = Arc::new(record(session, request, &subscriber, now));
     let (live_id, sql) = (Arc::clone(&record.live_id), Arc::clone(&record.query));
-    let source = Source { engine: engine.downgrade(), session: session.clone(), sql };
+    let source = Source { engine: engine.downgrade(), session: session.clone(), sql, params };
     engine.endings().begin(subscriber.id, &record, session.role(), &subscriber.sink);
     engine.live_queries().insert_live_query(record);
     engine.router().join(&subscriber.query.partition);
