@@ -71,9 +71,9 @@ pub(crate) struct ImportArgs {
     /// No progress, no summary
     #[arg(long, short)]
     quiet: bool,
-    /// CSV: what stands between fields, one character; \t for a tab
-    #[arg(long, value_name = "CHARACTER", default_value = ",", value_parser = delimiter, help_heading = "CSV")]
-    delimiter: u8,
+    /// CSV: what stands between fields, one character; \t for a tab. [default: what a first line `sep=;` names, else a comma]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter, help_heading = "CSV")]
+    delimiter: Option<u8>,
     /// CSV: no header line; fields belong to the table's columns in their order
     #[arg(long, help_heading = "CSV")]
     no_header: bool,
