@@ -7,6 +7,8 @@
 mod batch;
 mod csv;
 mod jsonl;
+#[cfg(test)]
+mod nested_tests;
 mod parquet;
 mod sending;
 mod source;

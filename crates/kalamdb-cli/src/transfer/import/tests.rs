@@ -39,7 +39,7 @@ fn table() -> Table {
 }
 
 /// The rows of a file with this name and these bytes, up to the first bad one.
-fn read(name: &str, bytes: &[u8], options: &[&str]) -> (Vec<Row>, Option<String>) {
+pub(super) fn read(name: &str, bytes: &[u8], options: &[&str]) -> (Vec<Row>, Option<String>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
     std::fs::write(&path, bytes).unwrap();
@@ -66,7 +66,7 @@ fn read_with(args: &ImportArgs) -> anyhow::Result<(Vec<Row>, Option<String>)> {
     }
 }
 
-fn values(rows: &[Row]) -> Vec<Vec<Json>> {
+pub(super) fn values(rows: &[Row]) -> Vec<Vec<Json>> {
     rows.iter().map(|row| row.values.clone()).collect()
 }
 
@@ -128,7 +128,7 @@ fn a_batch_knows_where_its_parameters_come_from() {
     assert_eq!((batch.origin(&(2..3), 0), batch.origin(&(2..3), 4)), (None, None));
 }
 
-fn parquet_of(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
+pub(super) fn parquet_of(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
@@ -136,7 +136,7 @@ fn parquet_of(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
 }
 
 #[test]
-fn parquet_of_other_programs_has_types_of_its_own() {
+pub(super) fn parquet_of_other_programs_has_types_of_its_own() {
     let dictionary: DictionaryArray<Int32Type> = vec![Some("x"), None].into_iter().collect();
     let lists = vec![Some(vec![Some(1.0), Some(0.5)]), None];
     let lists = ListArray::from_iter_primitive::<Float64Type, _, _>(lists);
