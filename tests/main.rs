@@ -68,6 +68,9 @@ mod subscribing;
 /// `kalamdb import` and `kalamdb export` as processes.
 mod import;
 
+/// What `kalamdb import` makes of values that files of other programs hold: epochs, exponents, lists, structs, UUIDs.
+mod import_values;
+
 /// The project's rules that a program can check.
 mod tidy;
 

@@ -9,6 +9,7 @@ mod csv;
 mod jsonl;
 #[cfg(test)]
 mod nested_tests;
+mod numbers;
 mod parquet;
 mod sending;
 mod source;
@@ -29,6 +30,7 @@ use super::table::{Table, TableName};
 use super::{run_until_stopped, unless_stopped};
 use crate::account::{Account, AccountArgs};
 use batch::{Batch, OnConflict};
+use numbers::TimestampUnit;
 use sending::{Sending, Stopped};
 use source::{BadRow, Input, Rows};
 
@@ -64,6 +66,10 @@ pub(crate) struct ImportArgs {
     /// Pass over columns that the table does not have, instead of refusing the file
     #[arg(long)]
     skip_unknown: bool,
+    /// Unit of bare numbers in TIMESTAMP and DATETIME columns; without it they are microseconds, and those that would be a time of
+    /// early 1970 are refused
+    #[arg(long, value_name = "UNIT", value_enum)]
+    timestamp_unit: Option<TimestampUnit>,
     /// Begin after that many rows of the file
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     skip_rows: u64,
