@@ -65,6 +65,9 @@ mod tailing;
 /// `kalamdb subscribe` as a process.
 mod subscribing;
 
+/// `kalamdb sql` as a process.
+mod shell;
+
 /// `kalamdb import` and `kalamdb export` as processes.
 mod import;
 
