@@ -106,3 +106,18 @@ async fn nested_parquet_becomes_documents() {
     ];
     assert_eq!(rows, expected);
 }
+
+/// Lists, structs and spans of a query are documents and ISO 8601 in each format that is exported.
+#[tokio::test]
+async fn nested_results_leave_as_documents() {
+    let world = World::new().await;
+    let query = "SELECT ARRAY['a', 'b, c', NULL] AS l, struct('x' AS y, 1 AS n) AS s, interval '1 day' AS i";
+    for (name, expected) in [
+        ("a.jsonl", r#"{"l":["a", "b, c", null],"s":{"y": "x", "n": 1},"i":"P1D"}"#),
+        ("a.csv", "l,s,i\n\"[\"\"a\"\", \"\"b, c\"\", null]\",\"{\"\"y\"\": \"\"x\"\", \"\"n\"\": 1}\",P1D"),
+    ] {
+        let file = world.path(name).display().to_string();
+        done(&world.server, &["export", "--query", query, &file]).await;
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{expected}\n"));
+    }
+}

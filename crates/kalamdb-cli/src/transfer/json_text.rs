@@ -23,6 +23,20 @@ use serde_json::Value as Json;
 use super::values::{double_text, float_text};
 use crate::spans::Span;
 
+/// What stands between the parts of a document.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spacing {
+    comma: &'static str,
+    colon: &'static str,
+}
+
+impl Spacing {
+    /// As few characters as may be.
+    pub(super) const COMPACT: Self = Self { comma: ",", colon: ":" };
+    /// As PostgreSQL writes documents, for people.
+    pub(super) const WIDE: Self = Self { comma: ", ", colon: ": " };
+}
+
 /// Whether values of this type consist of others.
 pub(super) fn is_nested(data_type: &ArrowType) -> bool {
     match data_type {
@@ -36,10 +50,10 @@ pub(super) fn is_nested(data_type: &ArrowType) -> bool {
 ///
 /// # Errors
 /// Where a value has no form, as a map of NULLs or a time beyond the calendar.
-pub(super) fn json_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+pub(super) fn json_array(array: &ArrayRef, spacing: Spacing) -> Result<ArrayRef, ArrowError> {
     let texts = (0..array.len()).map(|row| {
         let mut text = String::new();
-        write(&mut text, array, row)?;
+        write(&mut text, array, row, spacing)?;
         Ok((text != NULL).then_some(text))
     });
     Ok(Arc::new(texts.collect::<Result<StringArray, ArrowError>>()?))
@@ -47,53 +61,63 @@ pub(super) fn json_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 
 const NULL: &str = "null";
 
-fn write(out: &mut String, array: &dyn Array, row: usize) -> Result<(), ArrowError> {
+fn write(out: &mut String, array: &dyn Array, row: usize, spacing: Spacing) -> Result<(), ArrowError> {
     if array.is_null(row) {
         out.push_str(NULL);
         return Ok(());
     }
     match array.data_type() {
         ArrowType::Null => out.push_str(NULL),
-        ArrowType::List(_) => write_list(out, array.as_list::<i32>(), row)?,
-        ArrowType::LargeList(_) => write_list(out, array.as_list::<i64>(), row)?,
-        ArrowType::ListView(_) => write_list(out, array.as_list_view::<i32>(), row)?,
-        ArrowType::LargeListView(_) => write_list(out, array.as_list_view::<i64>(), row)?,
-        ArrowType::FixedSizeList(..) => write_list(out, array.as_fixed_size_list(), row)?,
-        ArrowType::Struct(_) => write_struct(out, array.as_struct(), row)?,
-        ArrowType::Map(..) => write_map(out, array.as_map(), row)?,
-        ArrowType::Dictionary(_, values) => write(out, &cast(&array.slice(row, 1), values)?, 0)?,
+        ArrowType::List(_) => write_list(out, array.as_list::<i32>(), row, spacing)?,
+        ArrowType::LargeList(_) => write_list(out, array.as_list::<i64>(), row, spacing)?,
+        ArrowType::ListView(_) => write_list(out, array.as_list_view::<i32>(), row, spacing)?,
+        ArrowType::LargeListView(_) => write_list(out, array.as_list_view::<i64>(), row, spacing)?,
+        ArrowType::FixedSizeList(..) => write_list(out, array.as_fixed_size_list(), row, spacing)?,
+        ArrowType::Struct(_) => write_struct(out, array.as_struct(), row, spacing)?,
+        ArrowType::Map(..) => write_map(out, array.as_map(), row, spacing)?,
+        ArrowType::Dictionary(_, values) => write(out, &cast(&array.slice(row, 1), values)?, 0, spacing)?,
         _ => write_single(out, array, row)?,
     }
     Ok(())
 }
 
-fn write_list(out: &mut String, list: &impl ListLikeArray, row: usize) -> Result<(), ArrowError> {
+fn write_list(
+    out: &mut String,
+    list: &impl ListLikeArray,
+    row: usize,
+    spacing: Spacing,
+) -> Result<(), ArrowError> {
     out.push('[');
     for (at, item) in list.element_range(row).enumerate() {
         if at > 0 {
-            out.push(',');
+            out.push_str(spacing.comma);
         }
-        write(out, list.values(), item)?;
+        write(out, list.values(), item, spacing)?;
     }
     out.push(']');
     Ok(())
 }
 
-fn write_struct(out: &mut String, array: &StructArray, row: usize) -> Result<(), ArrowError> {
+fn write_struct(
+    out: &mut String,
+    array: &StructArray,
+    row: usize,
+    spacing: Spacing,
+) -> Result<(), ArrowError> {
     out.push('{');
     for (at, (field, column)) in array.fields().iter().zip(array.columns()).enumerate() {
         if at > 0 {
-            out.push(',');
+            out.push_str(spacing.comma);
         }
         push_string(out, field.name());
-        out.push(':');
-        write(out, column, row)?;
+        out.push_str(spacing.colon);
+        write(out, column, row, spacing)?;
     }
     out.push('}');
     Ok(())
 }
 
-fn write_map(out: &mut String, map: &MapArray, row: usize) -> Result<(), ArrowError> {
+fn write_map(out: &mut String, map: &MapArray, row: usize, spacing: Spacing) -> Result<(), ArrowError> {
     let range = map.value_offsets().get(row..row + 2).unwrap_or_default();
     let ends = range.iter().map(|end| usize::try_from(*end).unwrap_or_default()).collect::<Vec<_>>();
     let [begin, end] = ends.as_slice() else {
@@ -102,33 +126,26 @@ fn write_map(out: &mut String, map: &MapArray, row: usize) -> Result<(), ArrowEr
     out.push('{');
     for (at, entry) in (*begin..*end).enumerate() {
         if at > 0 {
-            out.push(',');
+            out.push_str(spacing.comma);
         }
         let mut key = String::new();
-        write(&mut key, map.keys(), entry)?;
+        write(&mut key, map.keys(), entry, spacing)?;
         // The name of a member is a string, whatever the keys are.
         if key.starts_with('"') {
-            out.push_str(&key)
+            out.push_str(&key);
         } else {
-            push_string(out, &key)
+            push_string(out, &key);
         }
-        out.push(':');
-        write(out, map.values(), entry)?;
+        out.push_str(spacing.colon);
+        write(out, map.values(), entry, spacing)?;
     }
     out.push('}');
     Ok(())
 }
 
 fn write_single(out: &mut String, array: &dyn Array, row: usize) -> Result<(), ArrowError> {
-    let double = |value: f64, out: &mut String| {
-        if value.is_finite() {
-            out.push_str(&double_text(value))
-        } else {
-            push_string(out, &double_text(value))
-        }
-    };
     match array.data_type() {
-        ArrowType::Float64 => double(array.as_primitive::<Float64Type>().value(row), out),
+        ArrowType::Float64 => double(out, array.as_primitive::<Float64Type>().value(row)),
         ArrowType::Float32 => float(out, array.as_primitive::<Float32Type>().value(row)),
         ArrowType::Float16 => float(out, array.as_primitive::<Float16Type>().value(row).to_f32()),
         ArrowType::Utf8 => push_string(out, array.as_string::<i32>().value(row)),
@@ -155,7 +172,20 @@ fn write_single(out: &mut String, array: &dyn Array, row: usize) -> Result<(), A
 }
 
 fn float(out: &mut String, value: f32) {
-    if value.is_finite() { out.push_str(&float_text(value)) } else { push_string(out, &float_text(value)) }
+    push_number(out, &float_text(value), value.is_finite());
+}
+
+fn double(out: &mut String, value: f64) {
+    push_number(out, &double_text(value), value.is_finite());
+}
+
+/// A number, or the name of one that JSON has none for.
+fn push_number(out: &mut String, text: &str, is_finite: bool) {
+    if is_finite {
+        out.push_str(text);
+    } else {
+        push_string(out, text);
+    }
 }
 
 fn push_string(out: &mut String, text: &str) {
@@ -182,8 +212,22 @@ fn utc_text(array: &dyn Array, unit: TimeUnit, row: usize) -> Result<String, Arr
     Ok(instant.ok_or_else(beyond)?.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
+/// Whether values of this type are spans of time.
+pub(super) fn is_span(data_type: &ArrowType) -> bool {
+    matches!(data_type, ArrowType::Interval(_) | ArrowType::Duration(_))
+}
+
+/// Spans of time as texts of ISO 8601.
+pub(super) fn span_array(array: &ArrayRef) -> ArrayRef {
+    let texts = (0..array.len()).map(|row| {
+        let span = (!array.is_null(row)).then(|| span_at(array, row));
+        span.flatten().map(|span| span.iso())
+    });
+    Arc::new(texts.collect::<StringArray>())
+}
+
 /// A span of time; none where the array has none.
-pub(super) fn span_at(array: &dyn Array, row: usize) -> Option<Span> {
+fn span_at(array: &dyn Array, row: usize) -> Option<Span> {
     match array.data_type() {
         ArrowType::Interval(IntervalUnit::YearMonth) => {
             Some(Span::new(array.as_primitive::<IntervalYearMonthType>().value(row).into(), 0, 0))

@@ -18,7 +18,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use serde_json::Value as Json;
 
 use super::source::{BadRow, Reader, Row, Rows};
-use crate::transfer::json_text::{is_nested, json_array};
+use crate::transfer::json_text::{Spacing, is_nested, is_span, json_array, span_array};
 use crate::transfer::progress::Position;
 use crate::transfer::table::TableColumn;
 use crate::transfer::values::{hex, text_of};
@@ -100,8 +100,11 @@ fn fitted(array: &ArrayRef, column: &TableColumn) -> Result<ArrayRef, String> {
     }
     match column.data_type {
         // A text is a document or is none: the server knows.
-        DataType::Json if !is_text_or_bytes(source) => return json_array(&plain).map_err(said),
-        DataType::Text if is_nested(source) => return json_array(&plain).map_err(said),
+        DataType::Json if !is_text_or_bytes(source) => {
+            return json_array(&plain, Spacing::COMPACT).map_err(said);
+        }
+        DataType::Text if is_span(source) => return Ok(span_array(&plain)),
+        DataType::Text if is_nested(source) => return json_array(&plain, Spacing::COMPACT).map_err(said),
         DataType::Uuid if is_text_or_bytes(source) && *source != ArrowType::Utf8 => {
             return sixteen_bytes(&plain);
         }
