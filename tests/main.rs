@@ -68,6 +68,9 @@ mod subscribing;
 /// `kalamdb sql` as a process.
 mod shell;
 
+/// `kalamdb sql` at a terminal.
+mod terminal;
+
 /// `kalamdb import` and `kalamdb export` as processes.
 mod import;
 
