@@ -31,6 +31,14 @@ fuzz-clients rounds="50":
 attack rounds="50":
     cargo test --test attack -- --rounds {{rounds}}
 
+# SQLite's sqllogictest files of a directory.
+slt dir *ARGS:
+    cargo test --test slt -- --dir {{dir}} {{ARGS}}
+
+# TPC-H beside DataFusion alone, from a directory of Parquet files.
+tpch dir *ARGS:
+    cargo test --test tpch -- --dir {{dir}} {{ARGS}}
+
 # A fuzz target (segment, frame, footer, event, row, key, directory) for so many seconds, from the golden vectors on.
 fuzz target seconds="600":
     log-format/fuzz/seed.sh

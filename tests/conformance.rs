@@ -10,7 +10,7 @@ mod shell;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, MakeConnection, Record, Runner};
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, MakeConnection, Normalizer, Record, Runner};
 
 use crate::support::Server;
 
@@ -85,8 +85,8 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// Runs every file; tells all that is wrong, not only what is first.
-async fn run<D, M>(make_connection: M)
+/// Runs every file, comparing what the normalizer makes of results; tells all that is wrong, not only what is first.
+async fn run<D, M>(make_connection: M, normalizer: Normalizer)
 where
     D: AsyncDB<ColumnType = DefaultColumnType>,
     M: MakeConnection<Conn = D> + Clone,
@@ -94,6 +94,7 @@ where
     let mut wrong = Vec::new();
     for file in files() {
         let mut runner = Runner::new(make_connection.clone());
+        runner.with_normalizer(normalizer);
         let records = sqllogictest::parse_file::<DefaultColumnType>(&file).unwrap();
         for record in records {
             let is_end = matches!(record, Record::Halt { .. });

@@ -13,7 +13,7 @@ use crate::support::{Api, ROOT_PASSWORD, Server, in_time};
 use crate::types::{COLUMNS, in_arrow, values};
 
 /// Runs the binary as somebody, with this on standard input; its exit code, stdout and stderr.
-async fn run_as(
+pub(crate) async fn run_as(
     who: (&str, &str),
     server: &Server,
     arguments: &[&str],
@@ -40,19 +40,19 @@ async fn run_as(
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-async fn run(server: &Server, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) async fn run(server: &Server, arguments: &[&str]) -> (i32, String, String) {
     run_as(("root", ROOT_PASSWORD), server, arguments, b"").await
 }
 
 /// Runs it as root; it must succeed, and what it says is returned.
-async fn done(server: &Server, arguments: &[&str]) -> String {
+pub(crate) async fn done(server: &Server, arguments: &[&str]) -> String {
     let (code, _, said) = run(server, arguments).await;
     assert_eq!(code, 0, "{arguments:?}: {said}");
     said
 }
 
 /// Runs it as root; it must fail and say all of this.
-async fn refused(server: &Server, arguments: &[&str], expected: &[&str]) {
+pub(crate) async fn refused(server: &Server, arguments: &[&str], expected: &[&str]) {
     let (code, _, said) = run(server, arguments).await;
     assert_eq!(code, 1, "{arguments:?}: {said}");
     for part in expected {
@@ -61,14 +61,14 @@ async fn refused(server: &Server, arguments: &[&str], expected: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
 }
 
-struct World {
-    server: Server,
-    root: Api,
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) root: Api,
     directory: TempDir,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with("").await
     }
 
@@ -81,11 +81,11 @@ impl World {
         Self { server, root, directory: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
         std::fs::write(self.path(name), bytes).unwrap();
         self.path(name).display().to_string()
     }

@@ -71,8 +71,17 @@ mod users;
 /// `kalamdb subscribe` as a process.
 mod subscribing;
 
+/// `kalamdb sql` as a process.
+mod shell;
+
+/// `kalamdb sql` at a terminal.
+mod terminal;
+
 /// `kalamdb import` and `kalamdb export` as processes.
 mod import;
+
+/// What `kalamdb import` makes of values that files of other programs hold: epochs, exponents, lists, structs, UUIDs.
+mod import_values;
 
 /// The project's rules that a program can check.
 mod tidy;

@@ -64,3 +64,14 @@ async fn it_leaves_when_asked_and_says_what_is_wrong() {
     let (_, code, said) = subscribe(&server, &["--from", "999999", SQL]).end().await;
     assert!(code == 4 && said.contains("RESYNC_REQUIRED"), "{code} {said}");
 }
+
+#[tokio::test]
+async fn dates_and_times_are_iso_8601() {
+    let (server, root) = server_with_rows().await;
+    root.sql("CREATE SHARED TABLE app.days (id INT PRIMARY KEY, d DATE, t TIME, ts TIMESTAMP)").await;
+    root.sql("INSERT INTO app.days VALUES (1, '2026-12-01', '12:34:56', '2026-12-01 12:34:56')").await;
+    let sql = "SELECT d, t, ts FROM app.days";
+    let mut once = subscribe(&server, &["--no-follow", "--json", sql]);
+    let expected = json!({"d": "2026-12-01", "t": "12:34:56", "ts": "2026-12-01T12:34:56"});
+    assert_eq!(once.next_json().await["row"], expected);
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use sqllogictest::{AsyncDB, DefaultColumnType};
+use sqllogictest::{AsyncDB, DefaultColumnType, default_normalizer};
 
 use super::{Output, Refused, output, password, run, server, whose};
 use crate::support::Api;
@@ -44,9 +44,9 @@ impl AsyncDB for Http {
 async fn the_files_over_http() {
     let server = server().await;
     let anonymous = Api::anonymous(&server);
-    run(move || {
+    let connection = move || {
         let anonymous = anonymous.clone();
         async move { Ok(Http { anonymous, users: HashMap::new() }) }
-    })
-    .await;
+    };
+    run(connection, default_normalizer).await;
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use kalam_client::{AuthProvider, KalamLinkClient};
 use serde_json::Value;
-use sqllogictest::{AsyncDB, DefaultColumnType};
+use sqllogictest::{AsyncDB, DefaultColumnType, default_normalizer};
 
 use super::{Output, Refused, output, password, run, server, whose};
 use crate::support::in_time;
@@ -51,9 +51,9 @@ fn refused(text: &str) -> Refused {
 async fn the_files_through_the_sdk() {
     let server = server().await;
     let url = server.url();
-    run(move || {
+    let connection = move || {
         let url = url.clone();
         async move { Ok(Sdk { url, users: HashMap::new() }) }
-    })
-    .await;
+    };
+    run(connection, default_normalizer).await;
 }

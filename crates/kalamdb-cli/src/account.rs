@@ -7,11 +7,11 @@ use crate::client::{Client, ClientError, SqlAnswer, Statement, Token};
 /// The options.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct AccountArgs {
-    /// Where the server listens
-    #[arg(long, default_value = "http://127.0.0.1:2900")]
+    /// Where the server listens: http://host:port, https://host:port or host:port
+    #[arg(long, env = "KALAMDB_URL", default_value = "http://127.0.0.1:2900", value_parser = server_url)]
     pub(crate) url: String,
     /// Who to log in as
-    #[arg(long, short, default_value = "root")]
+    #[arg(long, short, env = "KALAMDB_USER", default_value = "root")]
     pub(crate) user: String,
     /// The password; other users of this machine can see it, so rather use --password-env or the variable `KALAMDB_PASSWORD`
     #[arg(long, conflicts_with = "password_env")]
@@ -25,6 +25,27 @@ impl AccountArgs {
     /// The password: as given, of the environment, or asked for where there is a terminal.
     pub(crate) fn password(&self) -> anyhow::Result<String> {
         crate::sql::password(&self.user, self.password.as_deref(), self.password_env.as_deref())
+    }
+}
+
+/// The URL of a server, as it is or without `http://` before it.
+pub(crate) fn server_url(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let is_http = |scheme: &str| ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let url = match text.split_once("://") {
+        Some((scheme, _)) if is_http(scheme) => text.to_owned(),
+        Some((scheme, _)) => {
+            return Err(format!("{scheme}:// is not spoken here: a server has http:// or https://"));
+        }
+        None if text.split_once(':').is_some_and(|(scheme, _)| is_http(scheme)) => {
+            return Err("behind the scheme stands ://, such as http://127.0.0.1:2900".to_owned());
+        }
+        None => format!("http://{text}"),
+    };
+    match reqwest::Url::parse(&url) {
+        Ok(parsed) if parsed.has_host() => Ok(url),
+        Ok(_) => Err("there is no host in it".to_owned()),
+        Err(error) => Err(format!("{error}; such as http://127.0.0.1:2900")),
     }
 }
 
@@ -74,4 +95,29 @@ impl Account {
 
 fn is_expired(error: &ClientError) -> bool {
     error.code() == Some("TOKEN_EXPIRED")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::server_url;
+
+    #[test]
+    fn a_server_may_be_named_without_a_scheme() {
+        let url = |text: &str| server_url(text).ok();
+        for (text, expected) in [
+            ("localhost:2971", "http://localhost:2971"),
+            ("db.example", "http://db.example"),
+            ("[::1]:2900", "http://[::1]:2900"),
+            (" https://db.example/kalam ", "https://db.example/kalam"),
+            ("http://127.0.0.1:2900/", "http://127.0.0.1:2900/"),
+        ] {
+            assert_eq!(url(text).as_deref(), Some(expected));
+        }
+        assert!(server_url("postgres://localhost:2900").unwrap_err().contains("postgres://"));
+        for wrong in
+            ["", "http://", "htp://localhost", "ws://localhost:2900", "localhost:port", "http:/localhost"]
+        {
+            assert_eq!(url(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -87,6 +87,9 @@ pub(crate) struct Column {
     /// `"BigInt"`, `{"Decimal":{"precision":10,"scale":2}}`, …
     #[serde(default)]
     pub(crate) data_type: Value,
+    /// The SQL type of what `data_type` has no name for: `"INTERVAL"`.
+    #[serde(default)]
+    pub(crate) sql_type: Option<String>,
 }
 
 /// What one statement answered.

@@ -14,8 +14,9 @@ use serde_json::{Map, Value as Json, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::account::AccountArgs;
-use crate::client::Client;
+use crate::client::{Client, Column};
 use crate::connection::{Refused, Server, Socket, connect, received};
+use crate::sql::cells;
 use crate::sql::render::printable;
 use crate::tail::{is_broken_pipe, stop_on_signals};
 
@@ -79,11 +80,6 @@ enum ServerMessage {
 #[derive(Deserialize)]
 struct BatchControl {
     has_more: bool,
-}
-
-#[derive(Deserialize)]
-struct Column {
-    name: String,
 }
 
 #[derive(Deserialize)]
@@ -160,7 +156,7 @@ async fn converse<W: Write>(
         let message = serde_json::from_str(&text).context("not a message of this protocol")?;
         let has_more = match message {
             ServerMessage::SubscriptionAck { batch_control, schema, snapshot_seq } => {
-                screen.columns = names(schema);
+                screen.columns = schema;
                 last = last.or(snapshot_seq);
                 batch_control.has_more
             }
@@ -184,7 +180,7 @@ async fn converse<W: Write>(
                 true
             }
             ServerMessage::Schema { schema } => {
-                screen.columns = names(schema);
+                screen.columns = schema;
                 true
             }
             ServerMessage::AuthError { message } => bail!("the server refused the token: {message}"),
@@ -199,10 +195,6 @@ async fn converse<W: Write>(
 
 async fn send(socket: &mut Socket, message: &Json) -> anyhow::Result<()> {
     Ok(socket.send(Message::text(message.to_string())).await?)
-}
-
-fn names(schema: Vec<Column>) -> Vec<String> {
-    schema.into_iter().map(|column| column.name).collect()
 }
 
 fn seq_of(row: &Map<String, Json>) -> Option<u64> {
@@ -220,7 +212,7 @@ struct Screen<W> {
     is_json: bool,
     is_coloured: bool,
     /// In the order of the query.
-    columns: Vec<String>,
+    columns: Vec<Column>,
 }
 
 impl<W: Write> Screen<W> {
@@ -265,10 +257,13 @@ impl<W: Write> Screen<W> {
         writeln!(self.out, "{colour}{sign} {seq:>8}  {}{old}{end}", printable(&row))
     }
 
-    /// A row as JSON, its columns in the order of the query; `_seq` stands before it already.
+    /// A row as JSON, its columns in the order of the query, dates and times ISO 8601; `_seq` stands before it already.
     fn object(&self, row: &Map<String, Json>) -> String {
-        let columns = self.columns.iter().filter(|name| *name != "_seq");
-        let cells = columns.filter_map(|name| Some(format!("{}:{}", json!(name), row.get(name)?)));
+        let columns = self.columns.iter().filter(|column| column.name != "_seq");
+        let cells = columns.filter_map(|column| {
+            let value = row.get(&column.name)?;
+            Some(format!("{}:{}", json!(column.name), cells::json(column, value)))
+        });
         format!("{{{}}}", cells.collect::<Vec<_>>().join(","))
     }
 }

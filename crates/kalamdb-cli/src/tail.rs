@@ -44,7 +44,7 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "DIR", default_value = "./kalamdb-data")]
     data_dir: PathBuf,
     /// Show the log of the server that listens here instead; it takes the role dba.
-    #[arg(long, conflicts_with = "data_dir")]
+    #[arg(long, conflicts_with = "data_dir", value_parser = crate::account::server_url)]
     url: Option<String>,
     /// With --url, the password; other users of this machine can see it, so rather use --password-env or the variable
     /// `KALAMDB_PASSWORD`.

@@ -3,16 +3,21 @@
 //! It owns the choice of mode (`-c`, a file, a pipe, the prompt) and the exit code: 1 as soon as a statement of a
 //! script fails. It speaks to a server over HTTP alone and knows nothing of data directories.
 
+pub(crate) mod cells;
 mod completion;
+mod help;
 mod meta;
 pub(crate) mod render;
 mod repl;
+mod report;
 mod runner;
+mod screen;
+mod script;
 mod session;
 mod split;
+mod table;
 
-use std::fs::File;
-use std::io::{self, BufReader, IsTerminal as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,12 +25,18 @@ use anyhow::Context as _;
 
 use crate::account::AccountArgs;
 use render::Format;
-use runner::{Runner, Step};
+use report::Origin;
+use runner::{OnError, Runner, Step, is_broken_pipe};
+use script::Script;
 use session::Session;
 
 const PASSWORD_VARIABLE: &str = "KALAMDB_PASSWORD";
 
-/// Run SQL: at a prompt, from a file, from a pipe or with -c.
+/// Run SQL: at a prompt, from files, from a pipe or with -c
+///
+/// At the prompt \? lists the backslash commands (\d, \x, \timing, \watch, …), which scripts may have, too. A script is UTF-8, or
+/// UTF-16 with a byte order mark; its errors name the file and the line. The exit code is 1 as soon as a statement fails.
+/// Results that are larger than the terminal go through $PAGER (less -S).
 #[derive(Debug, clap::Args)]
 pub(crate) struct SqlArgs {
     #[command(flatten)]
@@ -33,11 +44,18 @@ pub(crate) struct SqlArgs {
     /// How results are written
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Run this and leave; may be repeated
+    /// Run this and leave; may be repeated, and is run before files are
     #[arg(long = "command", short, value_name = "STATEMENT")]
     commands: Vec<String>,
-    /// Run the statements of this file and leave
-    file: Option<PathBuf>,
+    /// What follows a statement of a script that failed
+    #[arg(long, value_enum, default_value_t = OnError::Stop)]
+    on_error: OnError,
+    /// Run the statements of these files, one after the other, and leave; `-` is standard input
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The same, where a name would be taken for an option
+    #[arg(long = "file", value_name = "FILE")]
+    more_files: Vec<PathBuf>,
 }
 
 /// Runs the command until its input ends.
@@ -48,23 +66,18 @@ pub(crate) fn run(args: &SqlArgs) -> anyhow::Result<ExitCode> {
     let session = match runtime.block_on(Session::open(&args.account, password)) {
         Ok(session) => session,
         Err(error) => {
-            runner::report(&error, "", "default");
+            report::report(&error, "", "default", Origin::default());
             return Ok(ExitCode::FAILURE);
         }
     };
-    let is_script = !args.commands.is_empty() || args.file.is_some() || !io::stdin().is_terminal();
-    let mut runner = Runner::new(session, args.format, !is_script);
-    let outcome = if is_script {
-        runtime.block_on(run_scripts(&mut runner, args))
-    } else {
-        let account = &args.account;
-        eprintln!(
-            "kalamdb {} · {} as {} · \\? for help",
-            env!("CARGO_PKG_VERSION"),
-            account.url,
-            account.user
-        );
+    let has_scripts = !args.commands.is_empty() || !args.files.is_empty() || !args.more_files.is_empty();
+    let is_interactive = !has_scripts && io::stdin().is_terminal();
+    let mut runner = Runner::new(session, args.format, args.on_error, is_interactive);
+    let outcome = if is_interactive {
+        eprintln!("{}", help::greeting(&args.account.url, &args.account.user));
         repl::run(&runtime, &mut runner).map(|()| Step::Quit)
+    } else {
+        runtime.block_on(run_scripts(&mut runner, args))
     };
     match outcome {
         Ok(Step::Failed) => Ok(ExitCode::FAILURE),
@@ -75,20 +88,23 @@ pub(crate) fn run(args: &SqlArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_scripts(runner: &mut Runner, args: &SqlArgs) -> anyhow::Result<Step> {
-    for command in &args.commands {
-        match runner.script(command.as_bytes()).await? {
+    let mut ended = Step::Done;
+    let piped = PathBuf::from("-");
+    let is_piped = args.commands.is_empty() && args.files.is_empty() && args.more_files.is_empty();
+    let files = args.files.iter().chain(&args.more_files).chain(is_piped.then_some(&piped));
+    let commands = args.commands.iter().map(|command| Script::new(command.as_bytes(), None));
+    let files = files.map(|path| match path.to_str() {
+        Some("-") => Script::new(io::stdin().lock(), Some("<stdin>")),
+        _ => Script::open(path),
+    });
+    for script in commands.chain(files) {
+        match runner.script(script?).await? {
             Step::Done => {}
+            Step::Failed if runner.goes_on() => ended = Step::Failed,
             end => return Ok(end),
         }
     }
-    if let Some(path) = &args.file {
-        let file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
-        return runner.script(BufReader::new(file)).await;
-    }
-    if args.commands.is_empty() {
-        return runner.script(io::stdin().lock()).await;
-    }
-    Ok(Step::Done)
+    Ok(ended)
 }
 
 /// A user's password: as given, of the variable that is named or of the usual one, or asked for at a terminal.
@@ -107,9 +123,4 @@ pub(crate) fn password(user: &str, password: Option<&str>, variable: Option<&str
             .context("can't read the password");
     }
     anyhow::bail!("no password: set {PASSWORD_VARIABLE}, or name a variable with --password-env")
-}
-
-/// Whoever read our output has left, as in `kalamdb sql … | head`: no error.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,15 +1,17 @@
-//! Results as text: aligned tables, JSON, CSV.
+//! Results as text: aligned tables, records, JSON, CSV.
 //!
-//! It owns how a value looks. NULL is `∅` in a table, nothing in CSV (where an empty string is `""`), `null` in JSON.
-//! Control characters never reach the terminal. It writes nowhere and asks nobody.
+//! It owns the forms; how a value looks is for [`cells`]. NULL is `∅` in a table, nothing in CSV (where an empty string is `""`),
+//! `null` in JSON. Control characters never reach the terminal. It writes nowhere and asks nobody.
 
 use std::fmt::Write as _;
 
-use chrono::DateTime;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use crate::client::{Column, ResultSet};
+use super::cells;
+use super::table;
+use crate::client::ResultSet;
+
+pub(crate) use super::table::{new_table, right_aligned};
 
 /// How NULL looks in a table.
 pub(crate) const NULL_TEXT: &str = "∅";
@@ -23,17 +25,46 @@ pub(crate) enum Format {
     Json,
     /// RFC 4180 with a header line.
     Csv,
+    /// A line for each value, for rows that are wide.
+    Line,
 }
 
-/// A result as text with its final newline; empty if there is nothing to show in this format.
-pub(crate) fn render(format: Format, result: &ResultSet) -> String {
+/// When a table's rows are written as records, a line for each value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expanded {
+    /// Always.
+    On,
+    /// Never.
+    Off,
+    /// Where the table is wider than the terminal.
+    Auto,
+}
+
+/// How results look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Style {
+    pub(super) format: Format,
+    pub(super) expanded: Expanded,
+    /// Whether values of a table are cut so that it is no wider than the terminal.
+    pub(super) is_cut: bool,
+    pub(super) null_text: String,
+}
+
+impl Style {
+    pub(super) fn new(format: Format) -> Self {
+        Self { format, expanded: Expanded::Off, is_cut: true, null_text: NULL_TEXT.to_owned() }
+    }
+}
+
+/// A result as text with its final newline, on a terminal of this width; empty if there is nothing to show in this format.
+pub(super) fn render(style: &Style, width: Option<usize>, result: &ResultSet) -> String {
     let has_rows = !result.schema.is_empty();
-    match format {
-        Format::Table if has_rows && result.message.is_some() => {
-            format!("{}{}\n", render_table(result), message_of(result))
+    match style.format {
+        Format::Table | Format::Line if has_rows => {
+            let rows = rows_text(style, width, result);
+            if result.message.is_some() { format!("{rows}{}\n", message_of(result)) } else { rows }
         }
-        Format::Table if has_rows => render_table(result),
-        Format::Table => format!("{}\n", message_of(result)),
+        Format::Table | Format::Line => format!("{}\n", message_of(result)),
         Format::Json if has_rows => render_json(result),
         Format::Json => render_json_message(result),
         Format::Csv if has_rows => render_csv(result),
@@ -44,21 +75,6 @@ pub(crate) fn render(format: Format, result: &ResultSet) -> String {
 /// `3 rows`, `1 row`.
 pub(crate) fn count_of_rows(count: u64) -> String {
     if count == 1 { "1 row".to_owned() } else { format!("{count} rows") }
-}
-
-/// An empty table in the style of this program; numbers go right through [`right_aligned`].
-pub(crate) fn new_table<I: IntoIterator<Item = S>, S: Into<String>>(header: I) -> Table {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header.into_iter().map(|name| Cell::new(name.into())));
-    table
-}
-
-/// A cell whose text ends at the column's right edge.
-pub(crate) fn right_aligned(text: impl Into<String>) -> Cell {
-    Cell::new(text.into()).set_alignment(CellAlignment::Right)
 }
 
 fn rows_of(result: &ResultSet) -> &[Vec<Value>] {
@@ -72,15 +88,26 @@ fn message_of(result: &ResultSet) -> String {
     }
 }
 
-fn render_table(result: &ResultSet) -> String {
-    let mut table = new_table(result.schema.iter().map(|column| printable(&column.name)));
-    for row in rows_of(result) {
-        table.add_row(result.schema.iter().zip(row).map(|(column, value)| {
-            let text = printable(&display(column, value).unwrap_or_else(|| NULL_TEXT.to_owned()));
-            if is_numeric(column) { right_aligned(text) } else { Cell::new(text) }
-        }));
-    }
-    format!("{table}\n")
+fn rows_text(style: &Style, width: Option<usize>, result: &ResultSet) -> String {
+    let cells = rows_of(result).iter().map(|row| {
+        let texts = result.schema.iter().zip(row).map(|(column, value)| {
+            cells::text(column, value).map_or_else(|| style.null_text.clone(), |text| printable(&text))
+        });
+        texts.collect()
+    });
+    let sheet = table::Sheet {
+        names: result.schema.iter().map(|column| printable(&column.name)).collect(),
+        is_numeric: result.schema.iter().map(cells::is_numeric).collect(),
+        rows: cells.collect(),
+    };
+    let is_wide = || width.is_some_and(|width| sheet.width() > width);
+    let is_expanded = style.format == Format::Line
+        || match style.expanded {
+            Expanded::On => true,
+            Expanded::Off => false,
+            Expanded::Auto => is_wide(),
+        };
+    if is_expanded { sheet.records() } else { sheet.aligned(width.filter(|_| style.is_cut)) }
 }
 
 /// Objects are written by hand: two columns of one name must both appear, in the order of the columns.
@@ -92,7 +119,7 @@ fn render_json(result: &ResultSet) -> String {
             let separator = if position == 0 { "" } else { "," };
             let name = Value::from(column.name.as_str());
             // Writing to a String can't fail.
-            let _ = write!(text, "{separator}{name}:{value}");
+            let _ = write!(text, "{separator}{name}:{}", cells::json(column, value));
         }
         text.push('}');
     }
@@ -110,13 +137,10 @@ fn render_csv(result: &ResultSet) -> String {
     let mut text = header.join(",");
     text.push('\n');
     for row in rows_of(result) {
-        let fields: Vec<String> = result
-            .schema
-            .iter()
-            .zip(row)
-            .map(|(column, value)| display(column, value).map_or_else(String::new, |field| csv_field(&field)))
-            .collect();
-        text.push_str(&fields.join(","));
+        let fields = result.schema.iter().zip(row).map(|(column, value)| {
+            cells::text(column, value).map_or_else(String::new, |field| csv_field(&field))
+        });
+        text.push_str(&fields.collect::<Vec<_>>().join(","));
         text.push('\n');
     }
     text
@@ -128,30 +152,6 @@ fn csv_field(text: &str) -> String {
     } else {
         text.to_owned()
     }
-}
-
-/// A value as people read it; `None` for NULL.
-fn display(column: &Column, value: &Value) -> Option<String> {
-    let text = match value {
-        Value::Null => return None,
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    if !is_instant(column) {
-        return Some(text);
-    }
-    // Instants may travel as microseconds since 1970.
-    let instant = text.parse().ok().and_then(DateTime::from_timestamp_micros);
-    Some(instant.map_or(text, |instant| instant.format("%Y-%m-%d %H:%M:%S%.6f").to_string()))
-}
-
-fn is_instant(column: &Column) -> bool {
-    matches!(column.data_type.as_str(), Some("Timestamp" | "DateTime"))
-}
-
-fn is_numeric(column: &Column) -> bool {
-    let named = matches!(column.data_type.as_str(), Some("SmallInt" | "Int" | "BigInt" | "Float" | "Double"));
-    named || column.data_type.get("Decimal").is_some()
 }
 
 /// Control characters other than a line break, made visible: a row must not be able to drive the terminal.
@@ -176,13 +176,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::client::Column;
 
     fn result(columns: &[(&str, Value)], rows: Vec<Vec<Value>>) -> ResultSet {
+        let column = |(name, data_type): &(&str, Value)| Column {
+            name: (*name).to_owned(),
+            data_type: data_type.clone(),
+            sql_type: None,
+        };
         ResultSet {
-            schema: columns
-                .iter()
-                .map(|(name, data_type)| Column { name: (*name).to_owned(), data_type: data_type.clone() })
-                .collect(),
+            schema: columns.iter().map(column).collect(),
             row_count: rows.len() as u64,
             rows: Some(rows),
             message: None,
@@ -203,6 +206,10 @@ mod tests {
         )
     }
 
+    fn as_format(format: Format, result: &ResultSet) -> String {
+        render(&Style::new(format), None, result)
+    }
+
     #[test]
     fn tables_align_numbers_right_and_show_null() {
         let expected = "\
@@ -213,41 +220,86 @@ mod tests {
 │ 1234 ┆ ∅             ┆     ∅ │
 └──────┴───────────────┴───────┘
 ";
-        assert_eq!(render(Format::Table, &sample()), expected);
+        assert_eq!(as_format(Format::Table, &sample()), expected);
+    }
+
+    #[test]
+    fn records_have_a_line_for_each_value() {
+        let mut style = Style::new(Format::Table);
+        let expected = "\
+─[ record 1 ]────────
+id    │ 7
+body  │ say \"hi\", you
+price │ 1.50
+─[ record 2 ]────────
+id    │ 1234
+body  │ ∅
+price │ ∅
+";
+        style.expanded = Expanded::On;
+        assert_eq!(render(&style, None, &sample()), expected);
+        assert_eq!(as_format(Format::Line, &sample()), expected);
+        style.expanded = Expanded::Auto;
+        assert_eq!(render(&style, Some(31), &sample()), expected);
+        assert!(render(&style, Some(32), &sample()).starts_with('┌'));
+        assert!(render(&style, None, &sample()).starts_with('┌'), "no terminal is too narrow");
+    }
+
+    #[test]
+    fn values_are_cut_to_the_terminal_and_nowhere_else() {
+        let long = "x".repeat(500);
+        let wide =
+            result(&[("id", json!("Int")), ("body", json!("Text"))], vec![vec![json!(1), json!(long)]]);
+        let mut style = Style::new(Format::Table);
+        let cut = render(&style, Some(40), &wide);
+        assert!(cut.contains('…') && cut.lines().all(|line| line.chars().count() == 40), "{cut}");
+        assert!(render(&style, None, &wide).contains(&long));
+        style.is_cut = false;
+        assert!(render(&style, Some(40), &wide).contains(&long));
+        for format in [Format::Json, Format::Csv, Format::Line] {
+            assert!(render(&Style::new(format), Some(40), &wide).contains(&long), "{format:?}");
+        }
     }
 
     #[test]
     fn csv_quotes_and_tells_null_from_empty() {
-        assert_eq!(render(Format::Csv, &sample()), "id,body,price\n7,\"say \"\"hi\"\", you\",1.50\n1234,,\n");
+        let csv = as_format(Format::Csv, &sample());
+        assert_eq!(csv, "id,body,price\n7,\"say \"\"hi\"\", you\",1.50\n1234,,\n");
         let empty = result(&[("a", json!("Text"))], vec![vec![json!("")]]);
-        assert_eq!(render(Format::Csv, &empty), "a\n\"\"\n");
+        assert_eq!(as_format(Format::Csv, &empty), "a\n\"\"\n");
     }
 
     #[test]
-    fn json_keeps_the_wire_values_and_every_column() {
+    fn json_keeps_every_column() {
         let twice =
             result(&[("id", json!("Int")), ("id", json!("BigInt"))], vec![vec![json!(1), json!("2")]]);
-        assert_eq!(render(Format::Json, &twice), "[\n  {\"id\":1,\"id\":\"2\"}\n]\n");
-        assert_eq!(render(Format::Json, &result(&[("a", json!("Int"))], vec![])), "[]\n");
+        assert_eq!(as_format(Format::Json, &twice), "[\n  {\"id\":1,\"id\":\"2\"}\n]\n");
+        assert_eq!(as_format(Format::Json, &result(&[("a", json!("Int"))], vec![])), "[]\n");
+    }
+
+    #[test]
+    fn every_output_has_dates_and_times_alike() {
+        let row = result(
+            &[("d", json!("Date")), ("t", json!("Time")), ("ts", json!("Timestamp"))],
+            vec![vec![json!(20_788), json!("3600000000"), json!("0")]],
+        );
+        for format in [Format::Table, Format::Json, Format::Csv, Format::Line] {
+            let shown = as_format(format, &row);
+            for text in ["2026-12-01", "01:00:00", "1970-01-01T00:00:00"] {
+                assert!(shown.contains(text), "{format:?}: {shown}");
+            }
+        }
     }
 
     #[test]
     fn statements_without_rows_tell_what_they_did() {
         let done =
             ResultSet { row_count: 2, message: Some("2 rows inserted".to_owned()), ..ResultSet::default() };
-        assert_eq!(render(Format::Table, &done), "2 rows inserted\n");
-        assert_eq!(render(Format::Json, &done), "{\"message\":\"2 rows inserted\",\"row_count\":2}\n");
-        assert_eq!(render(Format::Csv, &done), "");
-        assert_eq!(render(Format::Table, &ResultSet { row_count: 1, ..ResultSet::default() }), "OK, 1 row\n");
-    }
-
-    #[test]
-    fn instants_are_readable_however_they_travel() {
-        let column = Column { name: "t".to_owned(), data_type: json!("Timestamp") };
-        let shown = |value: Value| display(&column, &value);
-        assert_eq!(shown(json!(1_523_383_337_000_000_i64)).as_deref(), Some("2018-04-10 18:02:17.000000"));
-        assert_eq!(shown(json!("1523383337000000")).as_deref(), Some("2018-04-10 18:02:17.000000"));
-        assert_eq!(shown(json!("2018-04-10T18:02:17Z")).as_deref(), Some("2018-04-10T18:02:17Z"));
+        assert_eq!(as_format(Format::Table, &done), "2 rows inserted\n");
+        assert_eq!(as_format(Format::Json, &done), "{\"message\":\"2 rows inserted\",\"row_count\":2}\n");
+        assert_eq!(as_format(Format::Csv, &done), "");
+        let silent = ResultSet { row_count: 1, ..ResultSet::default() };
+        assert_eq!(as_format(Format::Table, &silent), "OK, 1 row\n");
     }
 
     #[test]

@@ -14,14 +14,17 @@ use reedline::{
 use tokio::runtime::Runtime;
 
 use super::completion::{Names, SqlCompleter};
-use super::runner::{Runner, Step};
-use super::split;
+use super::runner::{Runner, Step, Word};
+use super::script::Pending;
+use super::split::{self, First};
 
 const HISTORY_ENTRIES_MAX: usize = 5_000;
 const MENU: &str = "completion";
 
 /// Reads and runs statements until the user leaves.
 pub(super) fn run(runtime: &Runtime, runner: &mut Runner) -> anyhow::Result<()> {
+    // Ctrl-C ends a statement or a pager, never this program.
+    runtime.spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
     let names = Names::default();
     names.set(runtime.block_on(runner.session_mut().names()));
     let mut editor = editor(names.clone());
@@ -29,8 +32,14 @@ pub(super) fn run(runtime: &Runtime, runner: &mut Runner) -> anyhow::Result<()> 
         let prompt = SqlPrompt { namespace: runner.session().namespace().to_owned() };
         match editor.read_line(&prompt)? {
             Signal::Success(text) => {
-                if runtime.block_on(runner.input(&text))? == Step::Quit {
-                    return Ok(());
+                let mut pending = Pending::new(&text);
+                match runtime.block_on(runner.pending(&mut pending, None))? {
+                    Step::Quit => return Ok(()),
+                    // What has not ended is gone on with.
+                    Step::Done if !split::is_blank(&pending.text) => {
+                        editor.run_edit_commands(&[EditCommand::InsertString(pending.text)]);
+                    }
+                    Step::Done | Step::Failed => {}
                 }
                 if changes_names(&text) {
                     names.set(runtime.block_on(runner.session_mut().names()));
@@ -99,15 +108,23 @@ fn changes_names(text: &str) -> bool {
     })
 }
 
-/// Input goes on until its last statement has ended.
+/// Input goes on until its last statement has ended, or its last line is for this program.
 struct UntilSemicolon;
 
 impl Validator for UntilSemicolon {
-    fn validate(&self, line: &str) -> ValidationResult {
-        if line.trim_start().starts_with('\\') || split::is_blank(split::split(line).rest) {
-            ValidationResult::Complete
-        } else {
-            ValidationResult::Incomplete
+    fn validate(&self, text: &str) -> ValidationResult {
+        let mut rest = text;
+        loop {
+            match split::first(rest) {
+                First::Statement { end, .. } => rest = rest.get(end..).unwrap_or_default(),
+                First::Command { .. } | First::Blank => return ValidationResult::Complete,
+                First::Incomplete { is_quoted: false }
+                    if Word::of(rest).is_some() || Word::after(rest).is_some() =>
+                {
+                    return ValidationResult::Complete;
+                }
+                First::Incomplete { .. } => return ValidationResult::Incomplete,
+            }
         }
     }
 }
@@ -157,6 +174,26 @@ mod tests {
         assert!(!complete("SELECT ';"));
         assert!(!complete("BEGIN; INSERT x;"));
         assert!(complete("BEGIN; INSERT x; COMMIT;"));
+    }
+
+    #[test]
+    fn a_line_for_this_program_ends_input_anywhere() {
+        let complete = |line: &str| matches!(UntilSemicolon.validate(line), ValidationResult::Complete);
+        for text in [
+            "exit",
+            "quit;",
+            "help",
+            "SELECT 1\nexit",
+            "SELECT 1;\nhelp",
+            "SELECT 1\n\\d",
+            "SELECT 1 \\g",
+            "BEGIN;\n\\dt",
+        ] {
+            assert!(complete(text), "{text}");
+        }
+        for text in ["SELECT '\nexit", "SELECT 1 -- exit", "SELECT '\n\\d", "SELECT exit", "/*\nhelp"] {
+            assert!(!complete(text), "{text}");
+        }
     }
 
     #[test]

@@ -16,13 +16,21 @@ const COLUMN_NAMES: &str = "SELECT DISTINCT column_name FROM information_schema.
 /// A logged-in user and where their names resolve.
 pub(super) struct Session {
     account: Account,
+    url: String,
+    user: String,
     namespace: Option<String>,
 }
 
 impl Session {
     /// Logs in.
     pub(super) async fn open(args: &AccountArgs, password: String) -> Result<Self, ClientError> {
-        Ok(Session { account: Account::log_in(args, password).await?, namespace: None })
+        let account = Account::log_in(args, password).await?;
+        Ok(Session { account, url: args.url.clone(), user: args.user.clone(), namespace: None })
+    }
+
+    /// Who is logged in where.
+    pub(super) fn description(&self) -> String {
+        format!("{} as {}, plain names in namespace {}", self.url, self.user, self.namespace())
     }
 
     /// The namespace in which plain names resolve.

@@ -1,8 +1,9 @@
-//! Where one statement ends and the next begins.
+//! Where one statement ends and the next begins, and where a backslash command stands.
 //!
 //! It owns the lexical rules that decide whether a semicolon ends a statement: quotes, quoted identifiers, `E''`
 //! escapes, dollar quotes (which are not parameters), nested comments. `BEGIN; … COMMIT;` counts as one piece, because
 //! the server commits atomically what comes in one request. It knows no grammar beyond the first word of a statement.
+//! sqlparser's tokenizer is not taken: it gives up at text that has no end yet, which is what is typed at a prompt.
 
 /// A text taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,58 +14,117 @@ pub(super) struct Split<'a> {
     pub(super) rest: &'a str,
 }
 
+/// What a text begins with, its blanks and comments aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First<'a> {
+    /// A complete statement, without its final semicolon.
+    Statement {
+        sql: &'a str,
+        /// Where `sql` begins in the text.
+        begin: usize,
+        /// Where what follows begins.
+        end: usize,
+    },
+    /// A backslash command, up to the end of its line. What stands before it is a statement that is not complete yet.
+    Command { line: &'a str, begin: usize, end: usize },
+    /// A statement that has not ended.
+    Incomplete {
+        /// Whether a quote or a comment has not ended either.
+        is_quoted: bool,
+    },
+    /// Nothing.
+    Blank,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Piece {
     Semicolon,
+    Backslash,
     Blank,
     Text,
+    /// A quote or a comment without an end.
+    Open,
 }
 
-/// Takes `text` apart at the semicolons that end statements.
-pub(super) fn split(text: &str) -> Split<'_> {
+/// What `text` begins with.
+pub(super) fn first(text: &str) -> First<'_> {
     let bytes = text.as_bytes();
-    let mut statements = Vec::new();
     let (mut start, mut piece_start, mut at) = (0, 0, 0);
-    let mut in_transaction = false;
+    let (mut in_transaction, mut is_quoted) = (false, false);
     while at < bytes.len() {
         let (piece, end) = next_piece(bytes, at);
-        if piece == Piece::Semicolon {
-            let word = first_word(slice(text, piece_start, at)).to_ascii_uppercase();
-            match word.as_str() {
-                "BEGIN" | "START" => in_transaction = true,
-                "COMMIT" | "ROLLBACK" | "END" => in_transaction = false,
-                _ => {}
-            }
-            if !in_transaction {
-                let statement = slice(text, start, at).trim();
-                if !is_blank(statement) {
-                    statements.push(statement);
+        match piece {
+            Piece::Semicolon => {
+                let word = first_word(slice(text, piece_start, at)).to_ascii_uppercase();
+                match word.as_str() {
+                    "BEGIN" | "START" => in_transaction = true,
+                    "COMMIT" | "ROLLBACK" | "END" => in_transaction = false,
+                    _ => {}
                 }
-                start = end;
+                let statement = slice(text, start, at);
+                let sql = trimmed(statement);
+                if !in_transaction && !is_blank(statement) {
+                    let begin = start + (statement.len() - statement.trim_start_matches(is_padding).len());
+                    return First::Statement { sql, begin, end };
+                }
+                if !in_transaction {
+                    start = end;
+                }
+                piece_start = end;
             }
-            piece_start = end;
+            Piece::Backslash => {
+                let end = line_end(bytes, at);
+                return First::Command { line: slice(text, at, end).trim_end(), begin: at, end };
+            }
+            Piece::Open => is_quoted = true,
+            Piece::Blank | Piece::Text => {}
         }
         at = end;
     }
-    Split { statements, rest: slice(text, start, bytes.len()) }
+    if is_blank(slice(text, start, bytes.len())) { First::Blank } else { First::Incomplete { is_quoted } }
 }
+
+/// Takes `text` apart at the semicolons that end statements; what stands behind a backslash command is its rest.
+pub(super) fn split(text: &str) -> Split<'_> {
+    let mut statements = Vec::new();
+    let mut rest = text;
+    while let First::Statement { sql, end, .. } = first(rest) {
+        statements.push(sql);
+        rest = slice(rest, end, rest.len());
+    }
+    let rest = rest.trim_start_matches(|character| character == ';' || is_padding(character));
+    Split { statements, rest }
+}
+
+/// Without the blanks around it. Files that were put together have byte order marks between them.
+pub(super) fn trimmed(text: &str) -> &str {
+    text.trim_matches(is_padding)
+}
+
+/// Whether a character is nothing between statements.
+fn is_padding(character: char) -> bool {
+    character.is_whitespace() || character == BYTE_ORDER_MARK
+}
+
+/// What some programs begin a file with.
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Whether `text` holds nothing but whitespace and comments.
 pub(super) fn is_blank(text: &str) -> bool {
-    skip_blank(text).is_empty()
+    without_blank(text).is_empty()
 }
 
 /// The first word of a statement, comments skipped; empty if it begins with something else.
 pub(super) fn first_word(text: &str) -> &str {
-    let text = skip_blank(text);
+    let text = without_blank(text);
     let end = text.find(|c: char| !is_name_char(c)).unwrap_or(text.len());
     slice(text, 0, end)
 }
 
 /// What follows the first word, blanks skipped.
 pub(super) fn after_first_word(text: &str) -> &str {
-    let text = skip_blank(text);
-    skip_blank(slice(text, first_word(text).len(), text.len()))
+    let text = without_blank(text);
+    without_blank(slice(text, first_word(text).len(), text.len()))
 }
 
 fn is_name_char(c: char) -> bool {
@@ -75,7 +135,8 @@ fn slice(text: &str, start: usize, end: usize) -> &str {
     text.get(start..end).unwrap_or_default()
 }
 
-fn skip_blank(text: &str) -> &str {
+/// What is left without the blanks and comments that a text begins with.
+pub(super) fn without_blank(text: &str) -> &str {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -93,14 +154,20 @@ fn skip_blank(text: &str) -> &str {
 fn next_piece(bytes: &[u8], at: usize) -> (Piece, usize) {
     let byte = |position: usize| bytes.get(position).copied();
     let follows_name = at.checked_sub(1).and_then(byte).is_some_and(is_name_byte);
+    let until = |end: Option<usize>| match end {
+        Some(end) => (Piece::Text, end),
+        None => (Piece::Open, bytes.len()),
+    };
     match byte(at) {
         Some(b';') => (Piece::Semicolon, at + 1),
+        Some(b'\\') => (Piece::Backslash, at + 1),
         Some(b) if b.is_ascii_whitespace() => (Piece::Blank, at + 1),
-        Some(b'\'') => (Piece::Text, quoted_end(bytes, at, b'\'', has_escape_prefix(bytes, at))),
-        Some(b'"') => (Piece::Text, quoted_end(bytes, at, b'"', false)),
+        Some(0xef) if bytes.get(at..at + 3) == Some(b"\xef\xbb\xbf") => (Piece::Blank, at + 3),
+        Some(b'\'') => until(quoted_end(bytes, at, b'\'', has_escape_prefix(bytes, at))),
+        Some(b'"') => until(quoted_end(bytes, at, b'"', false)),
         Some(b'-') if byte(at + 1) == Some(b'-') => (Piece::Blank, line_end(bytes, at)),
         Some(b'/') if byte(at + 1) == Some(b'*') => comment_end(bytes, at),
-        Some(b'$') if !follows_name => (Piece::Text, dollar_end(bytes, at)),
+        Some(b'$') if !follows_name => until(dollar_end(bytes, at)),
         _ => (Piece::Text, at + 1),
     }
 }
@@ -115,7 +182,7 @@ fn has_escape_prefix(bytes: &[u8], at: usize) -> bool {
     matches!(before(1), Some(b'e' | b'E')) && !before(2).is_some_and(is_name_byte)
 }
 
-fn quoted_end(bytes: &[u8], at: usize, quote: u8, escapes: bool) -> usize {
+fn quoted_end(bytes: &[u8], at: usize, quote: u8, escapes: bool) -> Option<usize> {
     let mut position = at + 1;
     while let Some(&byte) = bytes.get(position) {
         if escapes && byte == b'\\' {
@@ -125,10 +192,10 @@ fn quoted_end(bytes: &[u8], at: usize, quote: u8, escapes: bool) -> usize {
         } else if bytes.get(position + 1) == Some(&quote) {
             position += 2;
         } else {
-            return position + 1;
+            return Some(position + 1);
         }
     }
-    bytes.len()
+    None
 }
 
 fn line_end(bytes: &[u8], at: usize) -> usize {
@@ -154,23 +221,21 @@ fn comment_end(bytes: &[u8], at: usize) -> (Piece, usize) {
             _ => position += 1,
         }
     }
-    (Piece::Text, bytes.len())
+    (Piece::Open, bytes.len())
 }
 
 /// The end of `$tag$ … $tag$`; of the dollar alone if no such quote begins here, as in `$1`.
-fn dollar_end(bytes: &[u8], at: usize) -> usize {
+fn dollar_end(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = bytes.get(at..).unwrap_or_default();
     let tag_length =
         rest.iter().skip(1).position(|&byte| !is_name_byte(byte)).map_or(rest.len(), |length| length + 1);
     let begins_with_digit = rest.get(1).is_some_and(u8::is_ascii_digit);
     if begins_with_digit || rest.get(tag_length) != Some(&b'$') {
-        return at + 1;
+        return Some(at + 1);
     }
     let tag = rest.get(..=tag_length).unwrap_or_default();
     let body = rest.get(tag.len()..).unwrap_or_default();
-    body.windows(tag.len())
-        .position(|window| window == tag)
-        .map_or(bytes.len(), |found| at + found + 2 * tag.len())
+    body.windows(tag.len()).position(|window| window == tag).map(|found| at + found + 2 * tag.len())
 }
 
 #[cfg(test)]
@@ -229,6 +294,45 @@ mod tests {
         );
         check("begin; insert", &[], "begin; insert");
         check("/* c */ begin; x; rollback;", &["/* c */ begin; x; rollback"], "");
+    }
+
+    #[test]
+    fn a_backslash_outside_of_quotes_begins_a_command() {
+        let command = |text: &'static str| match first(text) {
+            First::Command { line, begin, end } => Some((&text[..begin], line, &text[end..])),
+            _ => None,
+        };
+        assert_eq!(command("\\d"), Some(("", "\\d", "")));
+        assert_eq!(command("SELECT 1\n\\d t\nFROM t;"), Some(("SELECT 1\n", "\\d t", "FROM t;")));
+        assert_eq!(command("SELECT 1 \\g\r\n"), Some(("SELECT 1 ", "\\g", "")));
+        assert_eq!(command("BEGIN; INSERT a;\n\\dt\n"), Some(("BEGIN; INSERT a;\n", "\\dt", "")));
+        for quoted in
+            ["SELECT '\n\\d", "SELECT \"\\d", "/* \\d", "SELECT $$\n\\d", "-- \\d", "SELECT E'\\'\\d"]
+        {
+            assert_eq!(command(quoted), None, "{quoted}");
+        }
+        check("SELECT 1; \\d", &["SELECT 1"], "\\d");
+    }
+
+    #[test]
+    fn what_has_not_ended_is_told_apart() {
+        let quoted = |text| first(text) == First::Incomplete { is_quoted: true };
+        for text in ["SELECT '", "SELECT \"a\n", "SELECT 1 /* a", "SELECT $t$ $$", "SELECT E'\\'"] {
+            assert!(quoted(text), "{text}");
+        }
+        for text in ["SELECT 1", "SELECT '' -- '", "SELECT $1", "SELECT E'\\''"] {
+            assert_eq!(first(text), First::Incomplete { is_quoted: false }, "{text}");
+        }
+        assert_eq!(first("-- nothing\n ; ;"), First::Blank);
+        let found = First::Statement { sql: "SELECT 1", begin: 3, end: 12 };
+        assert_eq!(first(" ;\nSELECT 1; x"), found);
+    }
+
+    #[test]
+    fn byte_order_marks_between_statements_are_nothing() {
+        check("\u{feff}SELECT 1;\u{feff}SELECT 2;\n\u{feff}", &["SELECT 1", "SELECT 2"], "");
+        check("SELECT '\u{feff}';", &["SELECT '\u{feff}'"], "");
+        assert_eq!(first_word("\u{feff}use chat"), "use");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! CSV as RFC 4180 has it, read and written with what decides between NULL and an empty text: whether a field is quoted.
 //!
 //! That is why no library does it: those at hand give a field without its quotes. A record is bounded, so an unclosed quote does
-//! not swallow a file, and every error says in which line it is.
+//! not swallow a file, and every error says in which line it is. A first line `sep=;`, by which Excel is told the delimiter of a
+//! file, is obeyed and is no record.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Cursor, Read as _};
 
 use super::ROW_BYTES_MAX;
 
@@ -41,9 +42,13 @@ enum State {
     Ending,
 }
 
+/// Bytes in which a first line that names the delimiter has its end.
+const SEPARATOR_LINE_MAX: usize = 256;
+
 /// Reads records.
 pub(super) struct CsvReader<R> {
-    input: R,
+    /// What was read in search of a line that names the delimiter, and the rest.
+    input: io::Chain<Cursor<Vec<u8>>, R>,
     delimiter: u8,
     /// The line that is being read, from 1.
     line: u64,
@@ -60,13 +65,42 @@ struct Record<'a> {
 }
 
 impl<R: BufRead> CsvReader<R> {
-    pub(super) fn new(mut input: R, delimiter: u8) -> io::Result<Self> {
+    /// Begins to read; the delimiter is the one that is given, or that the file names in its first line, or a comma.
+    pub(super) fn new(mut input: R, delimiter: Option<u8>) -> Result<Self, CsvError> {
         const MARK: &[u8] = b"\xef\xbb\xbf";
-        // What some programs begin UTF-8 with.
-        if input.fill_buf()?.starts_with(MARK) {
-            input.consume(MARK.len());
+        let mut first = Vec::new();
+        let limit = MARK.len() + SEPARATOR_LINE_MAX;
+        // As far as it may be a line that names the delimiter, and no further: a pipe may have no more.
+        while first.len() < limit && may_name_separator(first.strip_prefix(MARK).unwrap_or(&first)) {
+            let Some(&byte) = input.fill_buf()?.first() else { break };
+            input.consume(1);
+            first.push(byte);
+            if byte == b'\n' {
+                break;
+            }
         }
-        Ok(Self { input, delimiter, line: 1 })
+        // What some programs begin UTF-8 with.
+        if first.starts_with(MARK) {
+            first.drain(..MARK.len());
+        }
+        // What is longer is none.
+        let named = if first.len() < limit { separator(&first) } else { None };
+        let line = if named.is_some() {
+            first.clear();
+            2
+        } else {
+            1
+        };
+        if let (Some(given), Some(named)) = (delimiter, named)
+            && given != named
+        {
+            return Err(CsvError::Text {
+                line: 1,
+                problem: "the line sep= names another delimiter than --delimiter",
+            });
+        }
+        let delimiter = delimiter.or(named).unwrap_or(b',');
+        Ok(Self { input: Cursor::new(first).chain(input), delimiter, line })
     }
 
     /// The next record and the line it begins in; none at the end.
@@ -96,6 +130,33 @@ impl<R: BufRead> CsvReader<R> {
             }
         }
     }
+}
+
+/// How a line begins that names the delimiter.
+const SEPARATOR: &[u8] = b"sep=";
+
+/// Whether a file that begins so may begin with a line that names the delimiter, or with a byte order mark.
+fn may_name_separator(begin: &[u8]) -> bool {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let text = begin.strip_prefix(b"\"").unwrap_or(begin);
+    let known = text.len().min(SEPARATOR.len());
+    MARK.starts_with(begin)
+        || text
+            .get(..known)
+            .is_some_and(|text| text.eq_ignore_ascii_case(SEPARATOR.get(..known).unwrap_or_default()))
+}
+
+/// The delimiter that a first line `sep=;` names. Programs that take it for a record quote it, and fill it up with empty fields.
+fn separator(line: &[u8]) -> Option<u8> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let text = line.strip_prefix(b"\"").unwrap_or(line);
+    let (name, rest) = text.split_at_checked(SEPARATOR.len())?;
+    let (&delimiter, rest) = rest.split_first()?;
+    let is_delimiter = delimiter.is_ascii() && !matches!(delimiter, b'"' | b'\n' | b'\r');
+    let rest = if line.len() > text.len() { rest.strip_prefix(b"\"")? } else { rest };
+    (name.eq_ignore_ascii_case(SEPARATOR) && is_delimiter && rest.iter().all(|byte| *byte == delimiter))
+        .then_some(delimiter)
 }
 
 impl Record<'_> {
@@ -184,7 +245,7 @@ mod tests {
 
     /// The records of a text, read through a buffer of a few bytes; lines with them.
     fn read_all(text: &[u8]) -> Result<Vec<(u64, Vec<CsvField>)>, CsvError> {
-        let mut reader = CsvReader::new(io::BufReader::with_capacity(5, text), b',')?;
+        let mut reader = CsvReader::new(io::BufReader::with_capacity(5, text), None)?;
         let (mut records, mut fields) = (Vec::new(), Vec::new());
         while let Some(line) = reader.read(&mut fields)? {
             records.push((line, fields.clone()));
@@ -206,6 +267,47 @@ mod tests {
         assert_eq!(read_all(b"").unwrap(), vec![]);
         assert_eq!(read_all(b"\"a\"").unwrap(), vec![(1, vec![field("a", true)])]);
         assert_eq!(read_all(b"a,").unwrap(), vec![(1, vec![field("a", false), field("", false)])]);
+    }
+
+    /// The delimiter that a text is read with, and its first record with its line.
+    fn first_of(text: &[u8], delimiter: Option<u8>) -> Result<(u8, u64, Vec<String>), CsvError> {
+        let mut reader = CsvReader::new(io::BufReader::with_capacity(1, text), delimiter)?;
+        let mut fields = Vec::new();
+        let line = reader.read(&mut fields)?.unwrap();
+        Ok((reader.delimiter, line, fields.into_iter().map(|field| field.text).collect()))
+    }
+
+    #[test]
+    fn the_line_of_excel_names_the_delimiter() {
+        for (text, delimiter) in [
+            (b"sep=,\r\na,b\n".as_slice(), b','),
+            (b"sep=;\na;b", b';'),
+            (b"\xef\xbb\xbfsep=;\r\na;b\r\n", b';'),
+            (b"SEP=\t\na\tb\n", b'\t'),
+            (b"\"sep=|\"\na|b\n", b'|'),
+            (b"\xef\xbb\xbf\"sep=;\"\r\na;b\n", b';'),
+            (b"sep=,,,\na,b\n", b','),
+            (b"\"sep=;\";;\na;b\n", b';'),
+        ] {
+            let expected = (delimiter, 2, vec!["a".to_owned(), "b".to_owned()]);
+            assert_eq!(first_of(text, None).unwrap(), expected);
+            assert_eq!(first_of(text, Some(delimiter)).unwrap(), expected);
+            assert!(first_of(text, Some(b'#')).is_err());
+        }
+        for (text, first) in [
+            (b"sep\n1\n".as_slice(), "sep"),
+            (b"sep=\n", "sep="),
+            (b"separator,b\n", "separator"),
+            (b"s\n", "s"),
+            (b"\"sep=;\n\"\n", "sep=;\n"),
+            (b"\xef\xbb\xbfa\n", "a"),
+            (b"sep=x is it\n", "sep=x is it"),
+        ] {
+            let (delimiter, line, fields) = first_of(text, None).unwrap();
+            assert_eq!((delimiter, line, fields[0].as_str()), (b',', 1, first));
+        }
+        let long = [b"sep=".as_slice(), &[b';'; 5000], b"\n"].concat();
+        assert_eq!(first_of(&long, None).unwrap().1, 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod csv_text;
 mod export;
 mod format;
 mod import;
+mod json_text;
 mod progress;
 mod table;
 mod values;

@@ -1,6 +1,6 @@
-//! Columns, as clients see them: `{name, data_type, index}`.
+//! Columns, as clients see them: `{name, data_type, index, sql_type?}`.
 
-use kalamdb_core::arrow::datatypes::Schema;
+use kalamdb_core::arrow::datatypes::{DataType as ArrowType, Field, Schema};
 use kalamdb_core::format::DataType;
 use kalamdb_core::sql_type;
 use serde::{Serialize, Serializer};
@@ -13,6 +13,9 @@ struct Column<'a> {
     name: &'a str,
     data_type: TypeName,
     index: usize,
+    /// The SQL type of values whose `data_type` says only that they are text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sql_type: Option<&'static str>,
 }
 
 /// The names of the protocol; those with parameters are objects.
@@ -65,13 +68,19 @@ impl Serialize for WireSchema<'_> {
             name: field.name(),
             data_type: sql_type(field).into(),
             index,
+            sql_type: untold_type(field),
         }))
     }
 }
 
+/// The type that [`TypeName`] has no name for: the published SDK knows no others.
+fn untold_type(field: &Field) -> Option<&'static str> {
+    matches!(field.data_type(), ArrowType::Interval(_) | ArrowType::Duration(_)).then_some("INTERVAL")
+}
+
 #[cfg(test)]
 mod tests {
-    use kalamdb_core::arrow::datatypes::{DataType as ArrowType, Field};
+    use kalamdb_core::arrow::datatypes::TimeUnit;
 
     use super::*;
 
@@ -80,11 +89,13 @@ mod tests {
         let schema = Schema::new(vec![
             Field::new("id", ArrowType::Int64, false),
             Field::new("price", ArrowType::Decimal128(10, 2), true),
+            Field::new("took", ArrowType::Duration(TimeUnit::Second), true),
         ]);
         let json = serde_json::to_value(WireSchema(&schema)).unwrap();
         let expected = serde_json::json!([
             { "name": "id", "data_type": "BigInt", "index": 0 },
             { "name": "price", "data_type": { "Decimal": { "precision": 10, "scale": 2 } }, "index": 1 },
+            { "name": "took", "data_type": "Text", "index": 2, "sql_type": "INTERVAL" },
         ]);
         assert_eq!(json, expected);
     }

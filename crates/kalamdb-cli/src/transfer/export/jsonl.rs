@@ -1,4 +1,4 @@
-//! A row as a JSON object: values as results have them, but dates and times ISO 8601 and documents as documents.
+//! A row as a JSON object: values as results have them, but dates, times and spans ISO 8601 and documents as documents.
 //!
 //! 64-bit integers and decimals are strings, so that no reader loses digits; so are floats that JSON has no form for. A JSON column's
 //! object or array stands as it is; a document that is neither, or takes several lines, is its text, so that `null` is not

@@ -6,12 +6,20 @@ use arrow::array::{Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use kalamdb_core::text_array;
+use kalamdb_core::format::DataType;
+use kalamdb_core::{TYPE_METADATA, text_array};
+
+use crate::transfer::json_text::{Spacing, is_nested, is_span, json_array, span_array};
 
 /// The schema of [`batch`]es.
 pub(super) fn schema(of: &Schema) -> SchemaRef {
-    let fields =
-        of.fields().iter().map(|field| field.as_ref().clone().with_data_type(plain(field.data_type())));
+    let fields = of.fields().iter().map(|field| {
+        let plain = field.as_ref().clone().with_data_type(plain(field.data_type()));
+        if !is_document(field.data_type()) {
+            return plain;
+        }
+        plain.with_metadata([(TYPE_METADATA.to_owned(), DataType::Json.to_string())].into())
+    });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
@@ -22,6 +30,10 @@ pub(super) fn batch(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBat
             Ok(Arc::clone(array))
         } else if is_castable(array.data_type()) {
             cast(array, field.data_type())
+        } else if is_document(array.data_type()) {
+            json_array(array, Spacing::WIDE)
+        } else if is_span(array.data_type()) {
+            Ok(span_array(array))
         } else {
             text_array(array)
         }
@@ -58,6 +70,11 @@ fn plain(of: &ArrowType) -> ArrowType {
     }
 }
 
+/// Whether values of this type are documents in a file: lists, structs and maps, but for an embedding.
+fn is_document(of: &ArrowType) -> bool {
+    is_nested(of) && plain(of) == ArrowType::Utf8
+}
+
 /// What becomes the plain type value by value; the rest is shown as text.
 fn is_castable(of: &ArrowType) -> bool {
     match of {
@@ -70,8 +87,8 @@ fn is_castable(of: &ArrowType) -> bool {
 #[cfg(test)]
 mod tests {
     use arrow::array::{
-        ArrayRef, DictionaryArray, ListArray, NullArray, StringViewArray, TimestampNanosecondArray,
-        UInt64Array,
+        ArrayRef, DictionaryArray, DurationSecondArray, ListArray, NullArray, StringViewArray,
+        TimestampNanosecondArray, UInt64Array,
     };
     use arrow::datatypes::Int32Type;
 
@@ -95,6 +112,8 @@ mod tests {
         let dictionary: DictionaryArray<Int32Type> = vec!["x", "y", "x"].into_iter().collect();
         check(Arc::new(dictionary), &[Some("x"), Some("y"), Some("x")]);
         let list = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None]), None]);
-        check(Arc::new(list), &[Some("[1, ]"), None]);
+        check(Arc::new(list), &[Some("[1, null]"), None]);
+        let spans = DurationSecondArray::from(vec![Some(90_000), None]);
+        check(Arc::new(spans), &[Some("P1DT1H"), None]);
     }
 }

@@ -7,6 +7,9 @@
 mod batch;
 mod csv;
 mod jsonl;
+#[cfg(test)]
+mod nested_tests;
+mod numbers;
 mod parquet;
 mod sending;
 mod source;
@@ -27,6 +30,7 @@ use super::table::{Table, TableName};
 use super::{run_until_stopped, unless_stopped};
 use crate::account::{Account, AccountArgs};
 use batch::{Batch, OnConflict};
+use numbers::TimestampUnit;
 use sending::{Sending, Stopped};
 use source::{BadRow, Input, Rows};
 
@@ -62,6 +66,10 @@ pub(crate) struct ImportArgs {
     /// Pass over columns that the table does not have, instead of refusing the file
     #[arg(long)]
     skip_unknown: bool,
+    /// Unit of bare numbers in TIMESTAMP and DATETIME columns; without it they are microseconds, and those that would be a time of
+    /// early 1970 are refused
+    #[arg(long, value_name = "UNIT", value_enum)]
+    timestamp_unit: Option<TimestampUnit>,
     /// Begin after that many rows of the file
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     skip_rows: u64,
@@ -71,9 +79,9 @@ pub(crate) struct ImportArgs {
     /// No progress, no summary
     #[arg(long, short)]
     quiet: bool,
-    /// CSV: what stands between fields, one character; \t for a tab
-    #[arg(long, value_name = "CHARACTER", default_value = ",", value_parser = delimiter, help_heading = "CSV")]
-    delimiter: u8,
+    /// CSV: what stands between fields, one character; \t for a tab. [default: what a first line `sep=;` names, else a comma]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter, help_heading = "CSV")]
+    delimiter: Option<u8>,
     /// CSV: no header line; fields belong to the table's columns in their order
     #[arg(long, help_heading = "CSV")]
     no_header: bool,

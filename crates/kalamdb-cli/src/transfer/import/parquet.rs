@@ -12,11 +12,13 @@ use anyhow::Context as _;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::DataType as ArrowType;
+use arrow::error::ArrowError;
 use kalamdb_core::format::DataType;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::Value as Json;
 
 use super::source::{BadRow, Reader, Row, Rows};
+use crate::transfer::json_text::{Spacing, is_nested, is_span, json_array, span_array};
 use crate::transfer::progress::Position;
 use crate::transfer::table::TableColumn;
 use crate::transfer::values::{hex, text_of};
@@ -90,28 +92,32 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 
 /// An array of a file as one that [`text_of`] reads as this column's values.
 fn fitted(array: &ArrayRef, column: &TableColumn) -> Result<ArrayRef, String> {
-    let plain = match array.data_type() {
-        ArrowType::Dictionary(_, values) => cast(array, values).map_err(|error| error.to_string())?,
-        ArrowType::LargeUtf8 | ArrowType::Utf8View => {
-            cast(array, &ArrowType::Utf8).map_err(|error| error.to_string())?
-        }
-        _ => Arc::clone(array),
-    };
+    let said = |error: ArrowError| error.to_string();
+    let plain = plain(array).map_err(said)?;
     let (source, target) = (plain.data_type(), column.field.data_type());
-    let is_text = *source == ArrowType::Utf8;
-    let is_uuid = column.data_type == DataType::Uuid && *source == ArrowType::FixedSizeBinary(16);
-    if is_text && column.data_type != DataType::Bytes || is_uuid || source == target {
+    if source == target || matches!(source, ArrowType::Null) {
         return Ok(plain);
+    }
+    match column.data_type {
+        // A text is a document or is none: the server knows.
+        DataType::Json if !is_text_or_bytes(source) => {
+            return json_array(&plain, Spacing::COMPACT).map_err(said);
+        }
+        DataType::Text if is_span(source) => return Ok(span_array(&plain)),
+        DataType::Text if is_nested(source) => return json_array(&plain, Spacing::COMPACT).map_err(said),
+        DataType::Uuid if is_text_or_bytes(source) && *source != ArrowType::Utf8 => {
+            return sixteen_bytes(&plain);
+        }
+        DataType::Bytes => {}
+        _ if *source == ArrowType::Utf8 => return Ok(plain),
+        _ => {}
     }
     if source.is_temporal() && target.is_numeric() {
         return Err(format!("{source} has no one number"));
     }
     let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let cast = |array: &ArrayRef, to: &ArrowType| {
-        cast_with_options(array, to, &strict).map_err(|error| error.to_string())
-    };
-    if source.is_numeric() && *target == ArrowType::Boolean {
-        // Of 0 and 1 the server knows what they are, and of others that they are nothing.
+    let cast = |array: &ArrayRef, to: &ArrowType| cast_with_options(array, to, &strict).map_err(said);
+    if source.is_numeric() && is_counted(column.data_type) {
         return cast(&plain, &ArrowType::Utf8);
     }
     let fitted = cast(&plain, target)?;
@@ -121,13 +127,53 @@ fn fitted(array: &ArrayRef, column: &TableColumn) -> Result<ArrayRef, String> {
     Ok(fitted)
 }
 
-/// The value at a row as a parameter.
-fn param(array: &dyn Array, row: usize) -> Json {
-    if let ArrowType::FixedSizeBinary(_) = array.data_type() {
-        let bytes = (!array.is_null(row)).then(|| array.as_fixed_size_binary().value(row));
-        return bytes.map(hex).map_or(Json::Null, Json::String);
+/// An array of values of their own, and of one type of text.
+fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match array.data_type() {
+        ArrowType::Dictionary(_, values) if !is_nested(values) => plain(&cast(array, values)?),
+        ArrowType::LargeUtf8 | ArrowType::Utf8View => cast(array, &ArrowType::Utf8),
+        ArrowType::Float16 => cast(array, &ArrowType::Float32),
+        _ => Ok(Arc::clone(array)),
     }
-    text_of(array, row).map_or(Json::Null, Json::String)
+}
+
+fn is_text_or_bytes(data_type: &ArrowType) -> bool {
+    matches!(
+        data_type,
+        ArrowType::Utf8
+            | ArrowType::Binary
+            | ArrowType::LargeBinary
+            | ArrowType::BinaryView
+            | ArrowType::FixedSizeBinary(_)
+    )
+}
+
+/// The bytes of UUIDs.
+fn sixteen_bytes(array: &ArrayRef) -> Result<ArrayRef, String> {
+    const UUID_BYTES: usize = 16;
+    let bytes = cast(array, &ArrowType::Binary).map_err(|error| error.to_string())?;
+    match bytes.as_binary::<i32>().iter().flatten().find(|value| value.len() != UUID_BYTES) {
+        Some(other) => Err(format!("{} bytes are no UUID, which has {UUID_BYTES}", other.len())),
+        None => Ok(bytes),
+    }
+}
+
+/// Whether numbers in a column of this type are read one by one: of 0 and 1 the server knows which truth they are, and counts since
+/// 1970 need their unit.
+fn is_counted(data_type: DataType) -> bool {
+    matches!(data_type, DataType::Boolean | DataType::Timestamp | DataType::DateTime | DataType::Date)
+}
+
+/// The value at a row as a parameter.
+fn param(array: &dyn Array, row: usize, data_type: DataType) -> Json {
+    let text = match array.data_type() {
+        ArrowType::Null => None,
+        ArrowType::Binary if data_type == DataType::Uuid => {
+            (!array.is_null(row)).then(|| hex(array.as_binary::<i32>().value(row)))
+        }
+        _ => text_of(array, row),
+    };
+    text.map_or(Json::Null, Json::String)
 }
 
 impl Rows for ParquetRows {
@@ -146,7 +192,7 @@ impl Rows for ParquetRows {
         let given = given.filter_map(|(column, array)| Some((column.as_ref()?, array)));
         for ((column, array), whole) in given.zip(arrays) {
             values.push(match whole {
-                Ok(whole) => param(whole, row),
+                Ok(whole) => param(whole, row, column.data_type),
                 // Some value of the batch does not fit: this one may.
                 Err(_) => {
                     let alone = guarded(|| fitted(&array.slice(row, 1), column)).and_then(|fitted| fitted);
@@ -157,7 +203,7 @@ impl Rows for ParquetRows {
                         problem: format!("{problem}; it should be {}", column.data_type),
                         ends_file: false,
                     })?;
-                    param(&alone, 0)
+                    param(&alone, 0, column.data_type)
                 }
             });
         }

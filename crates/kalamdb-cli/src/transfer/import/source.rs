@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use super::ImportArgs;
 use super::csv::CsvRows;
 use super::jsonl::JsonRows;
+use super::numbers::Numbered;
 use super::parquet::ParquetRows;
 use crate::sql::render::printable;
 use crate::transfer::format::{Compression, Format};
@@ -147,14 +148,15 @@ impl Reader<'_> {
     /// The rows of an opened file, once its columns have been matched with the table's, and how many there are, where that is
     /// known.
     pub(super) fn rows(&self, input: Input) -> anyhow::Result<(Box<dyn Rows>, Option<u64>)> {
-        Ok(match input {
+        let (rows, count): (Box<dyn Rows>, _) = match input {
             Input::Csv(input) => (Box::new(CsvRows::new(input, self)?), None),
             Input::Jsonl(input) => (Box::new(JsonRows::new(input, self.table, self.args.skip_unknown)), None),
             Input::Parquet(file) => {
                 let (rows, count) = ParquetRows::new(file, self)?;
                 (Box::new(rows), Some(count))
             }
-        })
+        };
+        Ok((Box::new(Numbered::new(rows, self.table, self.args.timestamp_unit)), count))
     }
 
     /// For each of a file's columns, in its order, the column of the table; none for one that is passed over.

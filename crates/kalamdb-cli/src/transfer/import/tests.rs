@@ -39,7 +39,7 @@ fn table() -> Table {
 }
 
 /// The rows of a file with this name and these bytes, up to the first bad one.
-fn read(name: &str, bytes: &[u8], options: &[&str]) -> (Vec<Row>, Option<String>) {
+pub(super) fn read(name: &str, bytes: &[u8], options: &[&str]) -> (Vec<Row>, Option<String>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
     std::fs::write(&path, bytes).unwrap();
@@ -66,7 +66,7 @@ fn read_with(args: &ImportArgs) -> anyhow::Result<(Vec<Row>, Option<String>)> {
     }
 }
 
-fn values(rows: &[Row]) -> Vec<Vec<Json>> {
+pub(super) fn values(rows: &[Row]) -> Vec<Vec<Json>> {
     rows.iter().map(|row| row.values.clone()).collect()
 }
 
@@ -128,7 +128,7 @@ fn a_batch_knows_where_its_parameters_come_from() {
     assert_eq!((batch.origin(&(2..3), 0), batch.origin(&(2..3), 4)), (None, None));
 }
 
-fn parquet_of(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
+pub(super) fn parquet_of(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
@@ -136,7 +136,7 @@ fn parquet_of(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
 }
 
 #[test]
-fn parquet_of_other_programs_has_types_of_its_own() {
+pub(super) fn parquet_of_other_programs_has_types_of_its_own() {
     let dictionary: DictionaryArray<Int32Type> = vec![Some("x"), None].into_iter().collect();
     let lists = vec![Some(vec![Some(1.0), Some(0.5)]), None];
     let lists = ListArray::from_iter_primitive::<Float64Type, _, _>(lists);
@@ -206,6 +206,64 @@ fn a_value_of_parquet_that_does_not_fit_is_named() {
     let unknown = parquet_of(vec![("t", texts), ("more", Arc::new(Int64Array::from(vec![1, 2, 3])))]);
     assert!(read("a.parquet", &unknown, &[]).1.unwrap().contains("has no column \"more\""));
     assert_eq!(read("a.parquet", &unknown, &["--skip-unknown"]).0.len(), 3);
+}
+
+#[test]
+fn a_number_is_no_time_until_its_unit_is_known() {
+    let seconds: ArrayRef = Arc::new(Int64Array::from(vec![Some(1_485_913_259), None]));
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![Some(1_485_913_259.0), None]));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("1485913259"), None]));
+    let files = [
+        ("a.csv", b"ts\n1485913259\n\"\"\n".to_vec()),
+        ("a.jsonl", b"{\"ts\":1485913259}\n".to_vec()),
+        ("b.jsonl", b"{\"ts\":\"1485913259\"}\n".to_vec()),
+        ("c.jsonl", b"{\"ts\":1.485913259e9}\n".to_vec()),
+        ("a.parquet", parquet_of(vec![("ts", seconds)])),
+        ("b.parquet", parquet_of(vec![("ts", floats)])),
+        ("c.parquet", parquet_of(vec![("ts", texts)])),
+    ];
+    for (name, bytes) in &files {
+        let (rows, bad) = read(name, bytes, &[]);
+        assert!(rows.is_empty(), "{name}");
+        let bad = bad.unwrap();
+        assert!(bad.contains("column ts: ") && bad.contains("--timestamp-unit s"), "{name}: {bad}");
+        let micros = json!("1485913259000000");
+        assert_eq!(read(name, bytes, &["--timestamp-unit=s"]).0[0].values, [micros], "{name}");
+        assert_eq!(read(name, bytes, &["--timestamp-unit", "us"]).0[0].values[0].as_str().unwrap().len(), 10);
+    }
+    let slack = b"ts\n1485913259.000200\n2017-02-01T01:40:59\n0\n";
+    let (rows, bad) = read("a.csv", slack, &["--timestamp-unit=s"]);
+    assert_eq!(bad, None);
+    let expected = [[json!("1485913259000200")], [json!("2017-02-01T01:40:59")], [json!("0")]];
+    assert_eq!(values(&rows), expected);
+    let mixed = b"id,ts\n1,1485913259000\n2,\n3,1485913259\n";
+    let (rows, bad) = read("a.csv", mixed, &["--timestamp-unit=ms"]);
+    assert_eq!(rows.len(), 2);
+    assert!(
+        bad.unwrap().starts_with("row 3 (line 4), column ts: the numbers of this column are of more than")
+    );
+    let (_, bad) = read("a.csv", mixed, &["--timestamp-unit=s"]);
+    assert!(bad.unwrap().starts_with("row 1 (line 2), column ts: 1485913259000 s since 1970 are beyond"));
+}
+
+#[test]
+fn numbers_with_an_exponent_are_numbers() {
+    let csv = b"id,m\n1e2,1.5E+02\n-20.0,-2E-1\n+3E0,1e0\n";
+    let expected = [[json!("100"), json!("150")], [json!("-20"), json!("-0.2")], [json!("3"), json!("1")]];
+    assert_eq!(values(&read("a.csv", csv, &[]).0), expected);
+    let jsonl = b"{\"id\":1E2,\"m\":1.5E+02}\n{\"id\":-20.0,\"m\":\"-2E-1\"}\n{\"id\":\"+3e0\",\"m\":1e0}\n";
+    assert_eq!(values(&read("a.jsonl", jsonl, &[]).0), expected);
+    for (name, bytes) in
+        [("a.csv", b"id\n20.7\n".as_slice()), ("a.jsonl", b"{\"id\":2.07e1}"), ("b.jsonl", b"{\"id\":20.7}")]
+    {
+        let bad = read(name, bytes, &[]).1.unwrap();
+        assert!(bad.ends_with("has a fraction; it should be BIGINT"), "{bad}");
+    }
+    let excel = b"\xef\xbb\xbfsep=;\r\nid;t\r\n1;a,b\r\n";
+    let (rows, bad) = read("a.csv", excel, &[]);
+    assert_eq!((values(&rows), bad, rows[0].line), (vec![vec![json!("1"), json!("a,b")]], None, Some(3)));
+    let bad = read("a.csv", excel, &["--delimiter=,"]).1.unwrap();
+    assert!(bad.contains("names another delimiter"), "{bad}");
 }
 
 /// Files that are cut or have a wrong byte give rows or an error, whatever the byte is.
