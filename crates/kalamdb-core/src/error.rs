@@ -56,13 +56,15 @@ pub enum ErrorCode {
     TableDropped,
     /// The engine is closing.
     ShuttingDown,
+    /// A panic in the query engine while a statement ran: a fault of ours, or of a library's.
+    StatementPanicked,
     /// A fault of ours.
     InternalError,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::EmptySql,
         Self::InvalidSql,
         Self::InvalidParameter,
@@ -86,6 +88,7 @@ impl ErrorCode {
         Self::ResyncRequired,
         Self::TableDropped,
         Self::ShuttingDown,
+        Self::StatementPanicked,
         Self::InternalError,
     ];
 
@@ -115,6 +118,7 @@ impl ErrorCode {
             Self::ResyncRequired => "RESYNC_REQUIRED",
             Self::TableDropped => "TABLE_DROPPED",
             Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::StatementPanicked => "STATEMENT_PANICKED",
             Self::InternalError => "INTERNAL_ERROR",
         }
     }
@@ -366,7 +370,7 @@ pub enum Error {
     #[error(transparent)]
     Format(#[from] log_format::Error),
     /// A fault of ours, or of the query engine's.
-    #[error("internal error: {message}")]
+    #[error("the statement met a fault in the query engine and was ended: {message}; write it otherwise, and report it")]
     Panicked {
         /// What the panic said.
         message: String,
@@ -430,6 +434,7 @@ impl Error {
     pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        metrics::counter!("kalamdb_statement_panics_total").increment(1);
         tracing::error!(%message, "caught a panic");
         Self::Panicked { message }
     }
@@ -496,13 +501,13 @@ impl Error {
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::ReadOnly { .. } => ErrorCode::ReadOnly,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
+            Self::Panicked { .. } => ErrorCode::StatementPanicked,
             Self::Query(error) => query_code(error),
             Self::Format(log_format::Error::TooLarge { .. })
             | Self::Log(kalamdb_log::Error::Encode(log_format::Error::TooLarge { .. })) => {
                 ErrorCode::MemoryLimit
             }
             Self::Inconsistent { .. }
-            | Self::Panicked { .. }
             | Self::Log(_)
             | Self::Store(_)
             | Self::System(_)

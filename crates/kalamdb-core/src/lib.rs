@@ -96,6 +96,7 @@ mod widening;
 pub use datafusion::arrow;
 pub use datafusion::execution::SendableRecordBatchStream;
 pub use kalamdb_log as log;
+pub use kalamdb_query::documents;
 pub use kalamdb_sql as system;
 pub use kalamdb_store::Claim as LocationClaim;
 pub use log_format as format;

@@ -60,11 +60,23 @@ impl Dialect for SqlDialect {
         }
     }
 
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        if parser.peek_token_ref().token != Token::Minus {
+            return None;
+        }
+        parser.advance_token();
+        // A sign binds more than `^`.
+        let operand = parser.parse_subexpr(43);
+        Some(operand.map(|expr| Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(expr) }))
+    }
+
     fn parse_infix(&self, parser: &mut Parser<'_>, left: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
         if is_key_question(parser) {
             let name = match parser.next_token().token {
                 Token::QuestionAnd => "json_has_all_keys",
                 Token::QuestionPipe => "json_has_any_key",
+                _ if parser.consume_token(&Token::Pipe) => "json_has_any_key",
+                _ if parser.consume_token(&Token::Ampersand) => "json_has_all_keys",
                 _ => "json_has_key",
             };
             let right = parser.parse_subexpr(25);

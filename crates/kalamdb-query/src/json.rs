@@ -1,10 +1,11 @@
-//! What SQL can do with JSON: the functions of `datafusion-functions-json`, and `->` and `->>` as PostgreSQL has them.
+//! Operators as they are planned: those of JSON as PostgreSQL has them, and those that `DataFusion` has for fewer types. The functions
+//! of `datafusion-functions-json`.
 
 use datafusion::common::DFSchema;
 use datafusion::error::Result as QueryResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use datafusion_functions_json::{functions, udfs};
 
@@ -24,14 +25,14 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
     ] {
         registry.register_udf(function)?;
     }
-    registry.register_expr_planner(std::sync::Arc::new(JsonOperators))
+    registry.register_expr_planner(std::sync::Arc::new(Operators))
 }
 
 /// `json -> key` is JSON, `json ->> key` is text.
 #[derive(Debug)]
-struct JsonOperators;
+struct Operators;
 
-impl ExprPlanner for JsonOperators {
+impl ExprPlanner for Operators {
     fn plan_binary_op(
         &self,
         expr: RawBinaryExpr,
@@ -49,7 +50,36 @@ impl ExprPlanner for JsonOperators {
             BinaryOperator::LongArrow => {
                 PlannerResult::Planned(functions::json_as_text(expr.left, expr.right))
             }
-            _ => PlannerResult::Original(expr),
+            _ => resolved(expr, schema)?,
         })
     }
+}
+
+/// An operator with PostgreSQL's meaning where `DataFusion` would refuse its operands before a rule sees them.
+fn resolved(expr: RawBinaryExpr, schema: &DFSchema) -> QueryResult<PlannerResult<RawBinaryExpr>> {
+    let Some(op) = operator(&expr.op) else { return Ok(PlannerResult::Original(expr)) };
+    let binary = BinaryExpr { left: Box::new(expr.left.clone()), op, right: Box::new(expr.right.clone()) };
+    let is_refused = Expr::BinaryExpr(binary.clone()).get_type(schema).is_err();
+    if !is_refused {
+        return Ok(PlannerResult::Original(expr));
+    }
+    let resolved = crate::types::resolve_binary(binary, schema)?;
+    Ok(if resolved.transformed { PlannerResult::Planned(resolved.data) } else { PlannerResult::Original(expr) })
+}
+
+const fn operator(op: &BinaryOperator) -> Option<Operator> {
+    Some(match op {
+        BinaryOperator::Plus => Operator::Plus,
+        BinaryOperator::Minus => Operator::Minus,
+        BinaryOperator::Multiply => Operator::Multiply,
+        BinaryOperator::Divide => Operator::Divide,
+        BinaryOperator::Modulo => Operator::Modulo,
+        BinaryOperator::Eq => Operator::Eq,
+        BinaryOperator::NotEq => Operator::NotEq,
+        BinaryOperator::Lt => Operator::Lt,
+        BinaryOperator::LtEq => Operator::LtEq,
+        BinaryOperator::Gt => Operator::Gt,
+        BinaryOperator::GtEq => Operator::GtEq,
+        _ => return None,
+    })
 }

@@ -148,7 +148,11 @@ impl Query {
                 let (limit, offset) = self.limit.unwrap_or((usize::MAX, 0));
                 let ids: Vec<u32> = match columns {
                     Some(columns) => columns.iter().map(|column| id(column)).collect(),
-                    None => table.columns.iter().map(|column| column.id).collect(),
+                    // A key that the table makes by itself is not shown, where there is something else.
+                    None => {
+                        let is_shown = |column: &&Column| column.name != "_id" || table.columns.len() == 1;
+                        table.columns.iter().filter(is_shown).map(|column| column.id).collect()
+                    }
                 };
                 let deleted = |flag: bool| with_deleted.then_some(Cell::Flag(flag));
                 let row = |row: &&super::schema::Row| -> Vec<Cell> {

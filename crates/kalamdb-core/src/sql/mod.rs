@@ -18,6 +18,7 @@ mod alteration;
 mod backup;
 mod change_set;
 mod conflict;
+mod ctes;
 mod ddl;
 mod definition;
 mod definition_text;

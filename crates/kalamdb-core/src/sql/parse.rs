@@ -9,6 +9,7 @@ use log_format::Role;
 
 use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
+use crate::sql::ctes::with_ctes;
 use crate::sql::backup::{self, BackupStatement};
 use crate::sql::definition::TableDefinition;
 use crate::sql::refusals;
@@ -395,7 +396,7 @@ fn refuse_more_tables(parser: &Parser<'_>, statement: &str) -> Result<()> {
 
 /// What `sqlparser` knows.
 fn standard_statement(parser: &mut Parser<'_>) -> Result<Statement> {
-    let parsed = parser.parse_statement()?;
+    let parsed = with_ctes(parser.parse_statement()?)?;
     refusals::refuse_ignored(&parsed)?;
     Ok(match parsed {
         ast::Statement::Insert(insert) => Statement::Insert(Box::new(insert)),

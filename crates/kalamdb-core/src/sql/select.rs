@@ -100,6 +100,25 @@ pub(crate) async fn plan(
 async fn plan_without_params(
     context: Context<'_>,
     state: &SessionState,
+    statement: ast::Statement,
+    purpose: Purpose,
+) -> Result<LogicalPlan> {
+    let planned = Box::pin(plan_rewritten(context, state, statement.clone(), purpose)).await;
+    match planned {
+        // Which expressions have one name is known only once they are planned.
+        Err(error) if purpose == Purpose::Result && error.to_string().contains(SAME_NAME) => {
+            Box::pin(plan_rewritten(context, state, statement, Purpose::Apart)).await
+        }
+        planned => planned,
+    }
+}
+
+/// What `DataFusion` says where two columns have one name.
+const SAME_NAME: &str = "require unique expression names";
+
+async fn plan_rewritten(
+    context: Context<'_>,
+    state: &SessionState,
     mut statement: ast::Statement,
     purpose: Purpose,
 ) -> Result<LogicalPlan> {
@@ -130,12 +149,15 @@ impl SessionTables<'_> {
 impl Tables for SessionTables<'_> {
     fn columns(&self, name: &ObjectName) -> Option<Vec<String>> {
         let info = self.table(name)?;
-        let shown = info.columns().iter().filter(|column| column.name != GENERATED_KEY);
+        let is_shown = |name: &str| name != GENERATED_KEY || info.columns().len() == 1;
+        let shown = info.columns().iter().filter(|column| is_shown(&column.name));
         Some(shown.map(|column| column.name.clone()).collect())
     }
 
     fn generated_key(&self, name: &ObjectName) -> Option<String> {
-        self.table(name)?.column_position(GENERATED_KEY).map(|_| GENERATED_KEY.to_owned())
+        // Alone it is shown: a result has a column.
+        let info = self.table(name).filter(|info| info.columns().len() > 1)?;
+        info.column_position(GENERATED_KEY).map(|_| GENERATED_KEY.to_owned())
     }
 }
 

@@ -31,7 +31,17 @@ pub(crate) fn bytes_length(value: Expr) -> Expr {
 pub(super) fn named() -> Vec<Function> {
     let returns: fn(&[DataType]) -> Result<DataType> =
         |types| if types.is_empty() { plan_err!("format takes a text and values") } else { Ok(DataType::Utf8) };
-    vec![Function::new("format", returns, evaluate_format)]
+    let length: Evaluate = |args, _| {
+        let [value] = args else { return exec_err!("octet_length takes one argument") };
+        let value = if matches!(value.data_type(), DataType::Binary | DataType::Utf8) { Arc::clone(value) } else { written(value)? };
+        let lengths = cast(&value, &DataType::Binary)?;
+        let lengths: Int64Array = lengths.as_binary::<i32>().iter().map(|it| it.and_then(|it| i64::try_from(it.len()).ok())).collect();
+        Ok(Arc::new(lengths))
+    };
+    vec![
+        Function::new("format", returns, evaluate_format),
+        Function::to("octet_length", DataType::Int64, length),
+    ]
 }
 
 /// Bytes that one formatted text may have.

@@ -105,10 +105,17 @@ fn evaluate_has_keys(args: &[ArrayRef], is_all: bool) -> Result<ArrayRef> {
     Ok(Arc::new(BooleanArray::from(found)))
 }
 
-/// Values as JSON: numbers with each of their digits, times as ISO 8601, documents as they are.
-pub(crate) fn documents(array: &ArrayRef) -> Result<Vec<Json>> {
+/// Values as JSON: lists as arrays, structures as objects, numbers with each of their digits, times and spans as ISO 8601.
+///
+/// # Errors
+/// Where a value has no form, as a time beyond the calendar.
+pub fn documents(array: &ArrayRef) -> Result<Vec<Json>> {
     let null_or = |is_null: bool, value: Json| if is_null { Json::Null } else { value };
-    let number = |text: String| serde_json::from_str::<Json>(&text).unwrap_or(Json::String(text));
+    // A number that JSON's would round stays text.
+    let number = |text: String| match serde_json::from_str::<Json>(&text) {
+        Ok(number) if number.to_string() == text => number,
+        _ => Json::String(text),
+    };
     let rows = 0..array.len();
     Ok(match array.data_type() {
         DataType::Null => rows.map(|_| Json::Null).collect(),

@@ -9,6 +9,7 @@ use datafusion::common::{ScalarValue, exec_err, resources_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::ReversedUDAF;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use serde_json::Value as Json;
 
@@ -65,6 +66,10 @@ impl AggregateUDFImpl for JsonAgg {
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::HardRequirement
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        ReversedUDAF::NotSupported
     }
 }
 

@@ -4,14 +4,18 @@ mod arithmetic;
 mod average;
 mod bytes;
 mod casts;
+mod choose;
 mod compare;
 mod json;
 mod json_aggregate;
+mod neighbours;
 mod patterns;
+mod percentile;
 mod single_value;
 mod spans;
 mod templates;
 mod times;
+mod truncate;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -34,9 +38,12 @@ pub(crate) use arithmetic::{
 pub(crate) use average::average;
 pub(crate) use bytes::bytes_length;
 pub use casts::cast_array;
+pub(crate) use choose::coalesce;
+pub(crate) use neighbours::present_neighbour;
 pub(crate) use casts::{as_text, parse_as};
 pub(crate) use json::contains as json_contains;
-pub(crate) use patterns::{like_pattern, matches_similar};
+pub use json::documents;
+pub(crate) use patterns::{like_pattern, matches_similar, regular_pattern};
 pub(crate) use single_value::single_value;
 pub(crate) use spans::{SPAN, date_difference, span_between, span_key, to_arrow};
 pub(crate) use times::{TIMESTAMP, date_at_time, date_plus_days, part_of_time, time_moved};
@@ -136,15 +143,18 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     let all = arithmetic::named()
         .into_iter()
         .chain(bytes::named())
+        .chain(choose::named())
+        .chain(truncate::named())
         .chain(patterns::named())
         .chain(compare::named())
         .chain(json::named())
+        .chain(spans::named())
         .chain(times::named())
         .chain(templates::named());
     for function in all {
         registry.register_udf(Arc::new(ScalarUDF::new_from_impl(function)))?;
     }
-    for aggregate in json_aggregate::named() {
+    for aggregate in json_aggregate::named().into_iter().chain([percentile::named()]) {
         registry.register_udaf(Arc::new(aggregate))?;
     }
     Ok(())

@@ -139,3 +139,48 @@ fn regular(pattern: &str, escape: Option<char>) -> Result<String> {
     regular.push_str(")$");
     Ok(regular)
 }
+
+/// A pattern of PostgreSQL's regular expressions as one of Rust's.
+pub(crate) fn regular_pattern(pattern: Expr) -> Expr {
+    let evaluate: super::Evaluate = |args, _| {
+        let [pattern] = args else { return exec_err!("a regular expression is one text") };
+        let pattern = cast(pattern, &DataType::Utf8)?;
+        let patterns = pattern.as_string::<i32>().iter();
+        Ok(Arc::new(patterns.map(|pattern| pattern.map(translated)).collect::<StringArray>()))
+    };
+    Function::to("regular_pattern", DataType::Utf8, evaluate).call(vec![pattern])
+}
+
+/// PostgreSQL's `.` matches a newline too, and words' edges are written `\m`, `\M` and `\y`.
+fn translated(pattern: &str) -> String {
+    let mut text = String::with_capacity(pattern.len() + 4);
+    let mut has_dot = false;
+    let mut in_class = false;
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => match characters.next() {
+                Some('m') if !in_class => text.push_str("\\b{start}"),
+                Some('M') if !in_class => text.push_str("\\b{end}"),
+                Some('y') if !in_class => text.push_str("\\b"),
+                Some('Y') if !in_class => text.push_str("\\B"),
+                Some('Z') if !in_class => text.push_str("\\z"),
+                Some(other) => {
+                    text.push('\\');
+                    text.push(other);
+                }
+                None => text.push('\\'),
+            },
+            other => {
+                match other {
+                    '[' => in_class = true,
+                    ']' => in_class = false,
+                    '.' if !in_class => has_dot = true,
+                    _ => {}
+                }
+                text.push(other);
+            }
+        }
+    }
+    if has_dot { format!("(?s){text}") } else { text }
+}

@@ -124,3 +124,50 @@ fn evaluate_key(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     };
     Ok(span)
 }
+
+/// `justify_hours`, `justify_days` and `justify_interval`: whole days of hours, whole months of days, or both.
+pub(super) fn named() -> Vec<Function> {
+    vec![
+        Function::to("justify_hours", SPAN, |args, _| justified(args, true, false)),
+        Function::to("justify_days", SPAN, |args, _| justified(args, false, true)),
+        Function::to("justify_interval", SPAN, |args, _| justified(args, true, true)),
+    ]
+}
+
+fn justified(args: &[ArrayRef], hours: bool, days: bool) -> Result<ArrayRef> {
+    const DAY_NANOS: i64 = 86_400_000_000_000;
+    let [span] = args else { return datafusion::common::exec_err!("it takes one span") };
+    let spans = cast(span, &SPAN)?;
+    let justified: IntervalMonthDayNanoArray = spans
+        .as_primitive::<IntervalMonthDayNanoType>()
+        .iter()
+        .map(|span| {
+            let mut span = span?;
+            if hours {
+                span.days = span.days.saturating_add(i32::try_from(span.nanoseconds / DAY_NANOS).unwrap_or(0));
+                span.nanoseconds %= DAY_NANOS;
+            }
+            if days {
+                span.months = span.months.saturating_add(span.days / 30);
+                span.days %= 30;
+            }
+            // Parts of one span have one sign.
+            if hours && span.days > 0 && span.nanoseconds < 0 {
+                span.days -= 1;
+                span.nanoseconds += DAY_NANOS;
+            } else if hours && span.days < 0 && span.nanoseconds > 0 {
+                span.days += 1;
+                span.nanoseconds -= DAY_NANOS;
+            }
+            if days && span.months > 0 && span.days < 0 {
+                span.months -= 1;
+                span.days += 30;
+            } else if days && span.months < 0 && span.days > 0 {
+                span.months += 1;
+                span.days -= 30;
+            }
+            Some(span)
+        })
+        .collect();
+    Ok(Arc::new(justified))
+}

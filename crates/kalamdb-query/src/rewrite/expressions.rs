@@ -69,9 +69,15 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
         Expr::AtTimeZone { timestamp, time_zone } => {
             Some(call("timezone", vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()]))
         }
+        Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(text), .. }) => {
+            Some(Expr::value(Value::SingleQuotedString(text.clone())))
+        }
         Expr::Interval(interval) => interval_literal(interval)?,
         Expr::Function(function) => {
-            array_of(function, rewriter).or_else(|| renamed(function)).or_else(|| with_floats(function))
+            array_of(function, rewriter)
+                .or_else(|| renamed(function))
+                .or_else(|| with_floats(function))
+                .or_else(|| sorted_set(function))
         }
         _ => None,
     })
@@ -239,9 +245,16 @@ fn quantified(left: &Expr, by: &BinaryOperator, right: &Expr, is_any: bool) -> R
     if matches!(right, Expr::Subquery(_)) {
         return Ok(None);
     }
+    if let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = right {
+        let elem = array_items(text).ok_or_else(|| format!("malformed array literal: \"{text}\""))?;
+        return quantified(left, by, &Expr::Array(Array { elem, named: true }), is_any);
+    }
     if let Expr::Array(Array { elem, .. }) = right
-        && !elem.is_empty()
+        && elem.is_empty()
     {
+        return Ok(Some(Expr::value(Value::Boolean(!is_any))));
+    }
+    if let Expr::Array(Array { elem, .. }) = right {
         let list = elem.clone();
         return Ok(Some(match (by, is_any) {
             (BinaryOperator::Eq, true) => Expr::InList { expr: Box::new(left.clone()), list, negated: false },
@@ -264,6 +277,77 @@ fn quantified(left: &Expr, by: &BinaryOperator, right: &Expr, is_any: bool) -> R
     };
     let quantifier = if is_any { "any" } else { "all" };
     Ok(Some(call(&format!("{quantifier}_{name}"), vec![left.clone(), right.clone()])))
+}
+
+/// The items of an array in PostgreSQL's text: `{1,"a b",NULL}`.
+fn array_items(text: &str) -> Option<Vec<Expr>> {
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    let mut items = Vec::new();
+    let (mut item, mut in_quotes, mut was_quoted, mut escaped) = (String::new(), false, false, false);
+    let finish = |item: &mut String, was_quoted: bool| {
+        let text = std::mem::take(item);
+        let text = if was_quoted { text } else { text.trim().to_owned() };
+        if !was_quoted && text.eq_ignore_ascii_case("null") {
+            Expr::value(Value::Null)
+        } else {
+            Expr::value(Value::SingleQuotedString(text))
+        }
+    };
+    if inner.trim().is_empty() {
+        return Some(items);
+    }
+    for character in inner.chars() {
+        match character {
+            _ if escaped => {
+                item.push(character);
+                escaped = false;
+            }
+            '\\' => escaped = true,
+            '"' => (in_quotes, was_quoted) = (!in_quotes, true),
+            ',' if !in_quotes => {
+                items.push(finish(&mut item, was_quoted));
+                was_quoted = false;
+            }
+            '{' | '}' if !in_quotes => return None,
+            _ => item.push(character),
+        }
+    }
+    items.push(finish(&mut item, was_quoted));
+    (!in_quotes).then_some(items)
+}
+
+/// An aggregate of distinct values in their own order, as the sorted array of them: `DataFusion` gives all aggregates of a SELECT one
+/// order.
+fn sorted_set(function: &Function) -> Option<Expr> {
+    let name = function.name.to_string().to_lowercase();
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let is_distinct = matches!(list.duplicate_treatment, Some(ast::DuplicateTreatment::Distinct));
+    if !is_distinct || function.over.is_some() || !matches!(name.as_str(), "array_agg" | "string_agg") {
+        return None;
+    }
+    let [FunctionArgumentClause::OrderBy(keys)] = list.clauses.as_slice() else { return None };
+    let [key] = keys.as_slice() else { return None };
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) = list.args.first()? else { return None };
+    if key.expr != *value {
+        return None;
+    }
+    let is_falling = key.options.asc == Some(false);
+    let nulls_first = key.options.nulls_first.unwrap_or(is_falling);
+    let mut inner = function.clone();
+    if let FunctionArguments::List(list) = &mut inner.args {
+        list.clauses.clear();
+        list.args.truncate(1);
+    }
+    inner.name = ObjectName::from(vec![Ident::new("array_agg")]);
+    let text = |text: &str| Expr::value(Value::SingleQuotedString(text.to_owned()));
+    let order = text(if is_falling { "DESC" } else { "ASC" });
+    let nulls = text(if nulls_first { "NULLS FIRST" } else { "NULLS LAST" });
+    let sorted = call("array_sort", vec![Expr::Function(inner), order, nulls]);
+    if name == "array_agg" {
+        return Some(sorted);
+    }
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(delimiter)) = list.args.get(1)? else { return None };
+    Some(call("array_to_string", vec![sorted, delimiter.clone()]))
 }
 
 fn any_like(patterns: &Expr, like: impl Fn(Expr) -> Expr) -> Option<Expr> {

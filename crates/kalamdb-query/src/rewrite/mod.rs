@@ -44,6 +44,8 @@ impl Tables for NoTables {
 pub enum Purpose {
     /// A result: columns are told by their places.
     Result,
+    /// A result in which each expression has a name of its own.
+    Apart,
     /// A live query: columns are told by their names, rows by their keys.
     Live,
 }
@@ -92,10 +94,12 @@ impl VisitorMut for Rewriter<'_> {
             }
         }
         joins::merge_keys(select, self.tables);
-        names::qualify_wildcards(select);
-        if self.purpose == Purpose::Result {
+        if self.purpose != Purpose::Live {
             names::hide_generated_keys(select, self.tables);
-            names::tell_columns_apart(select);
+        }
+        names::qualify_wildcards(select);
+        if self.purpose != Purpose::Live {
+            names::tell_columns_apart(select, self.purpose == Purpose::Apart);
         }
         ControlFlow::Continue(())
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
     SetExpr, TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
 };
 
@@ -40,7 +40,7 @@ fn name_of(expr: &Expr) -> Option<String> {
 }
 
 /// Gives columns names of their own where two have one, which `DataFusion` refuses.
-pub(super) fn tell_columns_apart(select: &mut Select) {
+pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool) {
     let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
     let has_wildcard = select.projection.iter().any(is_wild);
     if select.projection.len() < 2 {
@@ -54,7 +54,8 @@ pub(super) fn tell_columns_apart(select: &mut Select) {
             _ => continue,
         };
         let Some(name) = name else { continue };
-        let is_new = seen.insert(name.clone());
+        // Two expressions that are written otherwise may have one name all the same.
+        let is_new = seen.insert(name.clone()) && !(tells_all && at > 0 && !is_bare);
         // Beside `*` any column may be there twice, but those that it does not show.
         let is_shown = !matches!(name.as_str(), "_seq" | "_updated" | "_deleted" | "_id");
         if is_new && !(has_wildcard && is_bare && is_shown) {
@@ -119,6 +120,10 @@ pub(super) fn hide_generated_keys(select: &mut Select, tables: &dyn Tables) {
         })
         .collect();
     let Some((_, key)) = keys.first().cloned() else { return };
+    if keys.len() > 1 {
+        // Each relation by itself: the key's name alone would be ambiguous.
+        take_wildcards_apart(select);
+    }
     for item in &mut select.projection {
         let options = match item {
             SelectItem::Wildcard(options) => options,
@@ -145,6 +150,47 @@ pub(super) fn hide_generated_keys(select: &mut Select, tables: &dyn Tables) {
             None => options.opt_exclude = Some(ExcludeSelectItem::Multiple(vec![hidden])),
         }
     }
+}
+
+/// `*` as the columns of each relation, without keys that USING has merged.
+fn take_wildcards_apart(select: &mut Select) {
+    let [from] = select.from.as_slice() else { return };
+    let mut parts: Vec<(Option<String>, Vec<Ident>)> = vec![(relation_name(&from.relation), Vec::new())];
+    for join in &from.joins {
+        let keys = match &join.join_operator {
+            JoinOperator::Join(JoinConstraint::Using(keys))
+            | JoinOperator::Inner(JoinConstraint::Using(keys))
+            | JoinOperator::Left(JoinConstraint::Using(keys))
+            | JoinOperator::LeftOuter(JoinConstraint::Using(keys)) => {
+                keys.iter().filter_map(|key| key.0.last()?.as_ident().cloned()).collect()
+            }
+            _ => Vec::new(),
+        };
+        parts.push((relation_name(&join.relation), keys));
+    }
+    let mut projection = Vec::with_capacity(select.projection.len());
+    for item in std::mem::take(&mut select.projection) {
+        let SelectItem::Wildcard(options) = &item else {
+            projection.push(item);
+            continue;
+        };
+        if parts.iter().any(|(name, _)| name.is_none()) {
+            projection.push(item);
+            continue;
+        }
+        for (name, keys) in &parts {
+            let Some(name) = name else { continue };
+            let mut options = options.clone();
+            let hidden: Vec<ObjectName> = keys.iter().map(|key| ObjectName::from(vec![key.clone()])).collect();
+            if !hidden.is_empty() {
+                options.opt_exclude = Some(ExcludeSelectItem::Multiple(hidden));
+            }
+            let name = ObjectName::from(vec![Ident::with_quote('"', name.clone())]);
+            projection
+                .push(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options));
+        }
+    }
+    select.projection = projection;
 }
 
 /// Gives relations that subqueries name another name: in a subquery whose tables have a column of that name, `DataFusion` takes

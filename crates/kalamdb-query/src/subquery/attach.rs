@@ -53,7 +53,10 @@ impl Rewriter {
                 Expr::ScalarSubquery(subquery) => {
                     let plan = subquery.subquery.as_ref();
                     let is_constant = outer_columns(plan)?.is_empty();
-                    if place == Place::Row && (is_constant || plain::is_plain_scalar(plan)?) {
+                    // `DataFusion` takes such a column for one without NULLs, also where there is no row.
+                    let is_null_safe = plan.schema().fields().iter().all(|field| field.is_nullable())
+                        || plain::gives_one_row(plan);
+                    if place == Place::Row && (is_constant && is_null_safe || plain::is_plain_scalar(plan)?) {
                         return self.inside(Expr::ScalarSubquery(subquery)).map(Transformed::yes);
                     }
                     self.scalar(joined.clone(), plan)?

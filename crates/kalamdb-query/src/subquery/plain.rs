@@ -60,6 +60,17 @@ pub(super) fn is_plain_scalar(plan: &LogicalPlan) -> Result<bool> {
         }))
 }
 
+/// Whether a plan gives exactly one row: an aggregate without GROUP BY, or a SELECT without FROM.
+pub(super) fn gives_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => gives_one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => gives_one_row(&alias.input),
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
+        _ => false,
+    }
+}
+
 fn is_outer_equality(expr: &Expr) -> bool {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return false };
     let is_outer = |side: &Expr| matches!(side, Expr::OuterReferenceColumn(..));

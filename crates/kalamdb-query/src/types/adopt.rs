@@ -8,7 +8,7 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Case, Expr};
 
 use super::{cast_to, sql_type_of, type_of};
-use crate::functions::to_arrow;
+use crate::functions::{coalesce, digits_of, to_arrow};
 use crate::text;
 
 /// Whether an expression is text that a statement writes without a type.
@@ -79,8 +79,31 @@ fn common(values: &[&Expr], schema: &DFSchema) -> Option<(DataType, Option<Strin
     if floats && typed.iter().any(|(_, found)| is_decimal(found) || found.is_integer()) {
         return Some((DataType::Float64, None));
     }
+    let exact: Option<Vec<(u8, i8)>> = typed.iter().map(|(_, found)| digits_of(found)).collect();
+    if let Some(exact) = exact
+        && typed.iter().any(|(_, found)| Some(found) != typed.first().map(|(_, first)| first))
+    {
+        return Some((exact_type(&exact, typed.iter().any(|(_, found)| is_decimal(found))), None));
+    }
     let (first, found) = typed.into_iter().next()?;
     Some((found, sql_type_of(first, schema)))
+}
+
+/// The type that holds exact numbers of all these digits and scales.
+fn exact_type(digits: &[(u8, i8)], is_decimal: bool) -> DataType {
+    let scale = digits.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
+    let whole = digits.iter().map(|(digits, scale)| i16::from(*digits) - i16::from(*scale)).max().unwrap_or(1);
+    if !is_decimal {
+        return match whole {
+            ..=5 => DataType::Int16,
+            6..=10 => DataType::Int32,
+            _ => DataType::Int64,
+        };
+    }
+    match u8::try_from(whole + i16::from(scale)).unwrap_or(76).clamp(1, 76) {
+        precision @ ..=38 => DataType::Decimal128(precision, scale),
+        precision => DataType::Decimal256(precision, scale),
+    }
 }
 
 fn alike(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
@@ -93,11 +116,7 @@ fn alike(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
                 return literal(value, &target, sql_type.as_deref());
             }
             match type_of(&value, schema) {
-                Some(found)
-                    if target == DataType::Float64 && (found.is_numeric() || found == DataType::Null) =>
-                {
-                    Ok(cast_to(value, &found, &target))
-                }
+                Some(found) if target.is_numeric() && found.is_numeric() => Ok(cast_to(value, &found, &target)),
                 _ => Ok(value),
             }
         })
@@ -108,6 +127,9 @@ fn alike(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
 pub(super) fn arguments(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let ScalarFunction { func, args } = call;
     let args = alike(args, schema)?;
+    if matches!(func.name(), "coalesce" | "nvl" | "ifnull") {
+        return Ok(Transformed::yes(coalesce(args)));
+    }
     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
 }
 

@@ -17,7 +17,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{
-    AggregateFunction, InList, Sort as SortExpr, WindowFunction, WindowFunctionParams,
+    AggregateFunction, InList, NullTreatment, Sort as SortExpr, WindowFunction, WindowFunctionParams,
 };
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -26,7 +26,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::functions::{bytes_length, part_of_time, round_float, span_key};
+use crate::functions::{bytes_length, part_of_time, present_neighbour, round_float, span_key};
 
 pub use planner::SqlTypes;
 
@@ -70,6 +70,14 @@ fn resolve_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 /// An expression with PostgreSQL's meaning, of the columns of `schema`.
 pub(crate) fn resolve(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|part| resolve_part(part, schema))
+}
+
+/// One operator with PostgreSQL's meaning.
+pub(crate) fn resolve_binary(
+    binary: datafusion::logical_expr::BinaryExpr,
+    schema: &DFSchema,
+) -> Result<Transformed<Expr>> {
+    operators::binary(binary, schema)
 }
 
 /// The type of an expression; none where it cannot be told yet.
@@ -236,6 +244,13 @@ fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Result<Transfo
             call.fun = WindowFunctionDefinition::AggregateUDF(resolved.func);
             call.params.args = resolved.params.args;
         }
+    }
+    if let WindowFunctionDefinition::WindowUDF(function) = &call.fun
+        && matches!(function.name(), "lead" | "lag")
+        && call.params.null_treatment == Some(NullTreatment::IgnoreNulls)
+    {
+        call.fun = WindowFunctionDefinition::WindowUDF(present_neighbour(function.name() == "lead"));
+        call.params.null_treatment = None;
     }
     let mut keys: Vec<SortExpr> = Vec::with_capacity(call.params.order_by.len());
     for mut key in call.params.order_by {

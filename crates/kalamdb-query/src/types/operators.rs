@@ -6,13 +6,13 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::DFSchema;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
+use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator, Projection, Union};
 
 use super::{adopt, cast_to, sql_type_of, type_of};
 use crate::functions::{
     TIMESTAMP, as_text, average, date_at_time, date_difference, date_plus_days, digits_of, divide_floats,
-    divide_numerics, divide_span, multiply_span, span_between, span_key,
+    divide_numerics, divide_span, multiply_span, regular_pattern, span_between, span_key,
 };
 
 const fn is_float(found: &DataType) -> bool {
@@ -65,6 +65,12 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
         }
         return untouched(left, right);
     }
+    if matches!(
+        op,
+        Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch
+    ) {
+        return Ok(matched(*left, op, *right));
+    }
     if op == Operator::StringConcat {
         return Ok(concatenated(*left, &left_type, *right, &right_type));
     }
@@ -77,6 +83,7 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     }
     let (mut left, mut right) = (left, right);
     // Text without a type is of the other side's.
+    let has_adopted = adopt::is_untyped(&left) != adopt::is_untyped(&right);
     if adopt::is_untyped(&right) && !adopt::is_untyped(&left) {
         let sql_type = sql_type_of(&left, schema);
         let target = if is_arithmetic && !left_type.is_numeric() { beside_time(op, &left_type) } else { left_type.clone() };
@@ -89,13 +96,15 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
         left_type = type_of(&left, schema).unwrap_or(left_type);
     }
     let typed = Typed { left: *left, left_type, op, right: *right, right_type };
-    if is_span(&typed.left_type) || is_span(&typed.right_type) {
-        return typed.of_spans();
-    }
-    if is_arithmetic && (typed.left_type.is_temporal() || typed.right_type.is_temporal()) {
-        return Ok(typed.of_times());
-    }
-    typed.of_numbers()
+    let mut whole = if is_span(&typed.left_type) || is_span(&typed.right_type) {
+        typed.of_spans()?
+    } else if is_arithmetic && (typed.left_type.is_temporal() || typed.right_type.is_temporal()) {
+        typed.of_times()
+    } else {
+        typed.of_numbers()?
+    };
+    whole.transformed |= has_adopted;
+    Ok(whole)
 }
 
 /// What an untyped literal is beside a time that is added to or subtracted from.
@@ -105,6 +114,20 @@ fn beside_time(op: Operator, time: &DataType) -> DataType {
         Operator::Multiply | Operator::Divide => DataType::Float64,
         _ => crate::functions::SPAN,
     }
+}
+
+/// A regular expression, as PostgreSQL reads it.
+fn matched(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
+    let is_done = matches!(&right, Expr::ScalarFunction(call) if call.func.name() == "regular_pattern");
+    // Most patterns mean the same to both.
+    let is_alike = match &right {
+        Expr::Literal(value, _) => {
+            value.try_as_str().flatten().is_some_and(|text| !text.contains(['.', '\\']))
+        }
+        _ => false,
+    };
+    let whole = |right| Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) });
+    if is_done || is_alike { Transformed::no(whole(right)) } else { Transformed::yes(whole(regular_pattern(right))) }
 }
 
 /// `||`: what is no text is written as PostgreSQL writes it.
@@ -271,6 +294,17 @@ pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Result<Tr
             let wide = DataType::Decimal256(precision, scale);
             let found = DataType::Decimal128(precision, scale);
             params.args = params.args.into_iter().map(|arg| cast_to(arg, &found, &wide)).collect();
+        }
+        // The first or last in the order of their lengths.
+        ("min" | "max", Some(DataType::Interval(_) | DataType::Duration(_))) => {
+            let Some(span) = params.args.first().cloned() else {
+                return Ok(Transformed::no(Expr::AggregateFunction(AggregateFunction { func, params })));
+            };
+            let is_min = func.name() == "min";
+            params.order_by = vec![span_key(span.clone()).sort(is_min, false)];
+            params.null_treatment = Some(NullTreatment::IgnoreNulls);
+            let func = datafusion::functions_aggregate::first_last::first_value_udaf();
+            return Ok(Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params })));
         }
         ("avg", Some(found)) if digits_of(&found).is_some() => {
             let call = AggregateFunction { func: average(), params };

@@ -10,6 +10,8 @@
 //! | DATE | number: days since 1970-01-01 |
 //! | BYTES | string, base64 with padding |
 //! | EMBEDDING | array of numbers |
+//! | arrays, structures | JSON arrays and objects, with numbers in them as numbers |
+//! | spans of time | string, ISO 8601 |
 //!
 //! These are the forms which the typed accessors of the published SDK (`KalamCellValue`) read.
 
@@ -24,9 +26,10 @@ use kalamdb_core::arrow::datatypes::{
     Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt64Type,
 };
 use kalamdb_core::arrow::error::ArrowError;
-use kalamdb_core::text_array;
+use kalamdb_core::documents;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
+use serde_json::Value as Json;
 
 /// How a column's values are read; each array has the type that its kind names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +50,16 @@ enum Kind {
     Date,
     Bytes,
     Embedding,
+    /// JSON values of their own.
+    Document,
 }
 
 struct Column<'a> {
     name: &'a str,
     array: ArrayRef,
     kind: Kind,
+    /// The values, where they are documents.
+    documents: Vec<Json>,
 }
 
 /// The rows of one batch, ready to be written.
@@ -69,7 +76,11 @@ impl<'a> Rows<'a> {
     pub(crate) fn new(batch: &'a RecordBatch) -> Result<Self, ArrowError> {
         let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, array)| {
             let (array, kind) = normalize(array)?;
-            Ok(Column { name: field.name(), array, kind })
+            let documents = match kind {
+                Kind::Document => documents(&array).map_err(|error| ArrowError::ExternalError(Box::new(error)))?,
+                _ => Vec::new(),
+            };
+            Ok(Column { name: field.name(), array, kind, documents })
         });
         Ok(Self { columns: columns.collect::<Result<_, ArrowError>>()?, count: batch.num_rows() })
     }
@@ -127,7 +138,7 @@ impl Serialize for PositionalRow<'_> {
 
 impl Serialize for Cell<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(Column { array, kind, .. }, row) = *self;
+        let Self(Column { array, kind, documents, .. }, row) = *self;
         if *kind == Kind::Null || array.is_null(row) {
             return serializer.serialize_none();
         }
@@ -173,6 +184,7 @@ impl Serialize for Cell<'_> {
                 let items = array.as_fixed_size_list().value(row);
                 serializer.collect_seq(items.as_primitive::<Float32Type>().values())
             }
+            Kind::Document => documents.get(row).unwrap_or(&Json::Null).serialize(serializer),
         }
     }
 }
@@ -221,7 +233,7 @@ fn normalize(array: &ArrayRef) -> Result<(ArrayRef, Kind), ArrowError> {
             (array.data_type().clone(), Kind::Embedding)
         }
         ArrowType::Dictionary(_, values) => return normalize(&cast(array, values)?),
-        _ => return Ok((text_array(array)?, Kind::Text)),
+        _ => return Ok((Arc::clone(array), Kind::Document)),
     };
     if *array.data_type() == target {
         return Ok((Arc::clone(array), kind));

@@ -1,0 +1,36 @@
+//! `coalesce` before its arguments have one type.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{internal_err, plan_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
+
+use super::Function;
+
+/// `coalesce` and its other names, with arguments of any types. The analysis puts `DataFusion`'s own in its place, which refuses text
+/// beside other types before a rule sees it.
+pub(super) fn named() -> Vec<Function> {
+    ["coalesce", "nvl", "ifnull"]
+        .map(|name| Function::new(name, chosen_type, |_, _| internal_err!("coalesce was not resolved")))
+        .into()
+}
+
+/// `DataFusion`'s `coalesce`.
+pub(crate) fn coalesce(args: Vec<Expr>) -> Expr {
+    datafusion::functions::core::expr_fn::coalesce(args)
+}
+
+/// The type of the first argument that is neither text nor NULL: text may be a literal of it.
+fn chosen_type(types: &[DataType]) -> Result<DataType> {
+    if types.is_empty() {
+        return plan_err!("coalesce takes at least one argument");
+    }
+    let is_typed = |found: &&DataType| !matches!(found, DataType::Utf8 | DataType::Null);
+    if types.iter().any(|found| matches!(found, DataType::Float32 | DataType::Float64)) {
+        return Ok(DataType::Float64);
+    }
+    let typed: Vec<&DataType> = types.iter().filter(is_typed).collect();
+    let widest = typed.iter().copied().reduce(|a, b| if b.primitive_width() > a.primitive_width() { b } else { a });
+    let has_text = types.contains(&DataType::Utf8);
+    Ok(widest.cloned().unwrap_or(if has_text { DataType::Utf8 } else { DataType::Null }))
+}
