@@ -370,7 +370,9 @@ pub enum Error {
     #[error(transparent)]
     Format(#[from] log_format::Error),
     /// A fault of ours, or of the query engine's.
-    #[error("the statement met a fault in the query engine and was ended: {message}; write it otherwise, and report it")]
+    #[error(
+        "the statement met a fault in the query engine and was ended: {message}; write it otherwise, and report it"
+    )]
     Panicked {
         /// What the panic said.
         message: String,

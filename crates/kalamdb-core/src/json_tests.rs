@@ -36,8 +36,7 @@ async fn a_live_query_looks_into_json() {
         }
         frames
     });
-    let kinds: Vec<_> =
-        told.await.unwrap().iter().map(|frame| format!("{:?}", frame.payload.kind)).collect();
+    let kinds: Vec<_> = told.await.unwrap().iter().map(|frame| format!("{:?}", frame.payload.kind)).collect();
     assert_eq!(kinds, ["Insert", "Delete"]);
     drop(live);
     engine.close();

@@ -60,6 +60,8 @@ mod log_keeper;
 mod model_tests;
 mod overlap;
 mod places;
+#[cfg(test)]
+mod postgres_tests;
 mod provider;
 mod queries;
 mod replay;

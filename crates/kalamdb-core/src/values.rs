@@ -116,10 +116,11 @@ fn decimal_value(text: &str, precision: u8, scale: u8) -> Option<Value> {
     const FREE_NUMERIC: (u8, u8) = (38, 18);
     let number = read::parse_numeric(text).ok()?;
     let unscaled = number.at_scale(scale)?;
-    let is_whole = number.scale <= scale || number.at_scale(scale)? == unscaled && {
-        let back = read::Numeric { unscaled, scale, precision };
-        back.at_scale(number.scale) == Some(number.unscaled)
-    };
+    let is_whole = number.scale <= scale
+        || number.at_scale(scale)? == unscaled && {
+            let back = read::Numeric { unscaled, scale, precision };
+            back.at_scale(number.scale) == Some(number.unscaled)
+        };
     if (precision, scale) == FREE_NUMERIC && !is_whole {
         return None;
     }

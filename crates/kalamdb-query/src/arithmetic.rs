@@ -22,23 +22,23 @@ use crate::functions::negate_checked;
 /// their types again and again.
 pub(crate) fn check_integers(expr: Expr, schema: &DFSchema) -> QueryResult<Transformed<Expr>> {
     // From the top, while what is below are still operators.
-    expr.transform_down(|part| check(part, schema))
+    expr.transform_down(|part| Ok(check(part, schema)))
 }
 
 /// One operator as a checked one.
-pub(crate) fn check(expr: Expr, schema: &DFSchema) -> QueryResult<Transformed<Expr>> {
+pub(crate) fn check(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let is_integer = |side: &Expr| side.get_type(schema).is_ok_and(|found| width(&found).is_some());
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match Checked::of(op) {
             Some(operation) if is_integer(&left) && is_integer(&right) => {
                 let function = Arc::new(ScalarUDF::new_from_impl(operation));
                 let args = vec![*left, *right];
-                Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
+                Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(function, args)))
             }
-            _ => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+            _ => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
         },
-        Expr::Negative(inner) if is_integer(&inner) => Ok(Transformed::yes(negate_checked(*inner))),
-        other => Ok(Transformed::no(other)),
+        Expr::Negative(inner) if is_integer(&inner) => Transformed::yes(negate_checked(*inner)),
+        other => Transformed::no(other),
     }
 }
 

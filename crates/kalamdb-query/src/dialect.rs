@@ -185,11 +185,13 @@ fn is_key_question(parser: &Parser<'_>) -> bool {
 
 /// `[NOT] BETWEEN SYMMETRIC a AND b`: within the bounds, whichever is the greater.
 fn between_symmetric(parser: &mut Parser<'_>, left: &Expr) -> Option<Result<Expr, ParserError>> {
-    let is_symmetric = |token: &Token| matches!(token, Token::Word(word) if word.value.eq_ignore_ascii_case("symmetric"));
+    let is_symmetric =
+        |token: &Token| matches!(token, Token::Word(word) if word.value.eq_ignore_ascii_case("symmetric"));
     let [first, second, third] = [0, 1, 2].map(|nth| parser.peek_nth_token(nth).token);
     let is = |token: &Token, keyword: Keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
     let negated = is(&first, Keyword::NOT) && is(&second, Keyword::BETWEEN) && is_symmetric(&third);
-    if !negated && !(is(&first, Keyword::BETWEEN) && is_symmetric(&second)) {
+    let is_plain = is(&first, Keyword::BETWEEN) && is_symmetric(&second);
+    if !negated && !is_plain {
         return None;
     }
     for _ in 0..2 + usize::from(negated) {
@@ -215,7 +217,8 @@ fn between_symmetric(parser: &mut Parser<'_>, left: &Expr) -> Option<Result<Expr
             high: Box::new(high.clone()),
         })))
     };
-    let either = Expr::BinaryOp { left: within(&low, &high), op: BinaryOperator::Or, right: within(&high, &low) };
+    let either =
+        Expr::BinaryOp { left: within(&low, &high), op: BinaryOperator::Or, right: within(&high, &low) };
     let either = Expr::Nested(Box::new(either));
     Some(Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(either) } } else { either }))
 }

@@ -145,7 +145,8 @@ fn of_integers(case: Case) -> Case {
 }
 
 fn may_fail_in_results(case: &Case) -> bool {
-    case.when_then_expr.iter().any(|(_, then)| may_fail(then)) || case.else_expr.as_deref().is_some_and(may_fail)
+    case.when_then_expr.iter().any(|(_, then)| may_fail(then))
+        || case.else_expr.as_deref().is_some_and(may_fail)
 }
 
 /// Whether evaluating an expression may be an error for some row.
@@ -155,16 +156,43 @@ fn may_fail(expr: &Expr) -> bool {
 
 fn fails_itself(expr: &Expr) -> bool {
     match expr {
-        Expr::BinaryExpr(binary) => matches!(binary.op, Operator::Divide | Operator::Modulo | Operator::Multiply),
+        Expr::BinaryExpr(binary) => {
+            matches!(binary.op, Operator::Divide | Operator::Modulo | Operator::Multiply)
+        }
         Expr::Cast(cast) => !is_safe(cast),
         Expr::ScalarFunction(call) => {
             let name = call.func.name();
             matches!(
                 name,
-                "parse_text" | "parse_uuid" | "parse_json" | "numeric_divide" | "float_divide" | "round_to_integer"
-                    | "single_value" | "mod" | "div" | "timezone" | "to_date" | "to_timestamp" | "span_divide" | "span_multiply"
-                    | "similar_to" | "date_plus_days" | "span_between" | "date_trunc" | "date_bin" | "make_date" | "factorial"
-                    | "power" | "sqrt" | "ln" | "log" | "log10" | "log2" | "chr" | "decode"
+                "parse_text"
+                    | "parse_uuid"
+                    | "parse_json"
+                    | "numeric_divide"
+                    | "float_divide"
+                    | "round_to_integer"
+                    | "single_value"
+                    | "mod"
+                    | "div"
+                    | "timezone"
+                    | "to_date"
+                    | "to_timestamp"
+                    | "span_divide"
+                    | "span_multiply"
+                    | "similar_to"
+                    | "date_plus_days"
+                    | "span_between"
+                    | "date_trunc"
+                    | "date_bin"
+                    | "make_date"
+                    | "factorial"
+                    | "power"
+                    | "sqrt"
+                    | "ln"
+                    | "log"
+                    | "log10"
+                    | "log2"
+                    | "chr"
+                    | "decode"
             )
         }
         _ => false,

@@ -64,7 +64,11 @@ fn resolved(expr: RawBinaryExpr, schema: &DFSchema) -> QueryResult<PlannerResult
         return Ok(PlannerResult::Original(expr));
     }
     let resolved = crate::types::resolve_binary(binary, schema)?;
-    Ok(if resolved.transformed { PlannerResult::Planned(resolved.data) } else { PlannerResult::Original(expr) })
+    Ok(if resolved.transformed {
+        PlannerResult::Planned(resolved.data)
+    } else {
+        PlannerResult::Original(expr)
+    })
 }
 
 const fn operator(op: &BinaryOperator) -> Option<Operator> {

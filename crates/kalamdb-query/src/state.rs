@@ -9,7 +9,8 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::{
-    CheckedPlanner, CountCopies, GuardConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json, sizes,
+    CheckedPlanner, CountCopies, GuardConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json,
+    sizes,
 };
 
 /// The rules that analyse a plan, in their order.

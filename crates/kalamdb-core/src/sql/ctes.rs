@@ -12,12 +12,14 @@ use crate::sql::parse::identifier;
 /// `WITH … INSERT | UPDATE | DELETE` as the statement it ends with; any other statement as it is.
 pub(super) fn with_ctes(statement: ast::Statement) -> Result<ast::Statement> {
     let ast::Statement::Query(query) = statement else { return Ok(statement) };
-    let is_change = matches!(query.body.as_ref(), SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_));
+    let is_change =
+        matches!(query.body.as_ref(), SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_));
     if !is_change {
         return Ok(ast::Statement::Query(query));
     }
     let Query { with, body, .. } = *query;
-    let (SetExpr::Insert(mut changing) | SetExpr::Update(mut changing) | SetExpr::Delete(mut changing)) = *body
+    let (SetExpr::Insert(mut changing) | SetExpr::Update(mut changing) | SetExpr::Delete(mut changing)) =
+        *body
     else {
         return Err(Error::unsupported("WITH before this statement"));
     };
@@ -60,14 +62,18 @@ impl VisitorMut for Inlining<'_> {
     type Break = ();
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        let TableFactor::Table { name, alias, args: None, .. } = factor else { return ControlFlow::Continue(()) };
+        let TableFactor::Table { name, alias, args: None, .. } = factor else {
+            return ControlFlow::Continue(());
+        };
         let [part] = name.0.as_slice() else { return ControlFlow::Continue(()) };
         let Some(named) = part.as_ident().map(identifier) else { return ControlFlow::Continue(()) };
         let Some(cte) = self.known.iter().rev().find(|cte| identifier(&cte.alias.name) == named) else {
             return ControlFlow::Continue(());
         };
         let alias = match alias.take() {
-            Some(alias) if alias.columns.is_empty() => TableAlias { columns: cte.alias.columns.clone(), ..alias },
+            Some(alias) if alias.columns.is_empty() => {
+                TableAlias { columns: cte.alias.columns.clone(), ..alias }
+            }
             Some(alias) => alias,
             None => cte.alias.clone(),
         };

@@ -55,7 +55,8 @@ impl Source {
         computed: Vec<Expr>,
     ) -> Result<Self> {
         if others.is_empty()
-            && let Some(key) = selection.and_then(|selection| point::key_of(target, selection)) {
+            && let Some(key) = selection.and_then(|selection| point::key_of(target, selection))
+        {
             let shape = Shape::of_table(&target.info, target.info.system_columns());
             // What cannot be computed on the row alone, a subquery, takes a query.
             if let Some(computed) = compile(target, &shape, &computed)? {
@@ -130,7 +131,9 @@ pub(crate) async fn update(context: Context<'_>, update: &ast::Update) -> Result
         assigned.push((position, value));
     }
     let others = match &update.from {
-        Some(UpdateTableFromKind::BeforeSet(tables) | UpdateTableFromKind::AfterSet(tables)) => tables.as_slice(),
+        Some(UpdateTableFromKind::BeforeSet(tables) | UpdateTableFromKind::AfterSet(tables)) => {
+            tables.as_slice()
+        }
         None => &[],
     };
     let source = Source::new(&target, &update.table, others, update.selection.as_ref(), computed)?;

@@ -140,7 +140,8 @@ async fn append(
 fn insert_columns(info: &TableInfo, insert: &ast::Insert) -> Result<Vec<usize>> {
     if insert.columns.is_empty() {
         // A generated key takes no part where the columns are not named.
-        let generated = |at: &usize| info.columns().get(*at).is_none_or(|column| column.name != GENERATED_KEY);
+        let generated =
+            |at: &usize| info.columns().get(*at).is_none_or(|column| column.name != GENERATED_KEY);
         let mut all: Vec<usize> = (0..info.columns().len()).filter(generated).collect();
         // Columns that VALUES has nothing for get their defaults, from the end on.
         if let Some(source) = &insert.source

@@ -110,7 +110,9 @@ impl VisitorMut for Writer<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        let Some((number, Json::Array(items))) = self.parameter(expr) else { return ControlFlow::Continue(()) };
+        let Some((number, Json::Array(items))) = self.parameter(expr) else {
+            return ControlFlow::Continue(());
+        };
         match items.iter().map(literal).collect::<Option<Vec<Expr>>>() {
             Some(elem) => {
                 *expr = Expr::Array(Array { elem, named: true });
@@ -118,7 +120,8 @@ impl VisitorMut for Writer<'_> {
                 ControlFlow::Continue(())
             }
             None => {
-                let problem = "a list holds numbers, texts, truth values and NULLs, or lists of those".to_owned();
+                let problem =
+                    "a list holds numbers, texts, truth values and NULLs, or lists of those".to_owned();
                 ControlFlow::Break(Error::Parameter { number, problem })
             }
         }

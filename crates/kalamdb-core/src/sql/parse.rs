@@ -9,8 +9,8 @@ use log_format::Role;
 
 use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
-use crate::sql::ctes::with_ctes;
 use crate::sql::backup::{self, BackupStatement};
+use crate::sql::ctes::with_ctes;
 use crate::sql::definition::TableDefinition;
 use crate::sql::refusals;
 use crate::sql::storage;

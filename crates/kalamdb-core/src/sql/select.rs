@@ -261,7 +261,8 @@ fn with_visible_names(schema: SchemaRef, batches: Vec<RecordBatch>) -> (SchemaRe
     if schema.fields().iter().all(|field| visible_name(field.name()) == field.name()) {
         return (schema, batches);
     }
-    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_name(visible_name(field.name())));
+    let fields =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_name(visible_name(field.name())));
     let renamed = Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()));
     let named = batches.iter().map(|batch| {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));

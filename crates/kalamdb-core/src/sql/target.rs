@@ -210,7 +210,8 @@ pub(crate) fn assignments<'a>(info: &TableInfo, list: &'a [Assignment]) -> Resul
                 return Err(refused.at(name));
             }
             if assigned.iter().any(|(other, _)| *other == position) {
-                let name = info.columns().get(position).map(|column| column.name.as_str()).unwrap_or_default();
+                let name =
+                    info.columns().get(position).map(|column| column.name.as_str()).unwrap_or_default();
                 return Err(Error::definition(format!("the column {name} is assigned to twice"))
                     .at(assigned_values(assignment)?.first().map_or(&Ident::new(""), |(name, _)| *name)));
             }

@@ -43,7 +43,8 @@ fn join_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         match (&token.token, last_text) {
             (Token::Whitespace(space), _) => has_newline |= matches!(space, Whitespace::Newline),
             (Token::SingleQuotedString(more), Some(at)) if has_newline => {
-                if let Some(TokenWithSpan { token: Token::SingleQuotedString(text), .. }) = joined.get_mut(at) {
+                if let Some(TokenWithSpan { token: Token::SingleQuotedString(text), .. }) = joined.get_mut(at)
+                {
                     text.push_str(more);
                     has_newline = false;
                     continue;
@@ -69,9 +70,11 @@ fn free_keywords(tokens: &mut [TokenWithSpan]) {
         .filter(|(_, token)| !matches!(token.token, Token::Whitespace(_)))
         .map(|(at, _)| at)
         .collect();
-    let is_word = |token: Option<&TokenWithSpan>| matches!(token, Some(TokenWithSpan { token: Token::Word(_), .. }));
+    let is_word =
+        |token: Option<&TokenWithSpan>| matches!(token, Some(TokenWithSpan { token: Token::Word(_), .. }));
     for (place, at) in significant.iter().enumerate() {
-        let token_at = |place: Option<usize>| place.and_then(|it| significant.get(it)).and_then(|at| tokens.get(*at));
+        let token_at =
+            |place: Option<usize>| place.and_then(|it| significant.get(it)).and_then(|at| tokens.get(*at));
         let before = token_at(place.checked_sub(1)).map(|token| token.token.clone());
         let after = token_at(place.checked_add(1)).cloned();
         let Some(TokenWithSpan { token: Token::Word(word), .. }) = tokens.get(*at) else { continue };
@@ -80,19 +83,21 @@ fn free_keywords(tokens: &mut [TokenWithSpan]) {
             Keyword::KEY | Keyword::INDEX | Keyword::FULLTEXT | Keyword::SPATIAL => {
                 begins_item && is_word(after.as_ref())
             }
-            Keyword::INTERVAL => !matches!(
-                after.as_ref().map(|token| &token.token),
-                Some(
-                    Token::SingleQuotedString(_)
-                        | Token::EscapedStringLiteral(_)
-                        | Token::DollarQuotedString(_)
-                        | Token::Number(..)
-                        | Token::Minus
-                        | Token::LParen
-                        | Token::Placeholder(_)
-                )
-            ) && !matches!(&before, Some(Token::DoubleColon))
-                && !matches!(&before, Some(Token::Word(word)) if word.keyword == Keyword::AS && is_in_cast(tokens, &significant, place)),
+            Keyword::INTERVAL => {
+                !matches!(
+                    after.as_ref().map(|token| &token.token),
+                    Some(
+                        Token::SingleQuotedString(_)
+                            | Token::EscapedStringLiteral(_)
+                            | Token::DollarQuotedString(_)
+                            | Token::Number(..)
+                            | Token::Minus
+                            | Token::LParen
+                            | Token::Placeholder(_)
+                    )
+                ) && !matches!(&before, Some(Token::DoubleColon))
+                    && !matches!(&before, Some(Token::Word(word)) if word.keyword == Keyword::AS && is_in_cast(tokens, &significant, place))
+            }
             _ => false,
         };
         if is_free && let Some(TokenWithSpan { token: Token::Word(word), .. }) = tokens.get_mut(*at) {

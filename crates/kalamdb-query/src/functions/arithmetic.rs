@@ -15,8 +15,8 @@ use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 
-use super::{Evaluate, Function};
 use super::spans::SPAN;
+use super::{Evaluate, Function};
 use crate::text::power_of_ten;
 
 /// The largest integer part that a quotient in 128 bits has room for beside [`QUOTIENT_SCALE`].
@@ -83,8 +83,12 @@ pub(crate) fn narrow(values: Vec<Option<i256>>, target: &DataType) -> Result<Arr
             let narrow = values.into_iter().map(|value| match value {
                 None => Ok(None),
                 Some(value) => match value.to_i128() {
-                    Some(value) if value.unsigned_abs() < 10_u128.pow(u32::from(*precision)) => Ok(Some(value)),
-                    _ => exec_err!("numeric field overflow: {precision} digits, {scale} of them behind the point"),
+                    Some(value) if value.unsigned_abs() < 10_u128.pow(u32::from(*precision)) => {
+                        Ok(Some(value))
+                    }
+                    _ => exec_err!(
+                        "numeric field overflow: {precision} digits, {scale} of them behind the point"
+                    ),
                 },
             });
             let array = narrow.collect::<Result<Decimal128Array>>()?;
@@ -206,7 +210,7 @@ where
     let integer = |value: f64| {
         let rounded = value.round_ties_even();
         // The bound itself is no 64-bit integer any more.
-        let fits = rounded >= -9_223_372_036_854_775_808.0 && rounded < 9_223_372_036_854_775_808.0;
+        let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded);
         #[expect(clippy::cast_possible_truncation, reason = "the bounds were looked at")]
         let whole = fits.then_some(rounded as i64);
         whole.and_then(|whole| T::Native::try_from(whole).ok())
@@ -240,9 +244,12 @@ pub(crate) fn multiply_span(span: Expr, factor: Expr) -> Expr {
 /// A span divided by a number.
 pub(crate) fn divide_span(span: Expr, divisor: Expr) -> Expr {
     let divided: Evaluate = |args, _| {
-        scale_span(args, |span, divisor| {
-            if divisor == 0.0 { exec_err!("division by zero") } else { Ok(span / divisor) }
-        })
+        scale_span(
+            args,
+            |span, divisor| {
+                if divisor == 0.0 { exec_err!("division by zero") } else { Ok(span / divisor) }
+            },
+        )
     };
     Function::to("span_divide", SPAN, divided).call(vec![span, divisor])
 }
@@ -250,7 +257,10 @@ pub(crate) fn divide_span(span: Expr, divisor: Expr) -> Expr {
 fn scale_span(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<ArrayRef> {
     let [span, factor] = args else { return exec_err!("a span is scaled by one number") };
     let (span, factor) = (cast(span, &SPAN)?, cast(factor, &DataType::Float64)?);
-    let pairs = span.as_primitive::<IntervalMonthDayNanoType>().iter().zip(factor.as_primitive::<Float64Type>().iter());
+    let pairs = span
+        .as_primitive::<IntervalMonthDayNanoType>()
+        .iter()
+        .zip(factor.as_primitive::<Float64Type>().iter());
     let spans = pairs.map(|(span, factor)| match (span, factor) {
         (Some(span), Some(factor)) => scaled(span, factor, scale).map(Some),
         _ => Ok(None),
@@ -260,7 +270,11 @@ fn scale_span(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<A
 
 /// What is no whole month goes on as days, what is no whole day as time.
 #[expect(clippy::cast_possible_truncation, reason = "bounds are looked at")]
-fn scaled(span: IntervalMonthDayNano, factor: f64, scale: fn(f64, f64) -> Result<f64>) -> Result<IntervalMonthDayNano> {
+fn scaled(
+    span: IntervalMonthDayNano,
+    factor: f64,
+    scale: fn(f64, f64) -> Result<f64>,
+) -> Result<IntervalMonthDayNano> {
     let months = scale(f64::from(span.months), factor)?;
     let month_days = months.fract() * 30.0;
     let days = scale(f64::from(span.days), factor)? + month_days;

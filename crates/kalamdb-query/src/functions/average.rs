@@ -149,7 +149,8 @@ impl Accumulator for Mean {
         for (sum, count) in sums.iter().zip(counts.iter()) {
             let (Some(sum), Some(count)) = (sum, count) else { continue };
             let added = self.sum.checked_add(sum);
-            self.sum = added.ok_or_else(|| DataFusionError::Execution("numeric field overflow".to_owned()))?;
+            self.sum =
+                added.ok_or_else(|| DataFusionError::Execution("numeric field overflow".to_owned()))?;
             self.count += count;
         }
         Ok(())

@@ -29,13 +29,22 @@ pub(crate) fn bytes_length(value: Expr) -> Expr {
 
 /// `format`, as PostgreSQL has it.
 pub(super) fn named() -> Vec<Function> {
-    let returns: fn(&[DataType]) -> Result<DataType> =
-        |types| if types.is_empty() { plan_err!("format takes a text and values") } else { Ok(DataType::Utf8) };
+    let returns: fn(&[DataType]) -> Result<DataType> = |types| {
+        if types.is_empty() { plan_err!("format takes a text and values") } else { Ok(DataType::Utf8) }
+    };
     let length: Evaluate = |args, _| {
         let [value] = args else { return exec_err!("octet_length takes one argument") };
-        let value = if matches!(value.data_type(), DataType::Binary | DataType::Utf8) { Arc::clone(value) } else { written(value)? };
+        let value = if matches!(value.data_type(), DataType::Binary | DataType::Utf8) {
+            Arc::clone(value)
+        } else {
+            written(value)?
+        };
         let lengths = cast(&value, &DataType::Binary)?;
-        let lengths: Int64Array = lengths.as_binary::<i32>().iter().map(|it| it.and_then(|it| i64::try_from(it.len()).ok())).collect();
+        let lengths: Int64Array = lengths
+            .as_binary::<i32>()
+            .iter()
+            .map(|it| it.and_then(|it| i64::try_from(it.len()).ok()))
+            .collect();
         Ok(Arc::new(lengths))
     };
     vec![
@@ -94,7 +103,9 @@ fn formatted<'v>(template: &str, count: usize, value: impl Fn(usize) -> Option<&
             None => (None, directive),
         };
         let at = position.map_or(Some(next), |position| position.checked_sub(1));
-        let Some(at) = at.filter(|at| *at < count) else { return exec_err!("too few arguments for format()") };
+        let Some(at) = at.filter(|at| *at < count) else {
+            return exec_err!("too few arguments for format()");
+        };
         next = at + 1;
         let given = value(at);
         let piece = match (kind, given) {

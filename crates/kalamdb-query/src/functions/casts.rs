@@ -10,8 +10,8 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType,
-    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    IntervalMonthDayNanoType, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::common::exec_err;
 use datafusion::error::{DataFusionError, Result};
@@ -32,6 +32,7 @@ pub(crate) fn parse_as(value: Expr, target: &DataType, sql_type: Option<&'static
     function.call(vec![value])
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn malformed(error: Malformed) -> DataFusionError {
     DataFusionError::Execution(error.to_string())
 }
@@ -41,7 +42,10 @@ fn texts(args: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(cast(value, &DataType::Utf8)?)
 }
 
-fn parsed<T>(values: &StringArray, parse: impl Fn(&str) -> Result<T>) -> impl Iterator<Item = Result<Option<T>>> {
+fn parsed<T>(
+    values: &StringArray,
+    parse: impl Fn(&str) -> Result<T>,
+) -> impl Iterator<Item = Result<Option<T>>> {
     values.iter().map(move |text| text.map(&parse).transpose())
 }
 
@@ -140,10 +144,11 @@ pub(crate) fn written(array: &ArrayRef) -> Result<ArrayRef> {
     let out_of_range = || DataFusionError::Execution("timestamp out of range".to_owned());
     Ok(match array.data_type() {
         DataType::Utf8 => Arc::clone(array),
-        DataType::Boolean => cast(array, &DataType::Utf8)?,
         DataType::Float32 => {
             let values = array.as_primitive::<Float32Type>().iter();
-            Arc::new(values.map(|value| Some(text::write_float(value?.into(), true))).collect::<StringArray>())
+            Arc::new(
+                values.map(|value| Some(text::write_float(value?.into(), true))).collect::<StringArray>(),
+            )
         }
         DataType::Float64 => {
             let values = array.as_primitive::<Float64Type>().iter();
@@ -153,13 +158,16 @@ pub(crate) fn written(array: &ArrayRef) -> Result<ArrayRef> {
             let zone = zone.clone();
             let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
             let values = micros.as_primitive::<TimestampMicrosecondType>().iter().map(|value| {
-                value.map(|value| text::write_timestamp(value, zone.is_some()).ok_or_else(out_of_range)).transpose()
+                value
+                    .map(|value| text::write_timestamp(value, zone.is_some()).ok_or_else(out_of_range))
+                    .transpose()
             });
             Arc::new(values.collect::<Result<StringArray>>()?)
         }
         DataType::Date32 => {
             let values = array.as_primitive::<Date32Type>().iter();
-            let values = values.map(|value| value.map(|value| text::write_date(value).ok_or_else(out_of_range)).transpose());
+            let values = values
+                .map(|value| value.map(|value| text::write_date(value).ok_or_else(out_of_range)).transpose());
             Arc::new(values.collect::<Result<StringArray>>()?)
         }
         DataType::Time64(_) => {
@@ -170,7 +178,9 @@ pub(crate) fn written(array: &ArrayRef) -> Result<ArrayRef> {
         DataType::Interval(_) | DataType::Duration(_) => {
             let spans = cast(array, &SPAN)?;
             let values = spans.as_primitive::<IntervalMonthDayNanoType>().iter();
-            Arc::new(values.map(|value| Some(text::write_interval(from_arrow(value?)))).collect::<StringArray>())
+            Arc::new(
+                values.map(|value| Some(text::write_interval(from_arrow(value?)))).collect::<StringArray>(),
+            )
         }
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             let bytes = cast(array, &DataType::Binary)?;
@@ -211,8 +221,10 @@ fn lists(array: &ArrayRef) -> Result<ArrayRef> {
         let is_nested = matches!(items.data_type(), DataType::List(_));
         let written = written(&items)?;
         let written = written.as_string::<i32>();
-        let items: Vec<String> =
-            written.iter().map(|item| item.map_or_else(|| "NULL".to_owned(), |item| element(item, is_nested))).collect();
+        let items: Vec<String> = written
+            .iter()
+            .map(|item| item.map_or_else(|| "NULL".to_owned(), |item| element(item, is_nested)))
+            .collect();
         texts.push(Some(format!("{{{}}}", items.join(","))));
     }
     Ok(Arc::new(StringArray::from(texts)))
@@ -245,7 +257,9 @@ pub fn cast_array(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
         (_, DataType::Utf8) if !is_text => written(array),
         (_, DataType::FixedSizeList(..)) => Ok(cast_with_options(array, target, &strict)?),
         _ if is_text => parse_texts(&[Arc::clone(array)], target),
-        (DataType::Float32 | DataType::Float64, _) if is_integer => super::arithmetic::integers_of(array, target),
+        (DataType::Float32 | DataType::Float64, _) if is_integer => {
+            super::arithmetic::integers_of(array, target)
+        }
         (DataType::Decimal128(..) | DataType::Decimal256(..), _) if is_integer => {
             let whole = cast_with_options(array, &DataType::Decimal256(76, 0), &strict)?;
             Ok(cast_with_options(&whole, target, &strict)?)

@@ -25,12 +25,13 @@ fn chosen_type(types: &[DataType]) -> Result<DataType> {
     if types.is_empty() {
         return plan_err!("coalesce takes at least one argument");
     }
-    let is_typed = |found: &&DataType| !matches!(found, DataType::Utf8 | DataType::Null);
+    let has_type = |found: &&DataType| !matches!(found, DataType::Utf8 | DataType::Null);
     if types.iter().any(|found| matches!(found, DataType::Float32 | DataType::Float64)) {
         return Ok(DataType::Float64);
     }
-    let typed: Vec<&DataType> = types.iter().filter(is_typed).collect();
-    let widest = typed.iter().copied().reduce(|a, b| if b.primitive_width() > a.primitive_width() { b } else { a });
+    let others: Vec<&DataType> = types.iter().filter(has_type).collect();
+    let widest =
+        others.iter().copied().reduce(|a, b| if b.primitive_width() > a.primitive_width() { b } else { a });
     let has_text = types.contains(&DataType::Utf8);
     Ok(widest.cloned().unwrap_or(if has_text { DataType::Utf8 } else { DataType::Null }))
 }

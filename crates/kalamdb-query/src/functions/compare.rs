@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Scalar};
-use datafusion::arrow::compute::kernels::cmp;
 use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::kernels::cmp;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::exec_err;
 use datafusion::error::Result;
@@ -30,7 +30,10 @@ pub(super) fn named() -> Vec<Function> {
     forms.into_iter().map(|(name, evaluate)| Function::to(name, DataType::Boolean, evaluate)).collect()
 }
 
-type Compare = fn(&dyn datafusion::arrow::array::Datum, &dyn datafusion::arrow::array::Datum) -> std::result::Result<BooleanArray, datafusion::arrow::error::ArrowError>;
+type Compare = fn(
+    &dyn datafusion::arrow::array::Datum,
+    &dyn datafusion::arrow::array::Datum,
+) -> std::result::Result<BooleanArray, datafusion::arrow::error::ArrowError>;
 
 fn quantified(args: &[ArrayRef], is_any: bool, compare: Compare) -> Result<ArrayRef> {
     let [values, lists] = args else { return exec_err!("ANY and ALL take a value and an array") };

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, StringArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, StringArray, StructArray,
+};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Decimal256Type, Float32Type, Float64Type, Int64Type, IntervalMonthDayNanoType,
+    DataType, Decimal256Type, Field, Float32Type, Float64Type, Int64Type, IntervalMonthDayNanoType,
 };
 use datafusion::common::exec_err;
 use datafusion::error::Result;
@@ -20,6 +22,40 @@ use crate::text::write_interval_iso;
 /// Whether a document contains another one, as `@>` asks.
 pub(crate) fn contains(document: Expr, part: Expr) -> Expr {
     Function::to("json_contains_document", DataType::Boolean, evaluate_contains).call(vec![document, part])
+}
+
+/// The one field of a structure that stands for a document.
+const EMBEDDED: &str = "\u{1}json";
+
+/// A document among other values, which is to stand as it is and not as text.
+pub(crate) fn embed(document: Expr) -> Expr {
+    let returns: fn(&[DataType]) -> Result<DataType> =
+        |_| Ok(DataType::Struct(vec![Field::new(EMBEDDED, DataType::Utf8, true)].into()));
+    let evaluate: Evaluate = |args, _| {
+        let [document] = args else { return exec_err!("a document is embedded alone") };
+        let document = cast(document, &DataType::Utf8)?;
+        let nulls = document.nulls().cloned();
+        let field = Arc::new(Field::new(EMBEDDED, DataType::Utf8, true));
+        Ok(Arc::new(StructArray::try_new(vec![field].into(), vec![document], nulls)?))
+    };
+    Function::new("json_embed", returns, evaluate).call(vec![document])
+}
+
+/// Documents of a list as one array.
+fn evaluate_join(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
+    let [lists] = args else { return exec_err!("json_join takes one array") };
+    let Some(lists) = lists.as_list_opt::<i32>() else { return exec_err!("json_join takes an array") };
+    let mut texts: Vec<Option<String>> = Vec::with_capacity(lists.len());
+    for items in lists.iter() {
+        let Some(items) = items else {
+            texts.push(None);
+            continue;
+        };
+        let items = cast(&items, &DataType::Utf8)?;
+        let items: Vec<&str> = items.as_string::<i32>().iter().map(|item| item.unwrap_or("null")).collect();
+        texts.push(Some(format!("[{}]", items.join(", "))));
+    }
+    Ok(Arc::new(StringArray::from(texts)))
 }
 
 fn parse(text: &str) -> Result<Json> {
@@ -105,15 +141,20 @@ fn evaluate_has_keys(args: &[ArrayRef], is_all: bool) -> Result<ArrayRef> {
     Ok(Arc::new(BooleanArray::from(found)))
 }
 
+fn number_text(number: &Json) -> String {
+    number.to_string()
+}
+
 /// Values as JSON: lists as arrays, structures as objects, numbers with each of their digits, times and spans as ISO 8601.
 ///
 /// # Errors
 /// Where a value has no form, as a time beyond the calendar.
+#[expect(clippy::too_many_lines, reason = "a case for each type")]
 pub fn documents(array: &ArrayRef) -> Result<Vec<Json>> {
     let null_or = |is_null: bool, value: Json| if is_null { Json::Null } else { value };
     // A number that JSON's would round stays text.
     let number = |text: String| match serde_json::from_str::<Json>(&text) {
-        Ok(number) if number.to_string() == text => number,
+        Ok(number) if number_text(&number) == text => number,
         _ => Json::String(text),
     };
     let rows = 0..array.len();
@@ -125,7 +166,10 @@ pub fn documents(array: &ArrayRef) -> Result<Vec<Json>> {
         }
         found if found.is_integer() => {
             let wide = cast(array, &DataType::Int64)?;
-            wide.as_primitive::<Int64Type>().iter().map(|value| value.map_or(Json::Null, Json::from)).collect()
+            wide.as_primitive::<Int64Type>()
+                .iter()
+                .map(|value| value.map_or(Json::Null, Json::from))
+                .collect()
         }
         DataType::Float32 => {
             let values = array.as_primitive::<Float32Type>().iter();
@@ -143,7 +187,11 @@ pub fn documents(array: &ArrayRef) -> Result<Vec<Json>> {
         DataType::Interval(_) | DataType::Duration(_) => {
             let spans = cast(array, &SPAN)?;
             let spans = spans.as_primitive::<IntervalMonthDayNanoType>().iter();
-            spans.map(|span| span.map_or(Json::Null, |span| Json::String(write_interval_iso(from_arrow(span))))).collect()
+            spans
+                .map(|span| {
+                    span.map_or(Json::Null, |span| Json::String(write_interval_iso(from_arrow(span))))
+                })
+                .collect()
         }
         DataType::Timestamp(..) => {
             let texts = written(array)?;
@@ -165,10 +213,15 @@ pub fn documents(array: &ArrayRef) -> Result<Vec<Json>> {
             });
             items.collect::<Result<Vec<_>>>()?
         }
+        DataType::Struct(fields) if matches!(fields.as_ref(), [only] if only.name() == EMBEDDED) => {
+            let texts = array.as_struct().column(0);
+            let texts = texts.as_string::<i32>();
+            texts.iter().map(|text| text.map_or(Ok(Json::Null), parse)).collect::<Result<Vec<_>>>()?
+        }
         DataType::Struct(fields) => {
             let values = array.as_struct();
             let columns = values.columns().iter().map(documents).collect::<Result<Vec<_>>>()?;
-            let member = |row: usize, (field, column): (&Arc<datafusion::arrow::datatypes::Field>, &Vec<Json>)| {
+            let member = |row: usize, (field, column): (&Arc<Field>, &Vec<Json>)| {
                 (field.name().clone(), column.get(row).cloned().unwrap_or(Json::Null))
             };
             rows.map(|row| {
@@ -189,7 +242,7 @@ fn evaluate_object(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     if !args.len().is_multiple_of(2) {
         return exec_err!("json_build_object takes names and values in turn");
     }
-    let rows = args.first().map_or(1, |array| array.len());
+    let rows = args.first().map_or(1, Array::len);
     let mut members: Vec<serde_json::Map<String, Json>> = vec![serde_json::Map::new(); rows];
     for pair in args.chunks(2) {
         let [names, values] = pair else { continue };
@@ -202,14 +255,16 @@ fn evaluate_object(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
             members.insert(names.value(row).to_owned(), value);
         }
     }
-    let texts: StringArray = members.into_iter().map(|members| Some(Json::Object(members).to_string())).collect();
+    let texts: StringArray =
+        members.into_iter().map(|members| Some(Json::Object(members).to_string())).collect();
     Ok(Arc::new(texts))
 }
 
 fn evaluate_array(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
-    let rows = args.first().map_or(1, |array| array.len());
+    let rows = args.first().map_or(1, Array::len);
     let columns = args.iter().map(documents).collect::<Result<Vec<_>>>()?;
-    let item = |row: usize| columns.iter().map(|column| column.get(row).cloned().unwrap_or(Json::Null)).collect();
+    let item =
+        |row: usize| columns.iter().map(|column| column.get(row).cloned().unwrap_or(Json::Null)).collect();
     let texts: StringArray = (0..rows).map(|row| Some(Json::Array(item(row)).to_string())).collect();
     Ok(Arc::new(texts))
 }
@@ -260,6 +315,7 @@ pub(super) fn named() -> Vec<Function> {
     let boolean = |name: &'static str, evaluate: Evaluate| Function::to(name, DataType::Boolean, evaluate);
     let mut all = vec![
         boolean("json_contains_document", evaluate_contains),
+        json("json_join", evaluate_join),
         boolean("json_has_key", evaluate_has_key),
         boolean("json_has_any_key", |args, _| evaluate_has_keys(args, false)),
         boolean("json_has_all_keys", |args, _| evaluate_has_keys(args, true)),

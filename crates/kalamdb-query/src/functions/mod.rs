@@ -7,7 +7,6 @@ mod casts;
 mod choose;
 mod compare;
 mod json;
-mod json_aggregate;
 mod neighbours;
 mod patterns;
 mod percentile;
@@ -32,17 +31,17 @@ use datafusion::logical_expr::{
 
 pub use arithmetic::average_of;
 pub(crate) use arithmetic::{
-    digits_of, divide_floats, divide_numerics, divide_span, is_one, multiply_span, negate_checked, round_float,
-    round_to_integer,
+    digits_of, divide_floats, divide_numerics, divide_span, is_one, multiply_span, negate_checked,
+    round_float, round_to_integer,
 };
 pub(crate) use average::average;
 pub(crate) use bytes::bytes_length;
 pub use casts::cast_array;
-pub(crate) use choose::coalesce;
-pub(crate) use neighbours::present_neighbour;
 pub(crate) use casts::{as_text, parse_as};
-pub(crate) use json::contains as json_contains;
+pub(crate) use choose::coalesce;
 pub use json::documents;
+pub(crate) use json::{contains as json_contains, embed as json_embed};
+pub(crate) use neighbours::present_neighbour;
 pub(crate) use patterns::{like_pattern, matches_similar, regular_pattern};
 pub(crate) use single_value::single_value;
 pub(crate) use spans::{SPAN, date_difference, span_between, span_key, to_arrow};
@@ -154,8 +153,6 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     for function in all {
         registry.register_udf(Arc::new(ScalarUDF::new_from_impl(function)))?;
     }
-    for aggregate in json_aggregate::named().into_iter().chain([percentile::named()]) {
-        registry.register_udaf(Arc::new(aggregate))?;
-    }
+    registry.register_udaf(Arc::new(percentile::named()))?;
     Ok(())
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::AsArray;
 use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion::common::{ScalarValue, exec_err};
-use datafusion::arrow::array::AsArray;
-use datafusion::arrow::compute::cast;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{
@@ -77,7 +77,9 @@ impl PartitionEvaluator for Neighbours {
                     match nth(&present, row, distance, is_forward) {
                         Some(at) => ScalarValue::try_from_array(column, at)?,
                         None => match values.get(2) {
-                            Some(default) => ScalarValue::try_from_array(default, row)?.cast_to(column.data_type())?,
+                            Some(default) => {
+                                ScalarValue::try_from_array(default, row)?.cast_to(column.data_type())?
+                            }
                             None => ScalarValue::try_from(column.data_type())?,
                         },
                     }

@@ -48,7 +48,7 @@ impl AggregateUDFImpl for PercentileDisc {
         }
         let is_descending = args.order_bys.first().is_some_and(|key| key.options.descending);
         let target = args.return_field.data_type().clone();
-        Ok(Box::new(Values { values: Vec::new(), share, is_descending, target }))
+        Ok(Box::new(Values { kept: Vec::new(), share, is_descending, target }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -65,7 +65,7 @@ impl AggregateUDFImpl for PercentileDisc {
 /// The values so far that are not NULL.
 #[derive(Debug)]
 struct Values {
-    values: Vec<ScalarValue>,
+    kept: Vec<ScalarValue>,
     share: f64,
     is_descending: bool,
     target: DataType,
@@ -76,7 +76,7 @@ impl Accumulator for Values {
         let Some(values) = values.first() else { return exec_err!("percentile_disc takes a value") };
         for row in 0..values.len() {
             if values.is_valid(row) {
-                self.values.push(ScalarValue::try_from_array(values, row)?);
+                self.kept.push(ScalarValue::try_from_array(values, row)?);
             }
         }
         Ok(())
@@ -89,27 +89,27 @@ impl Accumulator for Values {
         reason = "a share of a count of values"
     )]
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        if self.values.is_empty() {
+        if self.kept.is_empty() {
             return ScalarValue::try_from(&self.target);
         }
         let is_descending = self.is_descending;
-        self.values.sort_by(|a, b| {
+        self.kept.sort_by(|a, b| {
             let order = a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal);
             if is_descending { order.reverse() } else { order }
         });
-        let at = (self.share * self.values.len() as f64).ceil() as usize;
-        match self.values.get(at.saturating_sub(1)) {
+        let at = (self.share * self.kept.len() as f64).ceil() as usize;
+        match self.kept.get(at.saturating_sub(1)) {
             Some(value) => Ok(value.clone()),
             None => ScalarValue::try_from(&self.target),
         }
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.values.iter().map(ScalarValue::size).sum::<usize>()
+        size_of_val(self) + self.kept.iter().map(ScalarValue::size).sum::<usize>()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&self.values, &self.target))])
+        Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&self.kept, &self.target))])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {

@@ -11,8 +11,9 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-static SINGLE_VALUE: LazyLock<Arc<ScalarUDF>> =
-    LazyLock::new(|| Arc::new(ScalarUDF::new_from_impl(SingleValue { signature: Signature::any(2, Volatility::Immutable) })));
+static SINGLE_VALUE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    Arc::new(ScalarUDF::new_from_impl(SingleValue { signature: Signature::any(2, Volatility::Immutable) }))
+});
 
 /// `value`, or an error for a row whose subquery gave more than one.
 pub(crate) fn single_value(value: Expr, rows: Expr) -> Expr {
@@ -38,7 +39,9 @@ impl ScalarUDFImpl for SingleValue {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [value, rows] = args.args.as_slice() else { return exec_err!("single_value takes two arguments") };
+        let [value, rows] = args.args.as_slice() else {
+            return exec_err!("single_value takes two arguments");
+        };
         let rows = rows.to_array(args.number_rows)?;
         let rows = rows.as_primitive::<Int64Type>();
         if (0..rows.len()).any(|row| rows.is_valid(row) && rows.value(row) > 1) {

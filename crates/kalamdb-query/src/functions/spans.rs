@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int32Array, IntervalMonthDayNanoArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Decimal128Array, Int32Array, IntervalMonthDayNanoArray,
+};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Date32Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType,
-    TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
@@ -27,7 +29,8 @@ pub(crate) fn to_arrow(interval: Interval) -> Result<IntervalMonthDayNano> {
         Some(nanos) => (interval.days, nanos),
         None => {
             let day = 86_400_000_000;
-            let days = i32::try_from(interval.micros / day).ok().and_then(|more| interval.days.checked_add(more));
+            let days =
+                i32::try_from(interval.micros / day).ok().and_then(|more| interval.days.checked_add(more));
             let Some(days) = days else { return datafusion::common::exec_err!("interval out of range") };
             (days, interval.micros % day * 1000)
         }
@@ -52,7 +55,9 @@ fn micros(array: &ArrayRef) -> Result<ArrayRef> {
     };
     let local = match array.data_type() {
         // An instant is what UTC's clocks show.
-        DataType::Timestamp(unit, Some(_)) => cast(&cast(array, &DataType::Int64)?, &DataType::Timestamp(*unit, None))?,
+        DataType::Timestamp(unit, Some(_)) => {
+            cast(&cast(array, &DataType::Int64)?, &DataType::Timestamp(*unit, None))?
+        }
         _ => Arc::clone(array),
     };
     let cast_array = cast(&local, &target)?;
@@ -87,10 +92,11 @@ fn evaluate_between(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
 /// Days between two dates.
 pub(crate) fn date_difference(a: Expr, b: Expr) -> Expr {
     let evaluate: super::Evaluate = |args, _| {
-        let [a, b] = args else { return datafusion::common::exec_err!("date_difference takes two arguments") };
+        let [a, b] = args else {
+            return datafusion::common::exec_err!("date_difference takes two arguments");
+        };
         let (a, b) = (a.as_primitive::<Date32Type>(), b.as_primitive::<Date32Type>());
-        let days: Int32Array =
-            a.iter().zip(b.iter()).map(|(a, b)| Some(a?.wrapping_sub(b?))).collect();
+        let days: Int32Array = a.iter().zip(b.iter()).map(|(a, b)| Some(a?.wrapping_sub(b?))).collect();
         Ok(Arc::new(days))
     };
     Function::to("date_difference", DataType::Int32, evaluate).call(vec![a, b])
@@ -144,7 +150,8 @@ fn justified(args: &[ArrayRef], hours: bool, days: bool) -> Result<ArrayRef> {
         .map(|span| {
             let mut span = span?;
             if hours {
-                span.days = span.days.saturating_add(i32::try_from(span.nanoseconds / DAY_NANOS).unwrap_or(0));
+                span.days =
+                    span.days.saturating_add(i32::try_from(span.nanoseconds / DAY_NANOS).unwrap_or(0));
                 span.nanoseconds %= DAY_NANOS;
             }
             if days {

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use chrono::{Datelike, DateTime, NaiveDate, NaiveDateTime, Timelike};
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Date32Array, StringArray, TimestampMicrosecondArray};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, Timelike};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, StringArray, TimestampMicrosecondArray,
+};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{exec_err, plan_err};
@@ -14,16 +16,26 @@ use super::Function;
 use super::times::instant_type;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// Patterns, longer ones before those they begin with.
 const PATTERNS: [&str; 47] = [
-    "HH24", "HH12", "HH", "MI", "SSSS", "SS", "MS", "US", "FF6", "FF3", "FF", "YYYY", "YYY", "YY", "Y,YYY", "Y", "IYYY", "IW",
-    "MONTH", "Month", "month", "MON", "Mon", "mon", "MM", "DAY", "Day", "day", "DY", "Dy", "dy", "DDD", "DD", "D",
-    "ID", "WW", "W", "CC", "Q", "J", "AM", "PM", "am", "pm", "TZ", "OF", "AD",
+    "HH24", "HH12", "HH", "MI", "SSSS", "SS", "MS", "US", "FF6", "FF3", "FF", "YYYY", "YYY", "YY", "Y,YYY",
+    "Y", "IYYY", "IW", "MONTH", "Month", "month", "MON", "Mon", "mon", "MM", "DAY", "Day", "day", "DY", "Dy",
+    "dy", "DDD", "DD", "D", "ID", "WW", "W", "CC", "Q", "J", "AM", "PM", "am", "pm", "TZ", "OF", "AD",
 ];
 
 /// A piece of a template.
@@ -50,7 +62,8 @@ fn pieces(template: &str) -> Vec<Piece> {
         }
         let is_here = |name: &&&str| {
             let head = rest.get(..name.len());
-            let is_word = matches!(name.to_ascii_uppercase().as_str(), "MONTH" | "MON" | "DAY" | "DY" | "AM" | "PM");
+            let is_word =
+                matches!(name.to_ascii_uppercase().as_str(), "MONTH" | "MON" | "DAY" | "DY" | "AM" | "PM");
             head.is_some_and(|head| if is_word { head == **name } else { head.eq_ignore_ascii_case(name) })
         };
         if let Some(name) = PATTERNS.iter().find(is_here) {
@@ -176,7 +189,9 @@ fn read_time(text: &str, template: &str) -> Result<NaiveDateTime> {
                 for expected in literal.chars() {
                     let next = rest.chars().next();
                     // Any separator stands for any other.
-                    let matches = next.is_some_and(|next| next == expected || !next.is_alphanumeric() && !expected.is_alphanumeric());
+                    let matches = next.is_some_and(|next| {
+                        next == expected || !next.is_alphanumeric() && !expected.is_alphanumeric()
+                    });
                     if matches {
                         rest = rest.get(next.map_or(0, char::len_utf8)..).unwrap_or_default();
                     }
@@ -210,8 +225,8 @@ fn read_part<'t>(read: &mut Read, rest: &'t str, name: &str, template: &str) -> 
     match name.to_ascii_uppercase().as_str() {
         "MONTH" | "MON" => {
             let lower = word.to_lowercase();
-            let is_it = |month: &&str| lower.len() >= 3 && month.to_lowercase().starts_with(&lower);
-            let Some(at) = MONTHS.iter().position(|month| is_it(&month)) else {
+            let is_it = |month: &str| lower.len() >= 3 && month.to_lowercase().starts_with(&lower);
+            let Some(at) = MONTHS.iter().position(|month| is_it(month)) else {
                 return exec_err!("invalid value \"{word}\" for \"{name}\"");
             };
             read.month = u32::try_from(at + 1).ok();
@@ -262,12 +277,17 @@ fn write_number(value: &str, template: &str) -> String {
     let body: String = upper.trim_start_matches("FM").chars().filter(|c| "90.,DG".contains(*c)).collect();
     let (whole_template, fraction_template) = body.split_once(['.', 'D']).unwrap_or((&body, ""));
     let number = crate::text::parse_numeric(value).ok();
-    let scale = u8::try_from(fraction_template.chars().filter(|c| matches!(c, '9' | '0')).count()).unwrap_or(0);
-    let Some(scaled) = number.and_then(|number| number.at_scale(scale)) else { return "#".repeat(body.len()) };
+    let scale =
+        u8::try_from(fraction_template.chars().filter(|c| matches!(c, '9' | '0')).count()).unwrap_or(0);
+    let Some(scaled) = number.and_then(|number| number.at_scale(scale)) else {
+        return "#".repeat(body.len());
+    };
     let text = scaled.to_string();
-    let (is_negative, digits) = text.strip_prefix('-').map_or((false, text.as_str()), |digits| (true, digits));
+    let (is_negative, digits) =
+        text.strip_prefix('-').map_or((false, text.as_str()), |digits| (true, digits));
     let padded = format!("{digits:0>width$}", width = usize::from(scale) + 1);
-    let (whole, fraction) = padded.split_at_checked(padded.len() - usize::from(scale)).unwrap_or((&padded, ""));
+    let (whole, fraction) =
+        padded.split_at_checked(padded.len() - usize::from(scale)).unwrap_or((&padded, ""));
     let places = whole_template.chars().filter(|c| matches!(c, '9' | '0')).count();
     let significant = whole.trim_start_matches('0');
     if significant.len() > places {
@@ -358,7 +378,13 @@ fn read_times(args: &[ArrayRef]) -> Result<TimestampMicrosecondArray> {
 
 fn evaluate_to_date(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let dates: Date32Array = match args {
-        [_] => return Ok(cast(args.first().unwrap_or(&(Arc::new(StringArray::from(Vec::<Option<String>>::new())) as ArrayRef)), &DataType::Date32)?),
+        [_] => {
+            return Ok(cast(
+                args.first()
+                    .unwrap_or(&(Arc::new(StringArray::from(Vec::<Option<String>>::new())) as ArrayRef)),
+                &DataType::Date32,
+            )?);
+        }
         _ => read_times(args)?
             .iter()
             .map(|micros| micros.and_then(|micros| i32::try_from(crate::text::days_and_time(micros).0).ok()))

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use chrono::{Datelike, DateTime};
+use chrono::{DateTime, Datelike};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Date32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType, TimeUnit,
-    TimestampMicrosecondType,
+    DataType, Date32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType,
+    TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::common::{exec_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
@@ -31,7 +31,9 @@ pub(crate) fn instant_type() -> DataType {
 fn zoned_type(types: &[DataType]) -> Result<DataType> {
     match types {
         [_, DataType::Timestamp(_, Some(_))] => Ok(TIMESTAMP),
-        [_, DataType::Timestamp(_, None) | DataType::Date32 | DataType::Utf8 | DataType::Null] => Ok(instant_type()),
+        [_, DataType::Timestamp(_, None) | DataType::Date32 | DataType::Utf8 | DataType::Null] => {
+            Ok(instant_type())
+        }
         _ => plan_err!("AT TIME ZONE takes a time"),
     }
 }
@@ -40,7 +42,9 @@ fn evaluate_zoned(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [zone, time] = args else { return exec_err!("AT TIME ZONE takes a time and a zone") };
     let is_local = matches!(target, DataType::Timestamp(_, Some(_)));
     let time = match (time.data_type(), is_local) {
-        (DataType::Timestamp(..), _) => cast(time, &DataType::Timestamp(TimeUnit::Microsecond, zone_of(time)))?,
+        (DataType::Timestamp(..), _) => {
+            cast(time, &DataType::Timestamp(TimeUnit::Microsecond, zone_of(time)))?
+        }
         _ => cast(time, &TIMESTAMP)?,
     };
     let time = time.as_primitive::<TimestampMicrosecondType>();
@@ -114,7 +118,8 @@ pub(crate) fn date_at_time(date: Expr, time: Expr) -> Expr {
     let evaluate: Evaluate = |args, _| {
         let [date, time] = args else { return exec_err!("a date and a time are added") };
         let time = cast(time, &DataType::Time64(TimeUnit::Microsecond))?;
-        let pairs = date.as_primitive::<Date32Type>().iter().zip(time.as_primitive::<Time64MicrosecondType>().iter());
+        let pairs =
+            date.as_primitive::<Date32Type>().iter().zip(time.as_primitive::<Time64MicrosecondType>().iter());
         let values: TimestampMicrosecondArray =
             pairs.map(|(date, time)| Some(i64::from(date?) * DAY_MICROS + time?)).collect();
         Ok(Arc::new(values))
@@ -162,7 +167,9 @@ pub(crate) fn part_of_time(field: &str, value: Expr) -> Option<Expr> {
         "year" | "years" => ("part_year", 0, |args, target| parts(args, target, "year")),
         "decade" | "decades" => ("part_decade", 0, |args, target| parts(args, target, "decade")),
         "century" | "centuries" => ("part_century", 0, |args, target| parts(args, target, "century")),
-        "millennium" | "millennia" => ("part_millennium", 0, |args, target| parts(args, target, "millennium")),
+        "millennium" | "millennia" => {
+            ("part_millennium", 0, |args, target| parts(args, target, "millennium"))
+        }
         "dow" => ("part_dow", 0, |args, target| parts(args, target, "dow")),
         "isodow" => ("part_isodow", 0, |args, target| parts(args, target, "isodow")),
         "doy" => ("part_doy", 0, |args, target| parts(args, target, "doy")),
@@ -225,7 +232,7 @@ fn part_of_instant(micros: i64, field: &str) -> Result<i128> {
     Ok(match field {
         "day" => date.day().into(),
         "month" => date.month().into(),
-        "quarter" => ((date.month() + 2) / 3).into(),
+        "quarter" => date.month().div_ceil(3).into(),
         "year" => year,
         "decade" => i128::from(date.year().div_euclid(10)),
         "century" => grouped(year, 100),
@@ -268,10 +275,7 @@ fn part_of_span(span: IntervalMonthDayNano, field: &str) -> Result<i128> {
 
 /// `age` and `timezone` by name.
 pub(super) fn named() -> Vec<Function> {
-    vec![
-        Function::new("timezone", zoned_type, evaluate_zoned),
-        Function::to("age", SPAN, evaluate_age),
-    ]
+    vec![Function::new("timezone", zoned_type, evaluate_zoned), Function::to("age", SPAN, evaluate_age)]
 }
 
 /// Years, months, days and time from one time to another.
@@ -279,13 +283,18 @@ fn evaluate_age(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [late, early] = args else { return exec_err!("age takes two times") };
     let micros = |array: &ArrayRef| -> Result<ArrayRef> {
         let local = match array.data_type() {
-            DataType::Timestamp(..) => cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone_of(array)))?,
+            DataType::Timestamp(..) => {
+                cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone_of(array)))?
+            }
             _ => cast(array, &TIMESTAMP)?,
         };
         Ok(local)
     };
     let (late, early) = (micros(late)?, micros(early)?);
-    let pairs = late.as_primitive::<TimestampMicrosecondType>().iter().zip(early.as_primitive::<TimestampMicrosecondType>().iter());
+    let pairs = late
+        .as_primitive::<TimestampMicrosecondType>()
+        .iter()
+        .zip(early.as_primitive::<TimestampMicrosecondType>().iter());
     let spans = pairs.map(|(late, early)| match (late, early) {
         (Some(late), Some(early)) => age(late, early).ok_or_else(out_of_range).map(Some),
         _ => Ok(None),
@@ -304,8 +313,10 @@ fn age(late: i64, early: i64) -> Option<IntervalMonthDayNano> {
         Some((date, time))
     };
     let ((late_date, late_time), (early_date, early_time)) = (split(late)?, split(early)?);
-    let mut months = (late_date.year() - early_date.year()) * 12 + late_date.month0() as i32 - early_date.month0() as i32;
-    let mut days = late_date.day() as i32 - early_date.day() as i32;
+    let small = |part: u32| i32::try_from(part).unwrap_or(0);
+    let mut months =
+        (late_date.year() - early_date.year()) * 12 + small(late_date.month0()) - small(early_date.month0());
+    let mut days = small(late_date.day()) - small(early_date.day());
     let mut time = late_time - early_time;
     if time < 0 {
         time += DAY_MICROS;

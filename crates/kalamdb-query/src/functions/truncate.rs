@@ -13,7 +13,7 @@ use datafusion::error::{DataFusionError, Result};
 
 use super::Function;
 use super::spans::SPAN;
-use super::times::TIMESTAMP;
+use super::times::{TIMESTAMP, instant_type};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
@@ -25,7 +25,9 @@ pub(super) fn named() -> Vec<Function> {
 fn truncated_type(types: &[DataType]) -> Result<DataType> {
     match types {
         [_, DataType::Timestamp(_, zone)] => Ok(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
-        [_, DataType::Date32 | DataType::Utf8 | DataType::Null] => Ok(TIMESTAMP),
+        // A date is an instant of UTC's calendar.
+        [_, DataType::Date32] => Ok(instant_type()),
+        [_, DataType::Utf8 | DataType::Null] => Ok(TIMESTAMP),
         [_, DataType::Interval(_) | DataType::Duration(_)] => Ok(SPAN),
         _ => plan_err!("date_trunc takes a unit and a time"),
     }
@@ -44,7 +46,10 @@ fn evaluate(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
         });
         return Ok(Arc::new(spans.collect::<Result<IntervalMonthDayNanoArray>>()?));
     }
-    let times = cast(times, target)?;
+    let times = match times.data_type() {
+        DataType::Date32 => cast(&cast(times, &TIMESTAMP)?, target)?,
+        _ => cast(times, target)?,
+    };
     let pairs = units.iter().zip(times.as_primitive::<TimestampMicrosecondType>().iter());
     let times = pairs.map(|(unit, time)| match (unit, time) {
         (Some(unit), Some(time)) => truncated(time, unit).map(Some),
@@ -105,7 +110,8 @@ fn truncated(time: i64, unit: &str) -> Result<i64> {
 fn truncated_span(span: IntervalMonthDayNano, unit: &str) -> Result<IntervalMonthDayNano> {
     let unit = unit.to_ascii_lowercase();
     if let Some(length) = fixed(&unit) {
-        let nanos = if length == DAY_MICROS { 0 } else { span.nanoseconds - span.nanoseconds % (length * 1000) };
+        let nanos =
+            if length == DAY_MICROS { 0 } else { span.nanoseconds - span.nanoseconds % (length * 1000) };
         return Ok(IntervalMonthDayNano::new(span.months, span.days, nanos));
     }
     let months = match unit.as_str() {

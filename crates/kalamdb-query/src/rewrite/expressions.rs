@@ -25,23 +25,31 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
     Ok(match expr {
         Expr::BinaryOp { left, op, right } => binary(left, op, right),
         Expr::IsDistinctFrom(left, right) => rows(left, right).map(|(left, right)| {
-            combine(pairs(left, right).map(|(l, r)| Expr::IsDistinctFrom(Box::new(l), Box::new(r))), BinaryOperator::Or)
+            combine(
+                pairs(left, right).map(|(l, r)| Expr::IsDistinctFrom(Box::new(l), Box::new(r))),
+                &BinaryOperator::Or,
+            )
         }),
         Expr::IsNotDistinctFrom(left, right) => rows(left, right).map(|(left, right)| {
-            combine(pairs(left, right).map(|(l, r)| Expr::IsNotDistinctFrom(Box::new(l), Box::new(r))), BinaryOperator::And)
+            combine(
+                pairs(left, right).map(|(l, r)| Expr::IsNotDistinctFrom(Box::new(l), Box::new(r))),
+                &BinaryOperator::And,
+            )
         }),
-        Expr::IsNull(inner) => row(inner)
-            .map(|items| combine(items.iter().map(|it| Expr::IsNull(Box::new(it.clone()))), BinaryOperator::And)),
-        Expr::IsNotNull(inner) => row(inner)
-            .map(|items| combine(items.iter().map(|it| Expr::IsNotNull(Box::new(it.clone()))), BinaryOperator::And)),
+        Expr::IsNull(inner) => row(inner).map(|items| {
+            combine(items.iter().map(|it| Expr::IsNull(Box::new(it.clone()))), &BinaryOperator::And)
+        }),
+        Expr::IsNotNull(inner) => row(inner).map(|items| {
+            combine(items.iter().map(|it| Expr::IsNotNull(Box::new(it.clone()))), &BinaryOperator::And)
+        }),
         Expr::Between { expr, negated, low, high } if row(expr).is_some() => {
             let above = comparison(expr, BinaryOperator::GtEq, low);
             let below = comparison(expr, BinaryOperator::LtEq, high);
-            Some(negate(combine([above, below].into_iter(), BinaryOperator::And), *negated))
+            Some(negate(combine([above, below].into_iter(), &BinaryOperator::And), *negated))
         }
         Expr::InList { expr, list, negated } if row(expr).is_some() => {
             let equal = list.iter().map(|item| comparison(expr, BinaryOperator::Eq, item));
-            Some(negate(combine(equal, BinaryOperator::Or), *negated))
+            Some(negate(combine(equal, &BinaryOperator::Or), *negated))
         }
         Expr::InSubquery { expr, subquery, negated } => {
             row(expr).map(|items| negate(row_in(items, subquery, rewriter), *negated))
@@ -49,22 +57,22 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
         Expr::AnyOp { left, compare_op, right, .. } => quantified(left, compare_op, right, true)?,
         Expr::AllOp { left, compare_op, right } => quantified(left, compare_op, right, false)?,
         Expr::Like { any: true, negated, expr, pattern, escape_char } => {
-            any_like(pattern, |pattern| Expr::Like {
+            Some(any_like(pattern, |pattern| Expr::Like {
                 any: false,
                 negated: *negated,
                 expr: expr.clone(),
                 pattern: Box::new(pattern),
                 escape_char: escape_char.clone(),
-            })
+            }))
         }
         Expr::ILike { any: true, negated, expr, pattern, escape_char } => {
-            any_like(pattern, |pattern| Expr::ILike {
+            Some(any_like(pattern, |pattern| Expr::ILike {
                 any: false,
                 negated: *negated,
                 expr: expr.clone(),
                 pattern: Box::new(pattern),
                 escape_char: escape_char.clone(),
-            })
+            }))
         }
         Expr::AtTimeZone { timestamp, time_zone } => {
             Some(call("timezone", vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()]))
@@ -73,12 +81,11 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
             Some(Expr::value(Value::SingleQuotedString(text.clone())))
         }
         Expr::Interval(interval) => interval_literal(interval)?,
-        Expr::Function(function) => {
-            array_of(function, rewriter)
-                .or_else(|| renamed(function))
-                .or_else(|| with_floats(function))
-                .or_else(|| sorted_set(function))
-        }
+        Expr::Function(function) => array_of(function, rewriter)
+            .or_else(|| renamed(function))
+            .or_else(|| with_floats(function))
+            .or_else(|| sorted_set(function))
+            .or_else(|| json_array(function)),
         _ => None,
     })
 }
@@ -90,7 +97,11 @@ pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -138,17 +149,19 @@ fn pairs(left: Vec<Expr>, right: Vec<Expr>) -> impl Iterator<Item = (Expr, Expr)
 
 fn op(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     let side = |expr: Expr| match expr {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_) | Expr::Nested(_) | Expr::Function(_) => expr,
+        Expr::Identifier(_)
+        | Expr::CompoundIdentifier(_)
+        | Expr::Value(_)
+        | Expr::Nested(_)
+        | Expr::Function(_) => expr,
         other => Expr::Nested(Box::new(other)),
     };
     Expr::BinaryOp { left: Box::new(side(left)), op, right: Box::new(side(right)) }
 }
 
 /// Conditions joined by AND or OR; an empty row is never unequal.
-fn combine(parts: impl Iterator<Item = Expr>, by: BinaryOperator) -> Expr {
-    parts
-        .reduce(|all, part| op(all, by.clone(), part))
-        .unwrap_or_else(|| Expr::value(Value::Boolean(true)))
+fn combine(parts: impl Iterator<Item = Expr>, by: &BinaryOperator) -> Expr {
+    parts.reduce(|all, part| op(all, by.clone(), part)).unwrap_or_else(|| Expr::value(Value::Boolean(true)))
 }
 
 fn comparison(left: &Expr, by: BinaryOperator, right: &Expr) -> Expr {
@@ -170,9 +183,11 @@ fn binary(left: &Expr, by: &BinaryOperator, right: &Expr) -> Option<Expr> {
     }
     let (left, right) = rows(left, right)?;
     Some(match by {
-        BinaryOperator::Eq => combine(pairs(left, right).map(|(l, r)| op(l, BinaryOperator::Eq, r)), BinaryOperator::And),
+        BinaryOperator::Eq => {
+            combine(pairs(left, right).map(|(l, r)| op(l, BinaryOperator::Eq, r)), &BinaryOperator::And)
+        }
         BinaryOperator::NotEq => {
-            combine(pairs(left, right).map(|(l, r)| op(l, BinaryOperator::NotEq, r)), BinaryOperator::Or)
+            combine(pairs(left, right).map(|(l, r)| op(l, BinaryOperator::NotEq, r)), &BinaryOperator::Or)
         }
         _ => ordered(left, by, right),
     })
@@ -219,19 +234,19 @@ fn row_in(items: &[Expr], subquery: &Query, rewriter: &mut Rewriter<'_>) -> Expr
         let column = Expr::CompoundIdentifier(vec![alias.clone(), column.clone()]);
         op(item.clone(), BinaryOperator::Eq, column)
     };
-    let all = combine(items.iter().zip(&columns).map(equal), BinaryOperator::And);
-    let possible = items.iter().zip(&columns).map(|pair| Expr::IsNotFalse(Box::new(Expr::Nested(Box::new(equal(pair))))));
-    let possible = combine(possible, BinaryOperator::And);
+    let all = combine(items.iter().zip(&columns).map(equal), &BinaryOperator::And);
+    let possible = items
+        .iter()
+        .zip(&columns)
+        .map(|pair| Expr::IsNotFalse(Box::new(Expr::Nested(Box::new(equal(pair))))));
+    let possible = combine(possible, &BinaryOperator::And);
     let truth = |value: bool| Expr::value(Value::Boolean(value));
     let when = |condition, result| ast::CaseWhen { condition, result };
     Expr::Case {
         case_token: ast::helpers::attached_token::AttachedToken::empty(),
         end_token: ast::helpers::attached_token::AttachedToken::empty(),
         operand: None,
-        conditions: vec![
-            when(exists(all), truth(true)),
-            when(exists(possible), Expr::value(Value::Null)),
-        ],
+        conditions: vec![when(exists(all), truth(true)), when(exists(possible), Expr::value(Value::Null))],
         else_result: Some(Box::new(truth(false))),
     }
 }
@@ -258,11 +273,13 @@ fn quantified(left: &Expr, by: &BinaryOperator, right: &Expr, is_any: bool) -> R
         let list = elem.clone();
         return Ok(Some(match (by, is_any) {
             (BinaryOperator::Eq, true) => Expr::InList { expr: Box::new(left.clone()), list, negated: false },
-            (BinaryOperator::NotEq, false) => Expr::InList { expr: Box::new(left.clone()), list, negated: true },
+            (BinaryOperator::NotEq, false) => {
+                Expr::InList { expr: Box::new(left.clone()), list, negated: true }
+            }
             _ => {
                 let each = list.into_iter().map(|item| op(left.clone(), by.clone(), item));
                 let joined = if is_any { BinaryOperator::Or } else { BinaryOperator::And };
-                Expr::Nested(Box::new(combine(each, joined)))
+                Expr::Nested(Box::new(combine(each, &joined)))
             }
         }));
     }
@@ -273,7 +290,11 @@ fn quantified(left: &Expr, by: &BinaryOperator, right: &Expr, is_any: bool) -> R
         BinaryOperator::LtEq => "less_equal",
         BinaryOperator::Gt => "greater",
         BinaryOperator::GtEq => "greater_equal",
-        other => return Err(format!("{other} ANY or ALL of an array is not supported; write the comparisons with OR")),
+        other => {
+            return Err(format!(
+                "{other} ANY or ALL of an array is not supported; write the comparisons with OR"
+            ));
+        }
     };
     let quantifier = if is_any { "any" } else { "all" };
     Ok(Some(call(&format!("{quantifier}_{name}"), vec![left.clone(), right.clone()])))
@@ -350,7 +371,31 @@ fn sorted_set(function: &Function) -> Option<Expr> {
     Some(call("array_to_string", vec![sorted, delimiter.clone()]))
 }
 
-fn any_like(patterns: &Expr, like: impl Fn(Expr) -> Expr) -> Option<Expr> {
+/// `json_agg`: the documents of an array, in the aggregate's order.
+fn json_array(function: &Function) -> Option<Expr> {
+    let name = function.name.to_string().to_lowercase();
+    if !matches!(name.as_str(), "json_agg" | "jsonb_agg") {
+        return None;
+    }
+    let mut inner = function.clone();
+    inner.name = ObjectName::from(vec![Ident::new("array_agg")]);
+    let FunctionArguments::List(list) = &mut inner.args else { return None };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(value))] = list.args.as_mut_slice() else { return None };
+    let document = call("to_json", vec![value.clone()]);
+    // The order of DISTINCT values is that of what is aggregated.
+    let is_distinct = list.duplicate_treatment.is_some();
+    for clause in &mut list.clauses {
+        if let FunctionArgumentClause::OrderBy(keys) = clause {
+            for key in keys.iter_mut().filter(|key| is_distinct && key.expr == *value) {
+                key.expr = document.clone();
+            }
+        }
+    }
+    *value = document;
+    Some(call("json_join", vec![Expr::Function(inner)]))
+}
+
+fn any_like(patterns: &Expr, like: impl Fn(Expr) -> Expr) -> Expr {
     let patterns = match patterns {
         Expr::Nested(inner) => inner.as_ref(),
         other => other,
@@ -359,14 +404,16 @@ fn any_like(patterns: &Expr, like: impl Fn(Expr) -> Expr) -> Option<Expr> {
         Expr::Array(Array { elem, .. }) | Expr::Tuple(elem) => elem.clone(),
         single => vec![single.clone()],
     };
-    Some(Expr::Nested(Box::new(combine(list.into_iter().map(like), BinaryOperator::Or))))
+    Expr::Nested(Box::new(combine(list.into_iter().map(like), &BinaryOperator::Or)))
 }
 
 /// A span as it is read here, in the words that `DataFusion` reads alike.
 fn interval_literal(interval: &ast::Interval) -> Result<Option<Expr>, String> {
     let written = match interval.value.as_ref() {
-        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => text.clone(),
-        Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => text.clone(),
+        Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(text) | Value::Number(text, _),
+            ..
+        }) => text.clone(),
         _ => return Ok(None),
     };
     let unit = interval.leading_field.as_ref().map(|field| field.to_string().to_lowercase());
@@ -458,9 +505,8 @@ fn with_floats(function: &Function) -> Option<Expr> {
                 if text.contains(['.', 'e', 'E'])
         )
     };
-    let is_array = |arg: &FunctionArg| {
-        matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(_))))
-    };
+    let is_array =
+        |arg: &FunctionArg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(_))));
     if !list.args.iter().any(is_point) || list.args.iter().any(is_array) {
         return None;
     }
@@ -516,7 +562,9 @@ fn renamed(function: &Function) -> Option<Expr> {
             array: false,
             format: None,
         }),
-        ("transaction_timestamp" | "statement_timestamp" | "clock_timestamp", 0) => Some(call("now", Vec::new())),
+        ("transaction_timestamp" | "statement_timestamp" | "clock_timestamp", 0) => {
+            Some(call("now", Vec::new()))
+        }
         _ => None,
     }
 }

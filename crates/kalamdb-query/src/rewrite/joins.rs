@@ -129,7 +129,9 @@ fn constraint(operator: &mut JoinOperator) -> Option<(&mut JoinConstraint, bool,
         | JoinOperator::Inner(constraint)
         | JoinOperator::Left(constraint)
         | JoinOperator::LeftOuter(constraint) => Some((constraint, false, false)),
-        JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => Some((constraint, true, false)),
+        JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => {
+            Some((constraint, true, false))
+        }
         JoinOperator::FullOuter(constraint) => Some((constraint, false, true)),
         _ => None,
     }
@@ -181,10 +183,8 @@ fn replace(select: &mut Select, merged: &[Merged], names: &[String], dropped: &[
 
 fn all_but(relation: &str, keys: &[&String], options: &WildcardAdditionalOptions) -> SelectItem {
     let mut options = options.clone();
-    let mut hidden: Vec<ObjectName> = keys
-        .iter()
-        .map(|key| ObjectName::from(vec![Ident::with_quote('"', (*key).clone())]))
-        .collect();
+    let mut hidden: Vec<ObjectName> =
+        keys.iter().map(|key| ObjectName::from(vec![Ident::with_quote('"', (*key).clone())])).collect();
     if let Some(ExcludeSelectItem::Multiple(more)) = options.opt_exclude.take() {
         hidden.extend(more);
     }

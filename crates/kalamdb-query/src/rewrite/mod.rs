@@ -10,8 +10,8 @@ mod names;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Fetch, GroupByExpr, Ident, LimitClause, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr,
-    TableFactor, Value, Visit, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    self, Expr, Fetch, GroupByExpr, Ident, LimitClause, ObjectName, Query, Select, SelectFlavor, SelectItem,
+    SetExpr, TableFactor, Value, Visit, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 pub(crate) use expressions::call;
@@ -114,9 +114,13 @@ impl VisitorMut for Rewriter<'_> {
 
 /// `FETCH FIRST n ROWS ONLY` is LIMIT.
 fn fetch_as_limit(query: &mut Query) -> ControlFlow<String> {
-    let Some(Fetch { with_ties, percent, quantity }) = query.fetch.take() else { return ControlFlow::Continue(()) };
+    let Some(Fetch { with_ties, percent, quantity }) = query.fetch.take() else {
+        return ControlFlow::Continue(());
+    };
     if with_ties || percent {
-        return ControlFlow::Break("FETCH … WITH TIES and PERCENT are not supported; use rank() in a subquery".to_owned());
+        return ControlFlow::Break(
+            "FETCH … WITH TIES and PERCENT are not supported; use rank() in a subquery".to_owned(),
+        );
     }
     let rows = quantity.unwrap_or_else(|| Expr::value(Value::Number("1".to_owned(), false)));
     match &mut query.limit_clause {
@@ -134,7 +138,8 @@ fn fetch_as_limit(query: &mut Query) -> ControlFlow<String> {
 fn tables_as_selects(body: &mut SetExpr) {
     match body {
         SetExpr::Table(table) => {
-            let parts = table.schema_name.iter().chain(&table.table_name).map(|name| Ident::new(name.clone()));
+            let parts =
+                table.schema_name.iter().chain(&table.table_name).map(|name| Ident::new(name.clone()));
             let name = ObjectName::from(parts.collect::<Vec<_>>());
             *body = SetExpr::Select(Box::new(select_all(name)));
         }
@@ -222,7 +227,9 @@ fn folded(ident: &Ident) -> String {
 /// Whether a part of a statement names a column by its table.
 fn names_table<V: Visit>(part: &V, table: &str) -> bool {
     ast::visit_expressions(part, |expr| match expr {
-        Expr::CompoundIdentifier(parts) if parts.len() == 2 && parts.first().is_some_and(|it| folded(it) == table) => {
+        Expr::CompoundIdentifier(parts)
+            if parts.len() == 2 && parts.first().is_some_and(|it| folded(it) == table) =>
+        {
             ControlFlow::Break(())
         }
         _ => ControlFlow::Continue(()),

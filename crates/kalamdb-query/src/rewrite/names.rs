@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
+    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
 };
 
 use super::{Tables, folded, names_table};
@@ -41,7 +41,8 @@ fn name_of(expr: &Expr) -> Option<String> {
 
 /// Gives columns names of their own where two have one, which `DataFusion` refuses.
 pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool) {
-    let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let is_wild =
+        |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
     let has_wildcard = select.projection.iter().any(is_wild);
     if select.projection.len() < 2 {
         return;
@@ -49,7 +50,9 @@ pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool) {
     let mut seen: HashSet<String> = HashSet::new();
     for (at, item) in select.projection.iter_mut().enumerate() {
         let (name, is_bare) = match item {
-            SelectItem::UnnamedExpr(expr) => (name_of(expr), matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))),
+            SelectItem::UnnamedExpr(expr) => {
+                (name_of(expr), matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)))
+            }
             SelectItem::ExprWithAlias { alias, .. } => (Some(folded(alias)), true),
             _ => continue,
         };
@@ -74,7 +77,10 @@ pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool) {
 
 /// The relations of FROM.
 pub(super) fn relations(select: &Select) -> impl Iterator<Item = &TableFactor> {
-    select.from.iter().flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
+    select
+        .from
+        .iter()
+        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
 }
 
 /// The name that a relation has in its SELECT.
@@ -100,7 +106,9 @@ pub(super) fn qualify_wildcards(select: &mut Select) {
         })
         .collect();
     for item in &mut select.projection {
-        let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item else { continue };
+        let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item else {
+            continue;
+        };
         let [part] = name.0.as_slice() else { continue };
         let Some(written) = part.as_ident().map(folded) else { continue };
         if let Some((_, full)) = named.iter().find(|(known, _)| *known == written) {
@@ -181,13 +189,16 @@ fn take_wildcards_apart(select: &mut Select) {
         for (name, keys) in &parts {
             let Some(name) = name else { continue };
             let mut options = options.clone();
-            let hidden: Vec<ObjectName> = keys.iter().map(|key| ObjectName::from(vec![key.clone()])).collect();
+            let hidden: Vec<ObjectName> =
+                keys.iter().map(|key| ObjectName::from(vec![key.clone()])).collect();
             if !hidden.is_empty() {
                 options.opt_exclude = Some(ExcludeSelectItem::Multiple(hidden));
             }
             let name = ObjectName::from(vec![Ident::with_quote('"', name.clone())]);
-            projection
-                .push(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options));
+            projection.push(SelectItem::QualifiedWildcard(
+                SelectItemQualifiedWildcardKind::ObjectName(name),
+                options,
+            ));
         }
     }
     select.projection = projection;
@@ -212,7 +223,9 @@ pub(super) fn rename_hiding_aliases(query: &mut Query) {
         }
         let renamed = format!("{alias}{APART}");
         for from in &mut select.from {
-            for factor in std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation)) {
+            for factor in std::iter::once(&mut from.relation)
+                .chain(from.joins.iter_mut().map(|join| &mut join.relation))
+            {
                 if let TableFactor::Table { alias: Some(own), .. } = factor
                     && folded(&own.name) == alias
                 {

@@ -1,5 +1,6 @@
 //! A subquery's value as a column: what is joined to a relation, and the expression that reads it.
 
+use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, ScalarValue, internal_err, not_impl_err};
 use datafusion::error::Result;
@@ -9,7 +10,6 @@ use datafusion::logical_expr::{
     Expr, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, binary_expr, not, when,
 };
 use datafusion::prelude::lit;
-use datafusion::common::TableReference;
 
 use super::domain::{Domain, join_nulls_equal};
 use super::outer::{has_subquery, outer_columns};
@@ -99,11 +99,9 @@ impl Rewriter {
         let value = Expr::Column(first_column(subquery)?);
         let inner = self.unnest(subquery.clone(), &domain)?;
         let relation = self.name("scalar");
-        let aggregates = [
-            count(lit(1_i64)).alias("\u{1}n"),
-            first_value(value, Vec::new()).alias("\u{1}v"),
-        ];
-        let columns = ["\u{1}n", "\u{1}v"].map(|name| unqualified(name).alias_qualified(Some(relation.clone()), name));
+        let aggregates = [count(lit(1_i64)).alias("\u{1}n"), first_value(value, Vec::new()).alias("\u{1}v")];
+        let columns =
+            ["\u{1}n", "\u{1}v"].map(|name| unqualified(name).alias_qualified(Some(relation.clone()), name));
         let single = LogicalPlanBuilder::from(inner)
             .aggregate(domain.exprs(), aggregates)?
             .project(key_exprs(&domain, &relation).chain(columns))?
@@ -146,7 +144,8 @@ impl Rewriter {
         let (joined, summary) = self.summary(joined, inner, &domain, &outer, member, false)?;
         let unknown = value.is_null().or(summary.present.lt(summary.rows.clone()));
         let empty = summary.rows.clone().is_null().or(summary.rows.eq(lit(0_i64)));
-        let found = when(found, lit(true)).when(empty, lit(false)).when(unknown, null()).otherwise(lit(false))?;
+        let found =
+            when(found, lit(true)).when(empty, lit(false)).when(unknown, null()).otherwise(lit(false))?;
         Ok((joined, found))
     }
 
@@ -163,7 +162,11 @@ impl Rewriter {
                 return Ok((joined, not(found)));
             }
             (O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq, _) => {}
-            _ => return not_impl_err!("{op} ANY or ALL of a subquery is not supported; write EXISTS (… WHERE …)"),
+            _ => {
+                return not_impl_err!(
+                    "{op} ANY or ALL of a subquery is not supported; write EXISTS (… WHERE …)"
+                );
+            }
         }
         let (domain, outer) = self.domain(&input, subquery)?;
         let member = Expr::Column(first_column(subquery)?);
@@ -198,8 +201,7 @@ impl Rewriter {
         with_bounds: bool,
     ) -> Result<(LogicalPlan, Summary)> {
         let relation = self.name("summary");
-        let mut aggregates =
-            vec![count(lit(1_i64)).alias("\u{1}n"), count(member.clone()).alias("\u{1}p")];
+        let mut aggregates = vec![count(lit(1_i64)).alias("\u{1}n"), count(member.clone()).alias("\u{1}p")];
         if with_bounds {
             aggregates.push(min(member.clone()).alias("\u{1}l"));
             aggregates.push(max(member).alias("\u{1}g"));
@@ -214,7 +216,12 @@ impl Rewriter {
         let of = |name: &str| column(&relation, name);
         Ok((
             joined,
-            Summary { rows: of("\u{1}n"), present: of("\u{1}p"), least: of("\u{1}l"), greatest: of("\u{1}g") },
+            Summary {
+                rows: of("\u{1}n"),
+                present: of("\u{1}p"),
+                least: of("\u{1}l"),
+                greatest: of("\u{1}g"),
+            },
         ))
     }
 
@@ -270,11 +277,9 @@ fn key_name(at: usize) -> String {
 
 /// The domain's columns under the name of a relation that is joined back.
 fn key_exprs<'d>(domain: &'d Domain, relation: &'d TableReference) -> impl Iterator<Item = Expr> + 'd {
-    domain
-        .columns
-        .iter()
-        .enumerate()
-        .map(|(at, column)| Expr::Column(column.clone()).alias_qualified(Some(relation.clone()), key_name(at)))
+    domain.columns.iter().enumerate().map(|(at, column)| {
+        Expr::Column(column.clone()).alias_qualified(Some(relation.clone()), key_name(at))
+    })
 }
 
 fn key_pairs(outer: &[Column], relation: &TableReference) -> Vec<(Expr, Expr)> {

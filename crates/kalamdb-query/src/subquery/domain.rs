@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use datafusion::common::TableReference;
 use datafusion::common::{Column, JoinConstraint, NullEquality, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{
-    Distinct, Expr, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection,
-};
-use datafusion::common::TableReference;
+use datafusion::logical_expr::{Distinct, Expr, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection};
 
 use super::Rewriter;
 use super::outer::outer_columns;
@@ -66,7 +64,11 @@ impl Domain {
 
 impl Rewriter {
     /// The domain of a subquery over `input`, and the outer columns that its columns hold, in their order.
-    pub(super) fn domain(&mut self, input: &LogicalPlan, subquery: &LogicalPlan) -> Result<(Domain, Vec<Column>)> {
+    pub(super) fn domain(
+        &mut self,
+        input: &LogicalPlan,
+        subquery: &LogicalPlan,
+    ) -> Result<(Domain, Vec<Column>)> {
         let outer = outer_columns(subquery)?;
         if let Some(unknown) = outer.iter().find(|column| !input.schema().has_column(column)) {
             return plan_err!("{} is not visible to the subquery that names it", unknown.flat_name());

@@ -19,6 +19,7 @@ mod unnest;
 use std::sync::Arc;
 
 use datafusion::common::Column;
+use datafusion::common::TableReference;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
@@ -28,7 +29,6 @@ use datafusion::logical_expr::{
     Aggregate, Expr, Filter, Join, JoinType, LogicalPlan, Projection, Sort, Subquery, SubqueryAlias, Window,
 };
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::common::TableReference;
 
 use outer::{has_subquery, map_subquery, subquery_of};
 
@@ -297,5 +297,7 @@ fn refuse<T>(plan: &LogicalPlan) -> Result<T> {
         LogicalPlan::Unnest(_) => "over UNNEST of its own rows",
         _ => "here",
     };
-    datafusion::common::not_impl_err!("a subquery {place} is not supported; compute it in WITH … AS (…) and join it")
+    datafusion::common::not_impl_err!(
+        "a subquery {place} is not supported; compute it in WITH … AS (…) and join it"
+    )
 }

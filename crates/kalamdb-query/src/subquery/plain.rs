@@ -55,9 +55,10 @@ pub(super) fn is_plain_scalar(plan: &LogicalPlan) -> Result<bool> {
     }
     let Some((filters, _)) = correlated_filters(&aggregate.input)? else { return Ok(false) };
     Ok(!filters.is_empty()
-        && filters.iter().flat_map(|filter| split_conjunction(filter)).all(|part| {
-            !has_outer(part) || is_outer_equality(part)
-        }))
+        && filters
+            .iter()
+            .flat_map(|filter| split_conjunction(filter))
+            .all(|part| !has_outer(part) || is_outer_equality(part)))
 }
 
 /// Whether a plan gives exactly one row: an aggregate without GROUP BY, or a SELECT without FROM.

@@ -9,14 +9,16 @@ use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::utils::{conjunction, merge_schema};
 use datafusion::logical_expr::{
     Aggregate, Distinct, DistinctOn, EmptyRelation, Expr, FetchType, Filter, GroupingSet, Join, JoinType,
-    Limit, LogicalPlan, Projection, SkipType, Sort, Union, Values, Window,
-    WindowFunctionDefinition, when,
+    Limit, LogicalPlan, Projection, SkipType, Sort, Union, Values, Window, WindowFunctionDefinition, when,
 };
 use datafusion::prelude::lit;
 
 use super::domain::{Domain, join_nulls_equal};
 use super::outer::{bind, outer_columns};
 use super::{Lateral, Place, Rewriter, columns_of, columns_of_schema, named, refuse, select};
+
+/// The conditions of a join: pairs that are equal, and what else must hold.
+type Conditions = (Vec<(Expr, Expr)>, Option<Expr>);
 
 /// The name of the column that numbers rows within a value of the domain.
 const ROW_NUMBER: &str = "\u{1}row";
@@ -48,7 +50,7 @@ impl Rewriter {
             }
             LogicalPlan::Distinct(Distinct::On(on)) => self.unnest_distinct_on(on, domain),
             LogicalPlan::Union(union) => self.unnest_union(&union, domain),
-            LogicalPlan::Join(join) => self.unnest_join(join, domain),
+            LogicalPlan::Join(join) => self.unnest_join(&join, domain),
             LogicalPlan::Window(window) => self.unnest_window(window, domain),
             LogicalPlan::Values(values) => self.unnest(values_as_union(values)?, domain),
             other => refuse(&other),
@@ -105,8 +107,10 @@ impl Rewriter {
     /// Grouped by the domain as well. Without GROUP BY there is a row for each value, also where nothing was aggregated.
     fn unnest_aggregate(&mut self, aggregate: Aggregate, domain: &Domain) -> Result<LogicalPlan> {
         let is_single = aggregate.group_expr.is_empty();
-        if matches!(aggregate.group_expr.as_slice(), [Expr::GroupingSet(GroupingSet::Rollup(_) | GroupingSet::Cube(_) | GroupingSet::GroupingSets(_))])
-        {
+        if matches!(
+            aggregate.group_expr.as_slice(),
+            [Expr::GroupingSet(GroupingSet::Rollup(_) | GroupingSet::Cube(_) | GroupingSet::GroupingSets(_))]
+        ) {
             return refuse(&LogicalPlan::Aggregate(aggregate));
         }
         let own = Arc::clone(aggregate.input.schema());
@@ -118,15 +122,16 @@ impl Rewriter {
             return Ok(LogicalPlan::Aggregate(Aggregate::try_new(input.into(), groups, aggregates)?));
         }
         let values = default_values(&aggregates, &aggregate.schema)?;
-        let grouped =
-            LogicalPlan::Aggregate(Aggregate::try_new(input.into(), domain.exprs(), aggregates)?);
+        let grouped = LogicalPlan::Aggregate(Aggregate::try_new(input.into(), domain.exprs(), aggregates)?);
         let (all, pairs) = self.domain_again(domain)?;
         let Some(all_plan) = all.plan.clone() else { return Ok(grouped) };
         let pairs = pairs.into_iter().map(|(first, second)| (second, first)).collect();
         let joined = join_nulls_equal(all_plan, grouped, pairs, None, JoinType::Left)?;
-        let domain_columns = domain.columns.iter().zip(all.exprs()).map(|(column, expr)| {
-            expr.alias_qualified(column.relation.clone(), column.name.clone())
-        });
+        let domain_columns = domain
+            .columns
+            .iter()
+            .zip(all.exprs())
+            .map(|(column, expr)| expr.alias_qualified(column.relation.clone(), column.name.clone()));
         let exprs = values.into_iter().chain(domain_columns).collect();
         Ok(LogicalPlan::Projection(Projection::try_new(exprs, joined.into())?))
     }
@@ -264,7 +269,7 @@ impl Rewriter {
         select(LogicalPlan::Window(Window::try_new(exprs, input.into())?), &columns)
     }
 
-    fn unnest_join(&mut self, join: Join, domain: &Domain) -> Result<LogicalPlan> {
+    fn unnest_join(&mut self, join: &Join, domain: &Domain) -> Result<LogicalPlan> {
         let own = merge_schema(&[&join.left, &join.right]);
         if let Some(lateral) = Lateral::of(&join.right) {
             let left = self.unnest(join.left.as_ref().clone(), domain)?;
@@ -281,7 +286,7 @@ impl Rewriter {
         let left_depends = !outer_columns(&join.left)?.is_empty();
         let right_depends = !outer_columns(&join.right)?.is_empty();
         let columns = with_domain(&columns_of_schema(&join.schema), domain);
-        let bind_all = |join: &Join, bound: &Domain| -> Result<(Vec<(Expr, Expr)>, Option<Expr>)> {
+        let bind_all = |join: &Join, bound: &Domain| -> Result<Conditions> {
             let on = join
                 .on
                 .iter()
@@ -289,8 +294,7 @@ impl Rewriter {
                     Ok((bind(left.clone(), &bound.bound, &own)?, bind(right.clone(), &bound.bound, &own)?))
                 })
                 .collect::<Result<Vec<_>>>()?;
-            let filter =
-                join.filter.clone().map(|filter| bind(filter, &bound.bound, &own)).transpose()?;
+            let filter = join.filter.clone().map(|filter| bind(filter, &bound.bound, &own)).transpose()?;
             Ok((on, filter))
         };
         let keeps_left = matches!(
@@ -299,7 +303,7 @@ impl Rewriter {
         );
         let keeps_right = matches!(join.join_type, JoinType::Inner | JoinType::Right);
         if keeps_left && !right_depends || keeps_right && !left_depends {
-            let (on, filter) = bind_all(&join, domain)?;
+            let (on, filter) = bind_all(join, domain)?;
             let (left, right) = (join.left.as_ref().clone(), join.right.as_ref().clone());
             let (left, right) = if keeps_left && !right_depends {
                 (self.unnest(left, domain)?, self.rewrite(right)?)
@@ -318,7 +322,7 @@ impl Rewriter {
             )?;
             return select(self.join(joined)?, &columns);
         }
-        self.unnest_both(&join, domain, &columns, bind_all)
+        self.unnest_both(join, domain, &columns, bind_all)
     }
 
     /// Both sides for each value of the domain, joined by it as well.
@@ -327,18 +331,22 @@ impl Rewriter {
         join: &Join,
         domain: &Domain,
         columns: &[Column],
-        bind_all: impl Fn(&Join, &Domain) -> Result<(Vec<(Expr, Expr)>, Option<Expr>)>,
+        bind_all: impl Fn(&Join, &Domain) -> Result<Conditions>,
     ) -> Result<LogicalPlan> {
         let (again, pairs) = self.domain_again(domain)?;
         let left = self.unnest(join.left.as_ref().clone(), domain)?;
         let right = self.unnest(join.right.as_ref().clone(), &again)?;
-        let is_right =
-            matches!(join.join_type, JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark);
+        let is_right = matches!(
+            join.join_type,
+            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark
+        );
         let (on, filter) = bind_all(join, if is_right { &again } else { domain })?;
         // NULL equals NULL in the domain's columns, and in the others only where it did.
         let present = match join.null_equality {
             NullEquality::NullEqualsNull => Vec::new(),
-            NullEquality::NullEqualsNothing => on.iter().map(|(left, _)| left.clone().is_not_null()).collect(),
+            NullEquality::NullEqualsNothing => {
+                on.iter().map(|(left, _)| left.clone().is_not_null()).collect()
+            }
         };
         let filter = conjunction(filter.into_iter().chain(present));
         let keys = pairs.into_iter().chain(on).collect();
@@ -364,7 +372,8 @@ impl Rewriter {
                 _ => first,
             })
         });
-        let own = columns.iter().take(columns.len() - domain.columns.len()).cloned().map(Expr::Column).map(Ok);
+        let own =
+            columns.iter().take(columns.len() - domain.columns.len()).cloned().map(Expr::Column).map(Ok);
         let exprs = own.chain(carried).collect::<Result<Vec<_>>>()?;
         Ok(LogicalPlan::Projection(Projection::try_new(exprs, joined.into())?))
     }

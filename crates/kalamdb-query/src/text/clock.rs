@@ -60,9 +60,15 @@ pub fn parse_zone(text: &str) -> Option<Zone> {
     match trimmed.to_ascii_lowercase().as_str() {
         "z" | "zulu" | "utc" | "gmt" | "ut" => return Some(Zone::Fixed(0)),
         "est" => return Some(Zone::Fixed(-5 * 3600)),
-        "edt" | "cst" => return Some(Zone::Fixed(if trimmed.eq_ignore_ascii_case("edt") { -4 } else { -6 } * 3600)),
-        "cdt" | "mst" => return Some(Zone::Fixed(if trimmed.eq_ignore_ascii_case("cdt") { -5 } else { -7 } * 3600)),
-        "mdt" | "pst" => return Some(Zone::Fixed(if trimmed.eq_ignore_ascii_case("mdt") { -6 } else { -8 } * 3600)),
+        "edt" | "cst" => {
+            return Some(Zone::Fixed(if trimmed.eq_ignore_ascii_case("edt") { -4 } else { -6 } * 3600));
+        }
+        "cdt" | "mst" => {
+            return Some(Zone::Fixed(if trimmed.eq_ignore_ascii_case("cdt") { -5 } else { -7 } * 3600));
+        }
+        "mdt" | "pst" => {
+            return Some(Zone::Fixed(if trimmed.eq_ignore_ascii_case("mdt") { -6 } else { -8 } * 3600));
+        }
         "pdt" => return Some(Zone::Fixed(-7 * 3600)),
         "cet" | "bst" => return Some(Zone::Fixed(3600)),
         "cest" | "eet" => return Some(Zone::Fixed(7200)),
@@ -138,7 +144,11 @@ pub fn local_of_instant(instant: i64, zone: Zone) -> Option<i64> {
 fn parse(text: &str) -> Option<Parts> {
     let text = text.trim();
     if text.eq_ignore_ascii_case("epoch") {
-        return Some(Parts { date: NaiveDate::from_ymd_opt(1970, 1, 1), time: Some(0), zone: Some(Zone::Fixed(0)) });
+        return Some(Parts {
+            date: NaiveDate::from_ymd_opt(1970, 1, 1),
+            time: Some(0),
+            zone: Some(Zone::Fixed(0)),
+        });
     }
     let (text, is_bc) = match text.get(text.len().checked_sub(2)?..) {
         Some(era) if era.eq_ignore_ascii_case("bc") => (text.get(..text.len() - 2)?.trim_end(), true),
@@ -166,12 +176,17 @@ fn parse(text: &str) -> Option<Parts> {
             (parts.time, parts.zone) = (Some(time), zone.or(parts.zone));
         } else if parts.time.is_some() && matches!(word.to_ascii_lowercase().as_str(), "am" | "pm") {
             parts.time = Some(half_day(parts.time?, word.eq_ignore_ascii_case("pm"))?);
-        } else if parts.time.is_some() && parts.zone.is_none() && (dated.len() > 0 || parts.date.is_some()) {
+        } else if parts.time.is_some() && parts.zone.is_none() && (!dated.is_empty() || parts.date.is_some())
+        {
             parts.zone = Some(parse_zone(word)?);
         } else if is_weekday(word) {
         } else if parts.date.is_none() && dated.is_empty() && is_whole_date(word) {
             parts.date = Some(date(word)?);
-        } else if parts.date.is_some() && parts.time.is_none() && word.len() == 6 && word.bytes().all(|b| b.is_ascii_digit()) {
+        } else if parts.date.is_some()
+            && parts.time.is_none()
+            && word.len() == 6
+            && word.bytes().all(|b| b.is_ascii_digit())
+        {
             let number = |range: std::ops::Range<usize>| word.get(range)?.parse::<i64>().ok();
             parts.time = Some(clock(number(0..2)?, number(2..4)?, number(4..6)? * SECOND)?);
         } else {
@@ -236,7 +251,8 @@ fn full_year(text: &str) -> Option<u32> {
 
 /// A date with its month by name: `8 Jan 1999`, `January 8 1999`, `1999-Jan-08`.
 fn named_date(words: &[&str]) -> Option<NaiveDate> {
-    let all: Vec<&str> = words.iter().flat_map(|word| word.split('-')).filter(|word| !word.is_empty()).collect();
+    let all: Vec<&str> =
+        words.iter().flat_map(|word| word.split('-')).filter(|word| !word.is_empty()).collect();
     let [first, second, third] = all.as_slice() else { return None };
     let (month, one, two) = match (month(first), month(second)) {
         (Some(month), _) => (month, *second, *third),
@@ -249,23 +265,41 @@ fn named_date(words: &[&str]) -> Option<NaiveDate> {
 }
 
 fn month(word: &str) -> Option<u32> {
-    let lower = word.to_ascii_lowercase();
     const NAMES: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
         "december",
     ];
-    let is_name = |name: &&str| lower.len() >= 3 && name.starts_with(&lower) || lower == "sept" && name.starts_with("sept");
-    let at = NAMES.iter().position(|name| is_name(&name))?;
+    let lower = word.to_ascii_lowercase();
+    let is_name = |name: &str| {
+        lower.len() >= 3 && name.starts_with(&lower) || lower == "sept" && name.starts_with("sept")
+    };
+    let at = NAMES.iter().position(|name| is_name(name))?;
     u32::try_from(at + 1).ok()
 }
 
 fn time_and_zone(word: &str) -> Option<(i64, Option<Zone>)> {
     let lower = word.to_ascii_lowercase();
-    let (clock_text, half) = match lower.strip_suffix("am").map(|it| (it, false)).or(lower.strip_suffix("pm").map(|it| (it, true))) {
+    let (clock_text, half) = match lower
+        .strip_suffix("am")
+        .map(|it| (it, false))
+        .or(lower.strip_suffix("pm").map(|it| (it, true)))
+    {
         Some((before, is_pm)) => (before, Some(is_pm)),
         None => (lower.as_str(), None),
     };
-    let end = clock_text.find(|c: char| !(c.is_ascii_digit() || matches!(c, ':' | '.'))).unwrap_or(clock_text.len());
+    let end = clock_text
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, ':' | '.')))
+        .unwrap_or(clock_text.len());
     let (time, zone) = clock_text.split_at_checked(end)?;
     let zone = if zone.is_empty() { None } else { Some(parse_zone(zone)?) };
     let mut parts = time.split(':');

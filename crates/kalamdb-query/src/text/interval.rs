@@ -70,8 +70,12 @@ enum Unit {
 
 fn unit(word: &str) -> Option<Unit> {
     Some(match word {
-        "microsecond" | "microseconds" | "us" | "usec" | "usecs" | "usecond" | "useconds" => Unit::Micros(1.0),
-        "millisecond" | "milliseconds" | "ms" | "msec" | "msecs" | "msecond" | "mseconds" => Unit::Micros(1e3),
+        "microsecond" | "microseconds" | "us" | "usec" | "usecs" | "usecond" | "useconds" => {
+            Unit::Micros(1.0)
+        }
+        "millisecond" | "milliseconds" | "ms" | "msec" | "msecs" | "msecond" | "mseconds" => {
+            Unit::Micros(1e3)
+        }
         "second" | "seconds" | "s" | "sec" | "secs" => Unit::Micros(SECOND),
         "minute" | "minutes" | "m" | "min" | "mins" => Unit::Micros(60.0 * SECOND),
         "hour" | "hours" | "h" | "hr" | "hrs" => Unit::Micros(3600.0 * SECOND),
@@ -94,7 +98,9 @@ pub fn parse_interval(text: &str, default_unit: Option<&str>) -> Result<Interval
         return Err(wrong());
     }
     let sum = match trimmed.strip_prefix(['P', 'p']) {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit() || matches!(c, 'T' | 't' | '-' | '+' | '.')) => {
+        Some(rest)
+            if rest.starts_with(|c: char| c.is_ascii_digit() || matches!(c, 'T' | 't' | '-' | '+' | '.')) =>
+        {
             iso(rest)
         }
         _ => words(trimmed, default_unit.unwrap_or("second")),

@@ -9,10 +9,12 @@ mod write;
 
 use std::fmt;
 
-pub use clock::{Zone, instant_of_local, local_of_instant, parse_date, parse_time, parse_timestamp, parse_zone};
+pub use clock::{
+    Zone, instant_of_local, local_of_instant, parse_date, parse_time, parse_timestamp, parse_zone,
+};
 pub use interval::{Interval, parse_interval};
-pub use numeric::{Numeric, parse_numeric};
 pub(crate) use numeric::power_of_ten;
+pub use numeric::{Numeric, parse_numeric};
 pub(crate) use write::days_and_time;
 pub use write::{write_date, write_float, write_interval, write_interval_iso, write_time, write_timestamp};
 
@@ -59,7 +61,7 @@ pub fn parse_bytes(text: &str) -> Result<Vec<u8>, Malformed> {
     let wrong = || Malformed::new("BYTES", text);
     if let Some(digits) = text.strip_prefix("\\x").or_else(|| text.strip_prefix("\\X")) {
         let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return Err(wrong().because("it has an odd number of hexadecimal digits"));
         }
         let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
@@ -89,7 +91,9 @@ pub fn parse_bytes(text: &str) -> Result<Vec<u8>, Malformed> {
                 bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
                 rest = more;
             }
-            _ => return Err(wrong().because("a backslash stands before another one, three octal digits or x")),
+            _ => {
+                return Err(wrong().because("a backslash stands before another one, three octal digits or x"));
+            }
         }
     }
     Ok(bytes)

@@ -58,7 +58,8 @@ pub fn parse_numeric(text: &str) -> Result<Numeric, Malformed> {
         None => (unsigned, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() && fraction.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
+    if whole.is_empty() && fraction.is_empty()
+        || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
     {
         return Err(wrong());
     }
@@ -83,7 +84,11 @@ pub fn parse_numeric(text: &str) -> Result<Numeric, Malformed> {
     if significant.len() > DIGITS_MAX {
         return Err(too_long());
     }
-    let signed = format!("{}{}", if negative { "-" } else { "" }, if significant.is_empty() { "0" } else { significant });
+    let signed = format!(
+        "{}{}",
+        if negative { "-" } else { "" },
+        if significant.is_empty() { "0" } else { significant }
+    );
     let unscaled = signed.parse::<i256>().map_err(|_| wrong())?;
     let precision = u8::try_from(significant.len()).unwrap_or(u8::MAX).max(scale).max(1);
     Ok(Numeric { unscaled, scale, precision })

@@ -9,7 +9,11 @@ const DAY_MICROS: i64 = 86_400 * SECOND;
 
 fn year_text(date: NaiveDate) -> (String, &'static str) {
     // There is no year 0: before 1 AD is 1 BC.
-    if date.year() > 0 { (format!("{:04}", date.year()), "") } else { (format!("{:04}", 1 - date.year()), " BC") }
+    if date.year() > 0 {
+        (format!("{:04}", date.year()), "")
+    } else {
+        (format!("{:04}", 1 - date.year()), " BC")
+    }
 }
 
 fn fraction(micros: u32) -> String {
@@ -80,7 +84,8 @@ pub fn write_interval(interval: Interval) -> String {
 pub fn write_interval_iso(interval: Interval) -> String {
     let Interval { months, days, micros } = interval;
     let part = |value: i64, unit: char| if value == 0 { String::new() } else { format!("{value}{unit}") };
-    let date = [part((months / 12).into(), 'Y'), part((months % 12).into(), 'M'), part(days.into(), 'D')].concat();
+    let date =
+        [part((months / 12).into(), 'Y'), part((months % 12).into(), 'M'), part(days.into(), 'D')].concat();
     let seconds = micros / SECOND;
     let rest = micros % SECOND;
     let tail = if seconds % 60 == 0 && rest == 0 {

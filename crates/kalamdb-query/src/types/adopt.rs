@@ -45,10 +45,12 @@ pub(super) fn read(text: &str, target: &DataType, sql_type: Option<&str>) -> Res
             ScalarValue::TimestampMicrosecond(Some(micros), zone.clone())
         }
         (DataType::Date32, _) => ScalarValue::Date32(Some(text::parse_date(text).map_err(wrong)?)),
-        (DataType::Time64(_), _) => ScalarValue::Time64Microsecond(Some(text::parse_time(text).map_err(wrong)?)),
-        (DataType::Interval(_) | DataType::Duration(_), _) => {
-            ScalarValue::IntervalMonthDayNano(Some(to_arrow(text::parse_interval(text, None).map_err(wrong)?)?))
+        (DataType::Time64(_), _) => {
+            ScalarValue::Time64Microsecond(Some(text::parse_time(text).map_err(wrong)?))
         }
+        (DataType::Interval(_) | DataType::Duration(_), _) => ScalarValue::IntervalMonthDayNano(Some(
+            to_arrow(text::parse_interval(text, None).map_err(wrong)?)?,
+        )),
         (DataType::Binary, _) => ScalarValue::Binary(Some(text::parse_bytes(text).map_err(wrong)?)),
         _ => return Ok(None),
     }))
@@ -59,7 +61,9 @@ pub(super) fn decimal(text: &str) -> Result<ScalarValue> {
     let number = text::parse_numeric(text).map_err(|error| DataFusionError::Plan(error.to_string()))?;
     let scale = i8::try_from(number.scale).unwrap_or(i8::MAX);
     Ok(match number.unscaled.to_i128() {
-        Some(unscaled) if number.precision <= 38 => ScalarValue::Decimal128(Some(unscaled), number.precision.max(1), scale),
+        Some(unscaled) if number.precision <= 38 => {
+            ScalarValue::Decimal128(Some(unscaled), number.precision.max(1), scale)
+        }
         _ => ScalarValue::Decimal256(Some(number.unscaled), number.precision, scale),
     })
 }
@@ -92,7 +96,8 @@ fn common(values: &[&Expr], schema: &DFSchema) -> Option<(DataType, Option<Strin
 /// The type that holds exact numbers of all these digits and scales.
 fn exact_type(digits: &[(u8, i8)], is_decimal: bool) -> DataType {
     let scale = digits.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
-    let whole = digits.iter().map(|(digits, scale)| i16::from(*digits) - i16::from(*scale)).max().unwrap_or(1);
+    let whole =
+        digits.iter().map(|(digits, scale)| i16::from(*digits) - i16::from(*scale)).max().unwrap_or(1);
     if !is_decimal {
         return match whole {
             ..=5 => DataType::Int16,
@@ -116,7 +121,9 @@ fn alike(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
                 return literal(value, &target, sql_type.as_deref());
             }
             match type_of(&value, schema) {
-                Some(found) if target.is_numeric() && found.is_numeric() => Ok(cast_to(value, &found, &target)),
+                Some(found) if target.is_numeric() && found.is_numeric() => {
+                    Ok(cast_to(value, &found, &target))
+                }
                 _ => Ok(value),
             }
         })

@@ -3,7 +3,6 @@
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::Transformed;
-use datafusion::error::Result;
 use datafusion::functions::expr_fn::round;
 use datafusion::logical_expr::{Cast, Expr};
 
@@ -11,27 +10,27 @@ use super::{adopt, sql_type_of, type_of};
 use crate::functions::{TYPE_METADATA, as_text, parse_as, round_to_integer};
 use crate::types::planner::FREE_SCALE;
 
-pub(super) fn resolve(cast: Cast, schema: &DFSchema) -> Result<Transformed<Expr>> {
+pub(super) fn resolve(cast: Cast, schema: &DFSchema) -> Transformed<Expr> {
     let target = cast.field.data_type().clone();
     let sql_type = cast.field.metadata().get(TYPE_METADATA).cloned();
-    let Some(from) = type_of(&cast.expr, schema) else { return Ok(Transformed::no(Expr::Cast(cast))) };
+    let Some(from) = type_of(&cast.expr, schema) else { return Transformed::no(Expr::Cast(cast)) };
     let is_text = matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let to_text = matches!(target, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     if let Some(known) = known(sql_type.as_deref()) {
         if sql_type_of(&cast.expr, schema).as_deref() == Some(known) {
-            return Ok(Transformed::yes(*cast.expr));
+            return Transformed::yes(*cast.expr);
         }
         let text = if is_text || from == DataType::Null { *cast.expr } else { as_text(*cast.expr) };
-        return Ok(Transformed::yes(parse_as(text, &target, Some(known))));
+        return Transformed::yes(parse_as(text, &target, Some(known)));
     }
     if is_text && !to_text {
-        return Ok(from_text(cast, &target));
+        return from_text(cast, &target);
     }
     if to_text && !is_text && is_written_otherwise(&from) {
-        return Ok(Transformed::yes(as_text(*cast.expr)));
+        return Transformed::yes(as_text(*cast.expr));
     }
     let is_integer = matches!(target, DataType::Int16 | DataType::Int32 | DataType::Int64);
-    Ok(match from {
+    match from {
         DataType::Float32 | DataType::Float64 if is_integer => {
             Transformed::yes(round_to_integer(*cast.expr, &target))
         }
@@ -40,7 +39,7 @@ pub(super) fn resolve(cast: Cast, schema: &DFSchema) -> Result<Transformed<Expr>
             Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field: cast.field }))
         }
         _ => Transformed::no(Expr::Cast(cast)),
-    })
+    }
 }
 
 fn known(sql_type: Option<&str>) -> Option<&'static str> {

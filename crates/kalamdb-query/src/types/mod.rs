@@ -26,7 +26,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::functions::{bytes_length, part_of_time, present_neighbour, round_float, span_key};
+use crate::functions::{bytes_length, json_embed, part_of_time, present_neighbour, round_float, span_key};
 
 pub use planner::SqlTypes;
 
@@ -57,10 +57,11 @@ fn resolve_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let mapped = node.map_expressions(|expr| {
         let name = names.save(&expr);
         let resolved = resolve(expr, &schema)?;
-        let resolved = if is_sort { resolved.transform_data(|expr| sort_key(expr, &schema))? } else { resolved };
+        let resolved =
+            if is_sort { resolved.transform_data(|expr| Ok(sort_key(expr, &schema)))? } else { resolved };
         Ok(resolved.update_data(|expr| name.restore(expr)))
     })?;
-    let mapped = mapped.transform_data(operators::join_keys)?;
+    let mapped = mapped.transform_data(|plan| Ok(operators::join_keys(plan)))?;
     if !mapped.transformed {
         return Ok(mapped);
     }
@@ -111,12 +112,12 @@ fn resolve_part(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::InList(list) => resolve_list(list, schema),
         Expr::Case(case) => adopt::case(case, schema),
         Expr::Like(like) => Ok(resolve_like(like)),
-        Expr::SimilarTo(like) => resolve_similar(like, schema),
-        Expr::Cast(cast) => cast::resolve(cast, schema),
-        Expr::Negative(inner) => operators::negative(*inner, schema),
+        Expr::SimilarTo(like) => Ok(resolve_similar(like)),
+        Expr::Cast(cast) => Ok(cast::resolve(cast, schema)),
+        Expr::Negative(inner) => Ok(operators::negative(*inner, schema)),
         Expr::ScalarFunction(call) => resolve_call(call, schema),
-        Expr::AggregateFunction(call) => operators::aggregate(call, schema),
-        Expr::WindowFunction(call) => resolve_window(*call, schema),
+        Expr::AggregateFunction(call) => Ok(operators::aggregate(call, schema)),
+        Expr::WindowFunction(call) => Ok(resolve_window(*call, schema)),
         // Integers beyond 64 bits are numerics.
         Expr::Literal(ScalarValue::UInt64(Some(value)), _) => {
             let value = ScalarValue::Decimal128(Some(value.into()), 20, 0);
@@ -144,8 +145,11 @@ fn resolve_between(between: Between, schema: &DFSchema) -> Result<Transformed<Ex
 fn resolve_list(list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let InList { expr, list, negated } = list;
     let own = type_of(&expr, schema);
-    let is_of_ours = own.as_ref().is_some_and(|own| operators::compares_otherwise(own))
-        || list.iter().filter_map(|item| type_of(item, schema)).any(|item| operators::compares_otherwise(&item));
+    let is_of_ours = own.as_ref().is_some_and(operators::compares_otherwise)
+        || list
+            .iter()
+            .filter_map(|item| type_of(item, schema))
+            .any(|item| operators::compares_otherwise(&item));
     if !is_of_ours || expr.is_volatile() {
         let sql_type = sql_type_of(&expr, schema);
         let list = list
@@ -179,10 +183,10 @@ fn resolve_like(like: Like) -> Transformed<Expr> {
     Transformed::yes(Expr::Like(Like { pattern, escape_char: None, ..like }))
 }
 
-fn resolve_similar(like: Like, _: &DFSchema) -> Result<Transformed<Expr>> {
+fn resolve_similar(like: Like) -> Transformed<Expr> {
     let escape = datafusion::prelude::lit(like.escape_char.map_or("\\".to_owned(), String::from));
     let similar = crate::functions::matches_similar(*like.expr, *like.pattern, escape);
-    Ok(Transformed::yes(if like.negated { datafusion::logical_expr::not(similar) } else { similar }))
+    Transformed::yes(if like.negated { datafusion::logical_expr::not(similar) } else { similar })
 }
 
 fn resolve_call(
@@ -213,7 +217,24 @@ fn resolve_call(
                 None => Transformed::no(Expr::ScalarFunction(call)),
             })
         }
-        ("coalesce" | "nullif" | "greatest" | "least" | "nvl" | "ifnull", ..) => adopt::arguments(call, schema),
+        // A document is one already, and stands among other values as it is.
+        ("to_json" | "to_jsonb", [value], _) if sql_type_of(value, schema).as_deref() == Some("JSON") => {
+            Ok(Transformed::yes(value.clone()))
+        }
+        ("json_build_object" | "jsonb_build_object" | "json_build_array" | "jsonb_build_array", args, _)
+            if args.iter().any(|arg| sql_type_of(arg, schema).as_deref() == Some("JSON")) =>
+        {
+            let args = args.iter().map(|arg| match sql_type_of(arg, schema).as_deref() {
+                Some("JSON") => json_embed(arg.clone()),
+                _ => arg.clone(),
+            });
+            let args = args.collect();
+            let call = datafusion::logical_expr::expr::ScalarFunction { func: call.func, args };
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        ("coalesce" | "nullif" | "greatest" | "least" | "nvl" | "ifnull", ..) => {
+            adopt::arguments(call, schema)
+        }
         ("date_trunc" | "date_bin", ..) => Ok(Transformed::no(operators::truncation(call, schema)?)),
         ("power" | "pow", [base, exponent], _) => {
             let double = |expr: &Expr| match type_of(expr, schema) {
@@ -229,7 +250,7 @@ fn resolve_call(
 }
 
 /// Window functions without a frame of their own order by a RANGE, which takes numbers and times only.
-fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Transformed<Expr> {
     if let WindowFunctionDefinition::AggregateUDF(function) = &call.fun {
         let WindowFunctionParams { args, filter, .. } = &call.params;
         let aggregate = AggregateFunction::new_udf(
@@ -240,7 +261,7 @@ fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Result<Transfo
             Vec::new(),
             None,
         );
-        if let Expr::AggregateFunction(resolved) = operators::aggregate(aggregate, schema)?.data.unalias() {
+        if let Expr::AggregateFunction(resolved) = operators::aggregate(aggregate, schema).data.unalias() {
             call.fun = WindowFunctionDefinition::AggregateUDF(resolved.func);
             call.params.args = resolved.params.args;
         }
@@ -256,18 +277,18 @@ fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Result<Transfo
     for mut key in call.params.order_by {
         key.expr = match type_of(&key.expr, schema) {
             Some(DataType::Time64(_)) => Expr::Cast(Cast::new(Box::new(key.expr), DataType::Int64)),
-            _ => sort_key(key.expr, schema)?.data,
+            _ => sort_key(key.expr, schema).data,
         };
         keys.push(key);
     }
     call.params.order_by = keys;
-    Ok(Transformed::yes(Expr::from(call)))
+    Transformed::yes(Expr::from(call))
 }
 
 /// Spans are ordered by their length.
-fn sort_key(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    Ok(match type_of(&expr, schema) {
+fn sort_key(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    match type_of(&expr, schema) {
         Some(DataType::Interval(_) | DataType::Duration(_)) => Transformed::yes(span_key(expr)),
         _ => Transformed::no(expr),
-    })
+    }
 }

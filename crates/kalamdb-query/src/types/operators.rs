@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::tree_node::Transformed;
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator, Projection, Union};
@@ -55,13 +55,15 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     if matches!(op, Operator::And | Operator::Or) {
         return untouched(left, right);
     }
-    let (Some(mut left_type), Some(mut right_type)) = (type_of(&left, schema), type_of(&right, schema)) else {
+    let (Some(mut left_type), Some(mut right_type)) = (type_of(&left, schema), type_of(&right, schema))
+    else {
         return untouched(left, right);
     };
     if left_type.is_integer() && right_type.is_integer() {
         // Constants are computed before the plan is run, where overflow goes unseen.
         if left.column_refs().is_empty() && right.column_refs().is_empty() && !left.is_volatile() {
-            return crate::arithmetic::check(Expr::BinaryExpr(BinaryExpr { left, op, right }), schema);
+            let whole = Expr::BinaryExpr(BinaryExpr { left, op, right });
+            return Ok(crate::arithmetic::check(whole, schema));
         }
         return untouched(left, right);
     }
@@ -86,13 +88,21 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     let has_adopted = adopt::is_untyped(&left) != adopt::is_untyped(&right);
     if adopt::is_untyped(&right) && !adopt::is_untyped(&left) {
         let sql_type = sql_type_of(&left, schema);
-        let target = if is_arithmetic && !left_type.is_numeric() { beside_time(op, &left_type) } else { left_type.clone() };
-        right = Box::new(adopt::literal(*right, &target, sql_type.as_deref())?);
+        let target = if is_arithmetic && !left_type.is_numeric() {
+            beside_time(op, &left_type)
+        } else {
+            left_type.clone()
+        };
+        *right = adopt::literal(*right, &target, sql_type.as_deref())?;
         right_type = type_of(&right, schema).unwrap_or(right_type);
     } else if adopt::is_untyped(&left) && !adopt::is_untyped(&right) {
         let sql_type = sql_type_of(&right, schema);
-        let target = if is_arithmetic && !right_type.is_numeric() { beside_time(op, &right_type) } else { right_type.clone() };
-        left = Box::new(adopt::literal(*left, &target, sql_type.as_deref())?);
+        let target = if is_arithmetic && !right_type.is_numeric() {
+            beside_time(op, &right_type)
+        } else {
+            right_type.clone()
+        };
+        *left = adopt::literal(*left, &target, sql_type.as_deref())?;
         left_type = type_of(&left, schema).unwrap_or(left_type);
     }
     let typed = Typed { left: *left, left_type, op, right: *right, right_type };
@@ -101,7 +111,7 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     } else if is_arithmetic && (typed.left_type.is_temporal() || typed.right_type.is_temporal()) {
         typed.of_times()
     } else {
-        typed.of_numbers()?
+        typed.of_numbers()
     };
     whole.transformed |= has_adopted;
     Ok(whole)
@@ -127,12 +137,18 @@ fn matched(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
         _ => false,
     };
     let whole = |right| Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) });
-    if is_done || is_alike { Transformed::no(whole(right)) } else { Transformed::yes(whole(regular_pattern(right))) }
+    if is_done || is_alike {
+        Transformed::no(whole(right))
+    } else {
+        Transformed::yes(whole(regular_pattern(right)))
+    }
 }
 
 /// `||`: what is no text is written as PostgreSQL writes it.
 fn concatenated(left: Expr, left_type: &DataType, right: Expr, right_type: &DataType) -> Transformed<Expr> {
-    let is_list = |found: &DataType| matches!(found, DataType::List(_) | DataType::FixedSizeList(..) | DataType::LargeList(_));
+    let is_list = |found: &DataType| {
+        matches!(found, DataType::List(_) | DataType::FixedSizeList(..) | DataType::LargeList(_))
+    };
     let is_bytes = |found: &DataType| matches!(found, DataType::Binary);
     let written = |expr: Expr, found: &DataType| match found {
         DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => expr,
@@ -184,13 +200,23 @@ impl Typed {
             // A date and a span are a time.
             Operator::Plus | Operator::Minus if *l == DataType::Date32 => {
                 let left = cast_to(self.left, &DataType::Date32, &TIMESTAMP);
-                Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op: self.op, right: Box::new(self.right) })
+                Expr::BinaryExpr(BinaryExpr {
+                    left: Box::new(left),
+                    op: self.op,
+                    right: Box::new(self.right),
+                })
             }
             Operator::Plus if *r == DataType::Date32 => {
                 let right = cast_to(self.right, &DataType::Date32, &TIMESTAMP);
-                Expr::BinaryExpr(BinaryExpr { left: Box::new(right), op: self.op, right: Box::new(self.left) })
+                Expr::BinaryExpr(BinaryExpr {
+                    left: Box::new(right),
+                    op: self.op,
+                    right: Box::new(self.left),
+                })
             }
-            Operator::Plus | Operator::Minus if is_time(l) => crate::functions::time_moved(self.left, self.right, self.op == Operator::Minus),
+            Operator::Plus | Operator::Minus if is_time(l) => {
+                crate::functions::time_moved(self.left, self.right, self.op == Operator::Minus)
+            }
             Operator::Plus if is_time(r) => crate::functions::time_moved(self.right, self.left, false),
             _ => return Ok(Transformed::no(self.whole())),
         }))
@@ -201,7 +227,10 @@ impl Typed {
         let is_date = |found: &DataType| *found == DataType::Date32;
         Transformed::yes(match self.op {
             Operator::Minus if is_date(l) && is_date(r) => date_difference(self.left, self.right),
-            Operator::Minus if (is_instant(l) || is_date(l)) && (is_instant(r) || is_date(r)) || is_time(l) && is_time(r) => {
+            Operator::Minus
+                if (is_instant(l) || is_date(l)) && (is_instant(r) || is_date(r))
+                    || is_time(l) && is_time(r) =>
+            {
                 span_between(self.left, self.right)
             }
             Operator::Plus if is_date(l) && r.is_integer() => date_plus_days(self.left, self.right),
@@ -216,34 +245,35 @@ impl Typed {
         })
     }
 
-    fn of_numbers(self) -> Result<Transformed<Expr>> {
+    fn of_numbers(self) -> Transformed<Expr> {
         let (l, r) = (&self.left_type, &self.right_type);
         let is_number = |found: &DataType| is_float(found) || digits_of(found).is_some();
         if !is_number(l) || !is_number(r) {
-            return Ok(Transformed::no(self.whole()));
+            return Transformed::no(self.whole());
         }
         if is_float(l) || is_float(r) {
             let is_division = self.op == Operator::Divide;
             if is_float(l) && is_float(r) && !is_division {
-                return Ok(Transformed::no(self.whole()));
+                return Transformed::no(self.whole());
             }
             let is_single = *l == DataType::Float32 && *r == DataType::Float32;
             if is_division {
                 let whole = divide_floats(self.left, self.right);
                 let single = |whole| Expr::Cast(Cast::new(Box::new(whole), DataType::Float32));
-                return Ok(Transformed::yes(if is_single { single(whole) } else { whole }));
+                return Transformed::yes(if is_single { single(whole) } else { whole });
             }
-            return Ok(Transformed::yes(self.cast_both(&DataType::Float64)));
+            return Transformed::yes(self.cast_both(&DataType::Float64));
         }
         if !is_decimal(l) && !is_decimal(r) {
-            return Ok(Transformed::no(self.whole()));
+            return Transformed::no(self.whole());
         }
-        Ok(self.of_decimals())
+        self.of_decimals()
     }
 
     /// Exact numbers, in 256 bits where 128 would not hold every result.
     fn of_decimals(self) -> Transformed<Expr> {
-        let (Some((lp, ls)), Some((rp, rs))) = (digits_of(&self.left_type), digits_of(&self.right_type)) else {
+        let (Some((lp, ls)), Some((rp, rs))) = (digits_of(&self.left_type), digits_of(&self.right_type))
+        else {
             return Transformed::no(self.whole());
         };
         if self.op == Operator::Divide {
@@ -261,7 +291,10 @@ impl Typed {
             return Transformed::no(self.whole());
         }
         let wide = |precision: i16, scale: i16| {
-            DataType::Decimal256(u8::try_from(precision).unwrap_or(76).min(76), i8::try_from(scale).unwrap_or(0))
+            DataType::Decimal256(
+                u8::try_from(precision).unwrap_or(76).min(76),
+                i8::try_from(scale).unwrap_or(0),
+            )
         };
         if self.op == Operator::Multiply {
             let (left_type, right_type) = (wide(lp, ls), wide(rp, rs));
@@ -276,19 +309,23 @@ impl Typed {
 }
 
 /// `-value`; of integers it is checked where integers are.
-pub(super) fn negative(inner: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+pub(super) fn negative(inner: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let is_constant = inner.column_refs().is_empty() && !matches!(inner, Expr::Literal(..));
     let whole = Expr::Negative(Box::new(inner));
-    if is_constant { crate::arithmetic::check(whole, schema) } else { Ok(Transformed::no(whole)) }
+    if is_constant { crate::arithmetic::check(whole, schema) } else { Transformed::no(whole) }
 }
 
 /// Sums of BIGINT and of long decimals in wider types; averages of exact numbers are exact.
-pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Transformed<Expr> {
     let AggregateFunction { func, mut params } = call;
     let argument = params.args.first().and_then(|arg| type_of(arg, schema));
     match (func.name(), argument) {
         ("sum", Some(found @ DataType::Int64)) => {
-            params.args = params.args.into_iter().map(|arg| cast_to(arg, &found, &DataType::Decimal128(19, 0))).collect();
+            params.args = params
+                .args
+                .into_iter()
+                .map(|arg| cast_to(arg, &found, &DataType::Decimal128(19, 0)))
+                .collect();
         }
         ("sum", Some(DataType::Decimal128(precision, scale))) if precision > 28 => {
             let wide = DataType::Decimal256(precision, scale);
@@ -298,17 +335,17 @@ pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Result<Tr
         // The first or last in the order of their lengths.
         ("min" | "max", Some(DataType::Interval(_) | DataType::Duration(_))) => {
             let Some(span) = params.args.first().cloned() else {
-                return Ok(Transformed::no(Expr::AggregateFunction(AggregateFunction { func, params })));
+                return Transformed::no(Expr::AggregateFunction(AggregateFunction { func, params }));
             };
             let is_min = func.name() == "min";
             params.order_by = vec![span_key(span.clone()).sort(is_min, false)];
             params.null_treatment = Some(NullTreatment::IgnoreNulls);
             let func = datafusion::functions_aggregate::first_last::first_value_udaf();
-            return Ok(Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params })));
+            return Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }));
         }
         ("avg", Some(found)) if digits_of(&found).is_some() => {
             let call = AggregateFunction { func: average(), params };
-            return Ok(Transformed::yes(Expr::AggregateFunction(call)));
+            return Transformed::yes(Expr::AggregateFunction(call));
         }
         _ => {}
     }
@@ -316,15 +353,37 @@ pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Result<Tr
     if !params.order_by.is_empty() && !params.distinct && takes_no_order(func.name()) {
         params.order_by.clear();
     }
-    Ok(Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params })))
+    Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }))
 }
 
 fn takes_no_order(name: &str) -> bool {
     matches!(
         name,
-        "sum" | "count" | "avg" | "average" | "min" | "max" | "bool_and" | "bool_or" | "bit_and" | "bit_or" | "bit_xor" | "stddev"
-            | "stddev_pop" | "stddev_samp" | "var" | "var_pop" | "var_samp" | "variance" | "corr" | "covar_pop" | "covar_samp"
-            | "median" | "approx_distinct" | "approx_median" | "every"
+        "sum"
+            | "count"
+            | "avg"
+            | "average"
+            | "min"
+            | "max"
+            | "bool_and"
+            | "bool_or"
+            | "bit_and"
+            | "bit_or"
+            | "bit_xor"
+            | "stddev"
+            | "stddev_pop"
+            | "stddev_samp"
+            | "var"
+            | "var_pop"
+            | "var_samp"
+            | "variance"
+            | "corr"
+            | "covar_pop"
+            | "covar_samp"
+            | "median"
+            | "approx_distinct"
+            | "approx_median"
+            | "every"
     )
 }
 
@@ -332,7 +391,7 @@ fn takes_no_order(name: &str) -> bool {
 pub(super) fn truncation(call: ScalarFunction, schema: &DFSchema) -> Result<Expr> {
     let ScalarFunction { func, mut args } = call;
     for arg in args.iter_mut().skip(1) {
-        if type_of(arg, schema) == Some(DataType::Date32) {
+        if type_of(arg, schema) == Some(DataType::Date32) && func.name() != "date_trunc" {
             *arg = cast_to(arg.clone(), &DataType::Date32, &TIMESTAMP);
         } else if adopt::is_untyped(arg) {
             *arg = adopt::literal(arg.clone(), &TIMESTAMP, None)?;
@@ -342,8 +401,8 @@ pub(super) fn truncation(call: ScalarFunction, schema: &DFSchema) -> Result<Expr
 }
 
 /// Keys of a join, made alike as `=` makes them.
-pub(super) fn join_keys(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let LogicalPlan::Join(mut join) = plan else { return Ok(Transformed::no(plan)) };
+pub(super) fn join_keys(plan: LogicalPlan) -> Transformed<LogicalPlan> {
+    let LogicalPlan::Join(mut join) = plan else { return Transformed::no(plan) };
     let (left, right) = (Arc::clone(join.left.schema()), Arc::clone(join.right.schema()));
     let mut changed = false;
     for (a, b) in &mut join.on {
@@ -359,13 +418,15 @@ pub(super) fn join_keys(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             changed = true;
         }
     }
-    Ok(Transformed::new_transformed(LogicalPlan::Join(join), changed))
+    Transformed::new_transformed(LogicalPlan::Join(join), changed)
 }
 
 /// A UNION of floats and decimals is of floats, and literals take the type of the other branches.
 pub(super) fn union_of_floats(union: Union) -> Result<Transformed<LogicalPlan>> {
     let width = union.schema.fields().len();
-    let type_at = |input: &LogicalPlan, at: usize| input.schema().fields().get(at).map(|field| field.data_type().clone());
+    let type_at = |input: &LogicalPlan, at: usize| {
+        input.schema().fields().get(at).map(|field| field.data_type().clone())
+    };
     let mut targets: Vec<Option<DataType>> = Vec::with_capacity(width);
     for at in 0..width {
         let types: Vec<DataType> = union.inputs.iter().filter_map(|input| type_at(input, at)).collect();

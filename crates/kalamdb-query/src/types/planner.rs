@@ -42,7 +42,9 @@ impl TypePlanner for SqlTypes {
             T::Interval { .. } => field(DataType::Interval(IntervalUnit::MonthDayNano), None),
             T::Uuid => field(DataType::Utf8, Some("UUID")),
             T::JSON | T::JSONB => field(DataType::Utf8, Some("JSON")),
-            T::Bytea | T::Bytes(_) | T::Blob(_) | T::Binary(_) | T::Varbinary(_) => field(DataType::Binary, None),
+            T::Bytea | T::Bytes(_) | T::Blob(_) | T::Binary(_) | T::Varbinary(_) => {
+                field(DataType::Binary, None)
+            }
             T::Decimal(info) | T::Numeric(info) | T::Dec(info) => field(decimal(info), None),
             T::Custom(name, arguments) => return Ok(custom(name, arguments)),
             _ => return Ok(None),
@@ -51,8 +53,13 @@ impl TypePlanner for SqlTypes {
 }
 
 fn decimal_type(precision: u64, scale: i64) -> DataType {
-    let (precision, scale) = (u8::try_from(precision).unwrap_or(u8::MAX), i8::try_from(scale).unwrap_or(i8::MAX));
-    if precision > 38 { DataType::Decimal256(precision, scale) } else { DataType::Decimal128(precision, scale) }
+    let (precision, scale) =
+        (u8::try_from(precision).unwrap_or(u8::MAX), i8::try_from(scale).unwrap_or(i8::MAX));
+    if precision > 38 {
+        DataType::Decimal256(precision, scale)
+    } else {
+        DataType::Decimal128(precision, scale)
+    }
 }
 
 fn custom(name: &ObjectName, arguments: &[String]) -> Option<FieldRef> {

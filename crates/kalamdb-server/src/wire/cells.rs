@@ -77,7 +77,9 @@ impl<'a> Rows<'a> {
         let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, array)| {
             let (array, kind) = normalize(array)?;
             let documents = match kind {
-                Kind::Document => documents(&array).map_err(|error| ArrowError::ExternalError(Box::new(error)))?,
+                Kind::Document => {
+                    documents(&array).map_err(|error| ArrowError::ExternalError(Box::new(error)))?
+                }
                 _ => Vec::new(),
             };
             Ok(Column { name: field.name(), array, kind, documents })

@@ -124,7 +124,9 @@ impl AggregateCall {
         match self.function {
             Function::Count => Accumulator::Count(0),
             Function::SumInteger => Accumulator::Integer { sum: 0, count: 0 },
-            Function::SumDecimal | Function::AverageDecimal(_) => Accumulator::Decimal { sum: i256::ZERO, count: 0 },
+            Function::SumDecimal | Function::AverageDecimal(_) => {
+                Accumulator::Decimal { sum: i256::ZERO, count: 0 }
+            }
             Function::SumDouble | Function::AverageDouble => Accumulator::Double(Box::default()),
             Function::Extreme => Accumulator::Extreme(Window::default()),
         }
@@ -138,7 +140,8 @@ impl AggregateCall {
             (Accumulator::Integer { count: 0, .. } | Accumulator::Decimal { count: 0, .. }, _) => null()?,
             (Accumulator::Integer { sum, .. }, _) => ScalarValue::Int64(Some(*sum)),
             (Accumulator::Decimal { sum, count }, Function::AverageDecimal(scale)) => {
-                let average = average_of(*sum, scale, *count, &self.result).map_err(crate::error::from_query)?;
+                let average =
+                    average_of(*sum, scale, *count, &self.result).map_err(crate::error::from_query)?;
                 self.decimal(Some(average))?
             }
             (Accumulator::Decimal { sum, .. }, _) => self.decimal(Some(*sum))?,
