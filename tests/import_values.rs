@@ -66,8 +66,8 @@ async fn exponents_are_numbers_and_fractions_no_integers() {
     let rows = root.rows("SELECT n, amount FROM app.paid ORDER BY n").await;
     assert_eq!(rows, [json!([-2, "-0.20"]), json!([10, "100.00"]), json!([100, "150.00"])]);
     for (name, text, problem) in [
-        ("b.csv", "n\n20.7\n", "column n: \"20.7\" has a fraction; it should be INT"),
-        ("b.jsonl", "{\"n\":20.7}", "column n: \"20.7\" has a fraction; it should be INT"),
+        ("b.csv", "n\n20.7\n", "column n: \"20.7\" is not a value of type INT: it has a fraction"),
+        ("b.jsonl", "{\"n\":20.7}", "column n: \"20.7\" is not a value of type INT: it has a fraction"),
         ("c.csv", "n\n1e10\n", "column n: \"10000000000\" is not a value of type INT"),
         ("d.csv", "n,amount\n1,1e9\n", "column amount: \"1000000000\" is not a value of type DECIMAL(10, 2)"),
     ] {

@@ -147,7 +147,7 @@ impl Runner {
     ) -> anyhow::Result<Step> {
         let mut ended = Step::Done;
         loop {
-            let step = match split::first(&pending.text) {
+            let step = match pending.first() {
                 First::Statement { sql, begin, end } => {
                     let (sql, line) = (sql.to_owned(), pending.line_at(begin));
                     pending.advance(end);
@@ -162,8 +162,12 @@ impl Runner {
                     pending.remove(begin, end);
                     self.command(&command, pending, begin, origin).await?
                 }
-                First::Incomplete { is_quoted: false } if self.is_word(pending) => self.lone_word(pending)?,
-                First::Incomplete { .. } => return Ok(ended),
+                First::Incomplete { is_quoted } => {
+                    if is_quoted || !self.is_word(pending) {
+                        return Ok(ended);
+                    }
+                    self.lone_word(pending)?
+                }
                 First::Blank => {
                     pending.clear();
                     return Ok(ended);
@@ -188,7 +192,7 @@ impl Runner {
             return self.word(word);
         }
         if let Some((begin, word)) = Word::after(&pending.text) {
-            pending.text.truncate(begin);
+            pending.truncate(begin);
             let what = if word == Word::Leave { "\\q leaves" } else { "\\? shows help" };
             eprintln!("{what}; Ctrl-C drops the statement, ; ends it");
         }
@@ -318,7 +322,7 @@ impl Runner {
             Meta::Edit => match edited(&sql) {
                 Ok(text) => {
                     pending.advance(at);
-                    pending.text.insert_str(0, &text);
+                    pending.insert(&text);
                     Ok(Step::Done)
                 }
                 Err(error) => Ok(self.refused(&format!("{error:#}"), origin)),

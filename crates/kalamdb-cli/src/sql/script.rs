@@ -8,6 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
+use super::split::{First, Scan};
+
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16_LITTLE_MARK: &[u8] = b"\xff\xfe";
 const UTF16_BIG_MARK: &[u8] = b"\xfe\xff";
@@ -78,6 +80,10 @@ impl<'a> Script<'a> {
             return Ok(false);
         }
         self.lines += 1;
+        if self.lines == 1 && matches!(line.as_slice(), [0, _, ..] | [_, 0, ..]) {
+            let name = self.name.as_deref().unwrap_or("the input");
+            bail!("{name} is UTF-16 without a byte order mark: save it as UTF-8, or with one");
+        }
         match std::str::from_utf8(&line) {
             Ok(line) => text.push_str(line),
             Err(error) => {
@@ -103,11 +109,18 @@ pub(super) struct Pending {
     pub(super) text: String,
     /// Line breaks before `text`.
     lines_before: usize,
+    /// How far `text` has been looked at: a long statement is not looked at again with each of its lines.
+    scan: Scan,
 }
 
 impl Pending {
     pub(super) fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), lines_before: 0 }
+        Self { text: text.to_owned(), ..Self::default() }
+    }
+
+    /// What it begins with.
+    pub(super) fn first(&mut self) -> First<'_> {
+        self.scan.first(&self.text)
     }
 
     /// The line, from 1, that a byte of the text stands in.
@@ -119,6 +132,7 @@ impl Pending {
     pub(super) fn advance(&mut self, to: usize) {
         let dropped: String = self.text.drain(..to).collect();
         self.lines_before += breaks(&dropped);
+        self.scan = Scan::default();
     }
 
     /// Drops a command from between what is pending; lines keep their numbers.
@@ -126,6 +140,19 @@ impl Pending {
         let dropped = self.text.get(begin..end).unwrap_or_default();
         let left = "\n".repeat(breaks(dropped));
         self.text.replace_range(begin..end, &left);
+        self.scan = Scan::default();
+    }
+
+    /// Puts a text before the rest.
+    pub(super) fn insert(&mut self, text: &str) {
+        self.text.insert_str(0, text);
+        self.scan = Scan::default();
+    }
+
+    /// Drops what stands behind a byte.
+    pub(super) fn truncate(&mut self, to: usize) {
+        self.text.truncate(to);
+        self.scan = Scan::default();
     }
 
     /// Drops everything.
@@ -173,6 +200,9 @@ mod tests {
         );
         assert_eq!(read(b"\xff\xfea").unwrap_err().to_string(), "a.sql is not UTF-16");
         assert!(read(b"\xef\xbb").is_err());
+        for bytes in [b"S\0E\0".as_slice(), b"\0S\0E"] {
+            assert!(read(bytes).unwrap_err().to_string().starts_with("a.sql is UTF-16 without"));
+        }
         assert!(Script::open(Path::new("/")).is_err());
     }
 

@@ -46,42 +46,68 @@ enum Piece {
     Open,
 }
 
+/// How far a text has been looked at that grows at its end.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Scan {
+    /// Behind the last piece that is whole.
+    at: usize,
+    /// Where the statement, or the transaction that it is in, begins.
+    start: usize,
+    /// Where the statement begins.
+    statement_start: usize,
+    in_transaction: bool,
+}
+
+impl Scan {
+    /// What `text` begins with, which is the text of the last call and perhaps more.
+    pub(super) fn first<'a>(&mut self, text: &'a str) -> First<'a> {
+        let bytes = text.as_bytes();
+        while self.at < bytes.len() {
+            let (at, (piece, end)) = (self.at, next_piece(bytes, self.at));
+            match piece {
+                Piece::Semicolon => {
+                    if let Some((sql, begin)) = self.ended(text, at) {
+                        return First::Statement { sql, begin, end };
+                    }
+                    if !self.in_transaction {
+                        self.start = end;
+                    }
+                    self.statement_start = end;
+                }
+                Piece::Backslash => {
+                    let end = line_end(bytes, at);
+                    return First::Command { line: slice(text, at, end).trim_end(), begin: at, end };
+                }
+                // It may end in what comes.
+                Piece::Open => return First::Incomplete { is_quoted: true },
+                Piece::Blank | Piece::Text => {}
+            }
+            self.at = end;
+        }
+        let is_blank = is_blank(slice(text, self.start, bytes.len()));
+        if is_blank { First::Blank } else { First::Incomplete { is_quoted: false } }
+    }
+
+    /// The statement that ends before a semicolon, and where it begins.
+    fn ended<'a>(&mut self, text: &'a str, at: usize) -> Option<(&'a str, usize)> {
+        let word = first_word(slice(text, self.statement_start, at)).to_ascii_uppercase();
+        match word.as_str() {
+            "BEGIN" | "START" => self.in_transaction = true,
+            "COMMIT" | "ROLLBACK" | "END" => self.in_transaction = false,
+            _ => {}
+        }
+        let statement = slice(text, self.start, at);
+        if self.in_transaction || is_blank(statement) {
+            return None;
+        }
+        let begin = self.start + (statement.len() - statement.trim_start_matches(is_padding).len());
+        Some((trimmed(statement), begin))
+    }
+}
+
 /// What `text` begins with.
 pub(super) fn first(text: &str) -> First<'_> {
-    let bytes = text.as_bytes();
-    let (mut start, mut piece_start, mut at) = (0, 0, 0);
-    let (mut in_transaction, mut is_quoted) = (false, false);
-    while at < bytes.len() {
-        let (piece, end) = next_piece(bytes, at);
-        match piece {
-            Piece::Semicolon => {
-                let word = first_word(slice(text, piece_start, at)).to_ascii_uppercase();
-                match word.as_str() {
-                    "BEGIN" | "START" => in_transaction = true,
-                    "COMMIT" | "ROLLBACK" | "END" => in_transaction = false,
-                    _ => {}
-                }
-                let statement = slice(text, start, at);
-                let sql = trimmed(statement);
-                if !in_transaction && !is_blank(statement) {
-                    let begin = start + (statement.len() - statement.trim_start_matches(is_padding).len());
-                    return First::Statement { sql, begin, end };
-                }
-                if !in_transaction {
-                    start = end;
-                }
-                piece_start = end;
-            }
-            Piece::Backslash => {
-                let end = line_end(bytes, at);
-                return First::Command { line: slice(text, at, end).trim_end(), begin: at, end };
-            }
-            Piece::Open => is_quoted = true,
-            Piece::Blank | Piece::Text => {}
-        }
-        at = end;
-    }
-    if is_blank(slice(text, start, bytes.len())) { First::Blank } else { First::Incomplete { is_quoted } }
+    Scan::default().first(text)
 }
 
 /// Takes `text` apart at the semicolons that end statements; what stands behind a backslash command is its rest.
@@ -326,6 +352,21 @@ mod tests {
         assert_eq!(first("-- nothing\n ; ;"), First::Blank);
         let found = First::Statement { sql: "SELECT 1", begin: 3, end: 12 };
         assert_eq!(first(" ;\nSELECT 1; x"), found);
+    }
+
+    /// A text that comes line by line, or letter by letter, is taken apart as it would be at once.
+    #[test]
+    fn a_text_that_grows_is_looked_at_once() {
+        let text = "-- a; b\nINSERT INTO t VALUES\n('a;\\n'),\n(E'\\';'),\n($$;$$) /* ; */\n, \"x\n;\";";
+        for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+            let mut scan = Scan::default();
+            let before = scan.first(&text[..end]);
+            assert!(!matches!(before, First::Statement { .. } | First::Command { .. }), "{}", &text[..end]);
+            // A piece that a cut through its sign had made two is one that no line cuts.
+            if text[..end].ends_with('\n') {
+                assert_eq!(scan.first(text), first(text), "{}", &text[..end]);
+            }
+        }
     }
 
     #[test]

@@ -79,6 +79,10 @@ impl<R: BufRead> CsvReader<R> {
                 break;
             }
         }
+        // No text of UTF-8 begins so, and every one of UTF-16 that says what it is.
+        if matches!(first.first(), Some(0xfe | 0xff)) {
+            return Err(CsvError::Text { line: 1, problem: "the file is UTF-16: save it as UTF-8" });
+        }
         // What some programs begin UTF-8 with.
         if first.starts_with(MARK) {
             first.drain(..MARK.len());
@@ -316,6 +320,7 @@ mod tests {
         assert_eq!(said(b"a\nb\n\"c\nd"), "line 3: the file ends inside of quotes");
         assert!(said(b"a\n\"b\" c\n").starts_with("line 2: something stands between"));
         assert_eq!(said(b"a\nb\xff\n"), "line 2: a field is not UTF-8");
+        assert_eq!(said(b"\xff\xfea\0"), "line 1: the file is UTF-16: save it as UTF-8");
         let endless = [b"a\n\"".as_slice(), &vec![b'x'; ROW_BYTES_MAX + 1]].concat();
         assert!(said(&endless).starts_with("line 2: the row takes more than 16 MiB"));
     }

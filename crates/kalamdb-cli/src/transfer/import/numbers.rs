@@ -92,7 +92,7 @@ impl Numbered {
     fn value(&mut self, at: usize, text: &str) -> Result<Option<String>, String> {
         let Some(column) = self.table.columns.get(at) else { return Ok(None) };
         match column.data_type {
-            DataType::SmallInt | DataType::Int | DataType::BigInt => integer(text),
+            DataType::SmallInt | DataType::Int | DataType::BigInt => integer(text, column.data_type),
             DataType::Decimal { .. } => Ok(decimal(text)),
             DataType::Timestamp | DataType::DateTime => {
                 let Some(number) = number(text) else { return Ok(None) };
@@ -116,12 +116,11 @@ impl Rows for Numbered {
                 Ok(Some(other)) => *value = Json::String(other),
                 Err(problem) => {
                     let column = self.table.columns.get(*at);
-                    let should_be = column.map(|it| format!("; it should be {}", it.data_type));
                     return Err(BadRow {
                         number: row.number,
                         line: row.line,
                         column: column.map(|it| it.name.clone()),
-                        problem: problem + &should_be.unwrap_or_default(),
+                        problem,
                         ends_file: false,
                     });
                 }
@@ -144,13 +143,13 @@ fn number(text: &str) -> Option<BigDecimal> {
 }
 
 /// An integer that is written with a point or an exponent, by its digits.
-fn integer(text: &str) -> Result<Option<String>, String> {
+fn integer(text: &str, data_type: DataType) -> Result<Option<String>, String> {
     if !text.contains(['.', 'e', 'E']) {
         return Ok(None);
     }
     let Some(number) = number(text) else { return Ok(None) };
     if !number.is_integer() {
-        return Err(format!("{:?} has a fraction", excerpt(text)));
+        return Err(format!("{:?} is not a value of type {data_type}: it has a fraction", excerpt(text)));
     }
     Ok(Some(number.with_scale(0).to_plain_string()))
 }
@@ -312,6 +311,7 @@ mod tests {
         assert_eq!(decimal("-2E-1").as_deref(), Some("-0.2"));
         assert_eq!(decimal("1.50"), None);
         assert_eq!(decimal("1e999999999"), None);
+        let integer = |text| integer(text, DataType::Int);
         assert_eq!(integer("1e2"), Ok(Some("100".to_owned())));
         assert_eq!(integer("-1.50E1"), Ok(Some("-15".to_owned())));
         assert_eq!(integer("20.0"), Ok(Some("20".to_owned())));
@@ -319,7 +319,8 @@ mod tests {
         assert_eq!(integer("1.2.3"), Ok(None));
         assert_eq!(integer("e"), Ok(None));
         for fraction in ["20.7", "1e-1", "2.55E1"] {
-            assert_eq!(integer(fraction), Err(format!("{fraction:?} has a fraction")));
+            let expected = format!("{fraction:?} is not a value of type INT: it has a fraction");
+            assert_eq!(integer(fraction), Err(expected));
         }
     }
 
