@@ -32,6 +32,9 @@ mod isolation;
 /// A user who wants to see what others have: thousands of statements, in two worlds whose answers must be the same.
 mod attack;
 
+/// Statements by seed for KalamDB and for PostgreSQL, where that is installed: their rows must be the same.
+mod differential;
+
 /// What no client should send: a typed error, and the server goes on.
 mod malformed;
 

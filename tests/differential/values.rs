@@ -1,0 +1,171 @@
+//! Cells of both sides as values that can be compared.
+
+use std::cmp::Ordering;
+
+use bigdecimal::BigDecimal;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
+use serde_json::Value;
+
+use super::postgres::Rows;
+
+/// A value, whatever its text was.
+#[derive(Clone, Debug)]
+pub(crate) enum Cell {
+    Null,
+    Number(BigDecimal),
+    Double(f64),
+    Text(String),
+}
+
+impl Cell {
+    /// How values are told apart by kind, and put in an order that both sides have.
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Null => 0,
+            Self::Number(_) => 1,
+            Self::Double(_) => 2,
+            Self::Text(_) => 3,
+        }
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Number(one), Self::Number(other)) => one.cmp(other),
+            (Self::Double(one), Self::Double(other)) => one.total_cmp(other),
+            (Self::Text(one), Self::Text(other)) => one.cmp(other),
+            _ => self.kind().cmp(&other.kind()),
+        }
+    }
+
+    /// Whether they are one value: doubles to twelve digits, all else exactly.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Double(one), Self::Double(other)) => {
+                let size = one.abs().max(other.abs());
+                one.to_bits() == other.to_bits() || (one - other).abs() <= size * 1e-12
+            }
+            _ => self.order(other).is_eq(),
+        }
+    }
+}
+
+/// Rows of one side.
+pub(crate) type Cells = Vec<Vec<Cell>>;
+
+/// A double, rounded so that sorting puts both sides' rows in one order.
+fn double(value: f64) -> Cell {
+    if value.is_finite() && value != 0.0 {
+        Cell::Double(format!("{value:.12e}").parse().unwrap())
+    } else {
+        Cell::Double(value.abs().copysign(if value < 0.0 { -1.0 } else { 1.0 }))
+    }
+}
+
+/// A JSON value as a text, without quotes around strings.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A cell of KalamDB's answer, with its column's entry in the schema.
+fn ours(value: &Value, column: &Value) -> Cell {
+    if value.is_null() {
+        return Cell::Null;
+    }
+    let text = text(value);
+    match kind(column) {
+        "Float" | "Double" => text.replace("Infinity", "inf").parse().map_or(Cell::Text(text), double),
+        "Text" | "Json" | "Uuid" | "Bytes" | "Boolean" => Cell::Text(text),
+        _ => text.parse().map_or(Cell::Text(text), Cell::Number),
+    }
+}
+
+fn kind(column: &Value) -> &str {
+    column["data_type"].as_str().unwrap_or("Decimal")
+}
+
+/// A time of PostgreSQL in microseconds since 1970.
+fn micros(text: &str) -> Option<i64> {
+    let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok()?;
+    Some(time.and_utc().timestamp_micros())
+}
+
+/// A date of PostgreSQL in days since 1970.
+fn days(text: &str) -> Option<i64> {
+    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    Some((date - DateTime::UNIX_EPOCH.date_naive()).num_days())
+}
+
+/// A time of day of PostgreSQL in microseconds.
+fn of_day(text: &str) -> Option<i64> {
+    let time = NaiveTime::parse_from_str(text, "%H:%M:%S%.f").ok()?;
+    (time - NaiveTime::MIN).num_microseconds()
+}
+
+/// A cell of PostgreSQL's answer, read as the type that KalamDB says the column has.
+fn theirs(value: Option<&str>, column: &Value) -> Cell {
+    let Some(text) = value else { return Cell::Null };
+    let number = match kind(column) {
+        "Boolean" => {
+            let value = match text {
+                "t" => "true",
+                "f" => "false",
+                other => other,
+            };
+            return Cell::Text(value.to_owned());
+        }
+        "Float" | "Double" => return text.parse().map_or_else(|_| Cell::Text(text.to_owned()), double),
+        "Text" | "Json" | "Uuid" | "Bytes" => return Cell::Text(text.to_owned()),
+        "Timestamp" | "DateTime" => micros(text).map(BigDecimal::from),
+        "Date" => days(text).map(BigDecimal::from),
+        "Time" => of_day(text).map(BigDecimal::from),
+        _ => text.parse().ok(),
+    };
+    number.map_or_else(|| Cell::Text(text.to_owned()), Cell::Number)
+}
+
+/// Both sides' rows, of the same statement.
+pub(crate) fn both(answer: &Value, rows: &[Vec<Option<String>>]) -> (Cells, Cells) {
+    let empty = Vec::new();
+    let columns = answer["schema"].as_array().unwrap_or(&empty);
+    let our_rows = answer["rows"].as_array().unwrap_or(&empty);
+    let our_row = |row: &Value| {
+        row.as_array().unwrap().iter().zip(columns).map(|(value, it)| ours(value, it)).collect()
+    };
+    let their_row = |row: &Vec<Option<String>>| {
+        let column = |index: usize| columns.get(index).unwrap_or(&Value::Null);
+        row.iter().enumerate().map(|(index, value)| theirs(value.as_deref(), column(index))).collect()
+    };
+    (our_rows.iter().map(our_row).collect(), rows.iter().map(their_row).collect())
+}
+
+fn order(one: &[Cell], other: &[Cell]) -> Ordering {
+    let cells = one.iter().zip(other).map(|(one, other)| one.order(other));
+    cells.fold(Ordering::Equal, Ordering::then)
+}
+
+/// Whether they are the same rows, in any order unless it counts.
+pub(crate) fn same(mut ours: Cells, mut theirs: Cells, in_order: bool) -> bool {
+    if !in_order {
+        ours.sort_by(|one, other| order(one, other));
+        theirs.sort_by(|one, other| order(one, other));
+    }
+    ours.len() == theirs.len()
+        && ours.iter().zip(&theirs).all(|(one, other)| {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.same(other))
+        })
+}
+
+/// Rows as a person reads them, not more than fit.
+pub(crate) fn shown(rows: &Rows) -> String {
+    match rows {
+        Err(error) => format!("error: {error}"),
+        Ok(rows) => {
+            let cell = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
+            let row = |row: &Vec<Option<String>>| {
+                format!("({})", row.iter().map(cell).collect::<Vec<_>>().join(", "))
+            };
+            let first: Vec<String> = rows.iter().take(12).map(row).collect();
+            format!("{} rows: {}", rows.len(), first.join(" "))
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The comparison with PostgreSQL for as long as one likes: `cargo test --test differential -- --statements 100000 [--seed N]`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that meets what it does not expect is to fail on the spot"
+)]
+
+#[path = "differential/mod.rs"]
+mod differential;
+#[path = "support/mod.rs"]
+mod support;
+
+/// The number after a flag.
+fn number(flag: &str) -> Option<u64> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != flag);
+    arguments
+        .nth(1)
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{flag} takes a number, not {text:?}")))
+}
+
+fn main() {
+    let statements = number("--statements").unwrap_or(10_000);
+    let seed = number("--seed").unwrap_or_else(|| u64::from(std::process::id()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    match runtime.block_on(differential::run(statements, seed)) {
+        None => println!("PostgreSQL is not installed: nothing was compared with it"),
+        Some(found) => {
+            differential::judge(statements, seed, &found);
+            println!("test result: ok. {statements} statements, seed {seed}");
+        }
+    }
+}
