@@ -59,3 +59,5 @@ pub(crate) const NEGATIVE_ZERO: bool = false;
 pub(crate) const CASE_OF_VALUE: bool = false;
 /// `string_agg(DISTINCT …)` is made. It is not: of NULLs alone it is empty, not NULL.
 pub(crate) const STRING_AGG_DISTINCT: bool = false;
+/// RIGHT JOIN is made. It is not: a condition above it on columns of both sides that have one name was seen to give other rows.
+pub(crate) const RIGHT_JOINS: bool = false;

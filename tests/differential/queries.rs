@@ -243,7 +243,8 @@ impl Generator {
                 has(&left) && has(&right)
             })
             .collect();
-        let join = self.random.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "JOIN", "FULL JOIN"]);
+        let mirrored = if known::RIGHT_JOINS { "RIGHT JOIN" } else { "LEFT JOIN" };
+        let join = self.random.pick(&["JOIN", "LEFT JOIN", mirrored, "JOIN", "FULL JOIN"]);
         let node = match self.random.below(8) {
             0 => Node::of(Kind::Fixed, "{} CROSS JOIN {}", nodes),
             1 if !shared.is_empty() => {
