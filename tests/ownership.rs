@@ -21,7 +21,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// What a backup of a directory takes.
-fn copy_parts(from: &Path, to: &Path, parts: &[&str]) {
+pub(crate) fn copy_parts(from: &Path, to: &Path, parts: &[&str]) {
     std::fs::create_dir_all(to).unwrap();
     for part in parts {
         let path = from.join(part);
