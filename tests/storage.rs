@@ -311,3 +311,21 @@ async fn a_check_names_every_file_that_is_missing_or_damaged_and_whose_rows_it_h
     assert!(!is_well && said.contains("nowhere"), "{said}");
     assert!(!nowhere.exists(), "a check makes no database");
 }
+
+#[tokio::test]
+async fn a_check_calls_no_file_wrong_whose_location_does_not_answer() {
+    let (mut server, mut s3) = (Server::start().await, S3::start().await);
+    let root = Api::login(&server, "root", ROOT_PASSWORD).await;
+    assert_eq!(register(&root, &s3.credentials("right", SECRET_KEY)).await.code(), "");
+    root.sql("CREATE NAMESPACE app").await;
+    root.sql("CREATE SHARED TABLE app.t (id INT PRIMARY KEY) LOCATION REFERENCE 'far'").await;
+    root.sql("INSERT INTO app.t VALUES (1)").await;
+    assert_eq!(job(&root, "STORAGE FLUSH TABLE app.t").await[0], "completed");
+    assert!(server.stop().await.success());
+    let (is_well, said) = check(&server.data_dir()).await;
+    assert!(is_well, "{said}");
+    s3.kill().await;
+    let (is_well, said) = check(&server.data_dir()).await;
+    assert!(!is_well && said.contains("1 files could not be looked at"), "{said}");
+    assert!(!said.contains("wrong: bring them back"), "{said}");
+}
