@@ -20,7 +20,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What a backup of a directory takes.
+/// Copies the parts of a directory that a backup takes.
 pub(crate) fn copy_parts(from: &Path, to: &Path, parts: &[&str]) {
     std::fs::create_dir_all(to).unwrap();
     for part in parts {
@@ -55,7 +55,7 @@ async fn ids(root: &Api) -> Vec<Value> {
     root.rows("SELECT id FROM app.t ORDER BY id").await.into_iter().map(|row| row[0].clone()).collect()
 }
 
-/// What the newest failed flush says.
+/// The message of the newest failed job.
 async fn failure(root: &Api) -> String {
     let sql =
         "SELECT error_message FROM system.jobs WHERE status = 'failed' ORDER BY created_at DESC LIMIT 1";

@@ -1,4 +1,4 @@
-//! What other databases have, and what is said of it here.
+//! Statements of other databases, and the refusals that they get here.
 
 use crate::error::{Error, ErrorCode};
 use crate::sql::parse::parse;
