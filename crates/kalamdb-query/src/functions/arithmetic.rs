@@ -270,7 +270,7 @@ fn scale_span(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<A
 
 /// What is no whole month goes on as days, what is no whole day as time.
 #[expect(clippy::cast_possible_truncation, reason = "bounds are looked at")]
-fn scaled(
+pub(super) fn scaled(
     span: IntervalMonthDayNano,
     factor: f64,
     scale: fn(f64, f64) -> Result<f64>,

@@ -173,6 +173,7 @@ fn binary(left: &Expr, by: &BinaryOperator, right: &Expr) -> Option<Expr> {
         BinaryOperator::BitwiseXor | BinaryOperator::PGExp => {
             return Some(call("power", vec![left.clone(), right.clone()]));
         }
+        BinaryOperator::PGOverlap => return Some(call("array_has_any", vec![left.clone(), right.clone()])),
         BinaryOperator::Eq
         | BinaryOperator::NotEq
         | BinaryOperator::Lt
@@ -541,7 +542,14 @@ fn renamed(function: &Function) -> Option<Expr> {
             })
             .collect()
     };
+    let as_named = |name: &str| {
+        let mut function = function.clone();
+        function.name = ObjectName::from(vec![Ident::new(name)]);
+        Some(Expr::Function(function))
+    };
     match (name.as_str(), list.args.len()) {
+        ("variance", 1) => as_named("var_samp"),
+        ("every", 1) => as_named("bool_and"),
         ("gen_random_uuid", 0) => Some(call("uuid", Vec::new())),
         ("age", 1) => {
             let today = Expr::Cast {

@@ -28,6 +28,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::{bytes_length, json_embed, part_of_time, present_neighbour, round_float, span_key};
 
+pub(crate) use planner::NANOSECONDS;
 pub use planner::SqlTypes;
 
 /// Gives expressions PostgreSQL's meaning.

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator, Pr
 use super::{adopt, cast_to, sql_type_of, type_of};
 use crate::functions::{
     TIMESTAMP, as_text, average, date_at_time, date_difference, date_plus_days, digits_of, divide_floats,
-    divide_numerics, divide_span, multiply_span, regular_pattern, span_between, span_key,
+    divide_numerics, divide_span, multiply_span, of_spans, regular_pattern, span_between, span_key,
 };
 
 const fn is_float(found: &DataType) -> bool {
@@ -342,6 +342,10 @@ pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Transform
             params.null_treatment = Some(NullTreatment::IgnoreNulls);
             let func = datafusion::functions_aggregate::first_last::first_value_udaf();
             return Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }));
+        }
+        ("sum" | "avg", Some(DataType::Interval(_) | DataType::Duration(_))) => {
+            let call = AggregateFunction { func: of_spans(func.name() == "avg"), params };
+            return Transformed::yes(Expr::AggregateFunction(call));
         }
         ("avg", Some(found)) if digits_of(&found).is_some() => {
             let call = AggregateFunction { func: average(), params };
