@@ -48,6 +48,25 @@ pub(super) fn factor(factor: &mut TableFactor) {
     };
 }
 
+/// `SELECT generate_series(…)` gives a row for each value: `DataFusion`'s function gives an array.
+pub(super) fn unnest_series(select: &mut Select) {
+    for item in &mut select.projection {
+        let (expr, alias) = match item {
+            SelectItem::UnnamedExpr(expr) => (expr, Ident::new("generate_series")),
+            SelectItem::ExprWithAlias { expr, alias } => {
+                let alias = alias.clone();
+                (expr, alias)
+            }
+            _ => continue,
+        };
+        let is_called = matches!(&*expr, Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case("generate_series"));
+        if is_called {
+            let expr = call("unnest", vec![expr.clone()]);
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
+}
+
 fn is_series(name: &ObjectName) -> bool {
     matches!(name.to_string().to_lowercase().as_str(), "generate_series" | "range")
 }

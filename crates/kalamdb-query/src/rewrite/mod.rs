@@ -93,6 +93,7 @@ impl VisitorMut for Rewriter<'_> {
                 joins::factor(&mut join.relation);
             }
         }
+        joins::unnest_series(select);
         joins::merge_keys(select, self.tables);
         if self.purpose != Purpose::Live {
             names::hide_generated_keys(select, self.tables);
