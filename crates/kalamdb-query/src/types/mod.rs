@@ -22,7 +22,7 @@ use datafusion::logical_expr::expr::{
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Between, Cast, Expr, ExprSchemable, Like, LogicalPlan, WindowFunctionDefinition,
+    Between, Cast, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -65,6 +65,10 @@ fn resolve_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let mapped = mapped.transform_data(|plan| Ok(operators::join_keys(plan)))?;
     if !mapped.transformed {
         return Ok(mapped);
+    }
+    // VALUES keeps the types that it was planned with.
+    if let LogicalPlan::Values(values) = mapped.data {
+        return Ok(Transformed::yes(LogicalPlanBuilder::values(values.values)?.build()?));
     }
     Ok(Transformed::yes(mapped.data.recompute_schema()?))
 }
