@@ -222,6 +222,22 @@ fn resolve_call(
                 None => Transformed::no(Expr::ScalarFunction(call)),
             })
         }
+        ("||", args, _) if args.iter().any(|arg| operators::is_written(arg, schema)) => {
+            let is_list = args.iter().any(|arg| type_of(arg, schema).is_some_and(|found| found.is_nested()));
+            if is_list {
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            }
+            let written = args.iter().map(|arg| {
+                if operators::is_written(arg, schema) {
+                    crate::functions::as_text(arg.clone())
+                } else {
+                    arg.clone()
+                }
+            });
+            let args = written.collect();
+            let call = datafusion::logical_expr::expr::ScalarFunction { func: call.func, args };
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
         // A document is one already, and stands among other values as it is.
         ("to_json" | "to_jsonb", [value], _) if sql_type_of(value, schema).as_deref() == Some("JSON") => {
             Ok(Transformed::yes(value.clone()))

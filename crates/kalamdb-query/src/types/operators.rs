@@ -144,6 +144,17 @@ fn matched(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
     }
 }
 
+/// Whether a value beside text is one that PostgreSQL writes otherwise than Arrow.
+pub(super) fn is_written(expr: &Expr, schema: &DFSchema) -> bool {
+    type_of(expr, schema).is_some_and(|found| {
+        !found.is_nested()
+            && !matches!(
+                found,
+                DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null | DataType::Binary
+            )
+    })
+}
+
 /// `||`: what is no text is written as PostgreSQL writes it.
 fn concatenated(left: Expr, left_type: &DataType, right: Expr, right_type: &DataType) -> Transformed<Expr> {
     let is_list = |found: &DataType| {
