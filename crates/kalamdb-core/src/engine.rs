@@ -81,7 +81,7 @@ pub struct EngineOptions {
     pub flush: FlushOptions,
     /// How long jobs that ended are remembered.
     pub job_retention: JobRetention,
-    /// What becomes of storage locations that are not this instance's own.
+    /// The treatment of storage locations that are not this instance's own.
     pub location_claim: Claim,
     /// What the log is on: the operating system's files, but for tests.
     pub log_disk: Arc<dyn Disk>,

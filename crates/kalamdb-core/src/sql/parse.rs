@@ -350,7 +350,7 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
     }
 }
 
-/// What is said of a statement that nobody may run for another user.
+/// The error of a statement that nobody may run for another user.
 pub(super) fn refused_as_another_user() -> Error {
     Error::Unsupported {
         what: "anything but SELECT, INSERT, UPDATE and DELETE of tables inside of EXECUTE AS USER".to_owned(),

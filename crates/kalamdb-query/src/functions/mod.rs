@@ -59,7 +59,7 @@ type Evaluate = fn(&[ArrayRef], &DataType) -> Result<ArrayRef>;
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
     name: &'static str,
-    /// What it gives; none where its arguments decide.
+    /// The type of its values; none where its arguments decide.
     target: Option<DataType>,
     /// The SQL type that Arrow does not tell.
     sql_type: Option<&'static str>,

@@ -117,7 +117,7 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     Ok(whole)
 }
 
-/// What an untyped literal is beside a time that is added to or subtracted from.
+/// The type of an untyped literal beside a time that is added to or subtracted from.
 fn beside_time(op: Operator, time: &DataType) -> DataType {
     match op {
         Operator::Minus if !is_span(time) => time.clone(),

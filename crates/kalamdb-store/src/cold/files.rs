@@ -27,7 +27,7 @@ pub struct ColdFiles {
     own: Connected,
     /// Whether others may reach that directory: it is a link or a mount.
     own_is_shared: bool,
-    /// Who writes; none: nobody else can be there.
+    /// The instance that writes; none where nobody else can be there.
     owner: Option<Owner>,
     places: Places,
     /// Locations that this process has found to be its own.
@@ -196,7 +196,7 @@ impl ColdFiles {
         })?
     }
 
-    /// Who writes to a place, where others may reach it.
+    /// The instance that writes to a place, where others may reach it.
     fn owner_at(&self, of: &Found<'_>) -> Option<&Owner> {
         self.owner.as_ref().filter(|_| of.name.is_some() || self.own_is_shared)
     }
