@@ -24,6 +24,7 @@ pub(super) fn before(expr: &mut Expr, rewriter: &mut Rewriter<'_>) -> Result<(),
 fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, String> {
     Ok(match expr {
         Expr::BinaryOp { left, op, right } => binary(left, op, right),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => negated_window(expr),
         Expr::IsDistinctFrom(left, right) => rows(left, right).map(|(left, right)| {
             combine(
                 pairs(left, right).map(|(l, r)| Expr::IsDistinctFrom(Box::new(l), Box::new(r))),
@@ -88,6 +89,13 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
             .or_else(|| json_array(function)),
         _ => None,
     })
+}
+
+/// `-f() OVER (…)`: functions that count rows have no sign to `DataFusion`.
+fn negated_window(expr: &Expr) -> Option<Expr> {
+    let is_window = matches!(expr, Expr::Function(call) if call.over.is_some());
+    let zero = Expr::value(Value::Number("0".to_owned(), false));
+    is_window.then(|| op(zero, BinaryOperator::Minus, expr.clone()))
 }
 
 /// A function call by name.

@@ -294,6 +294,17 @@ fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Transformed<Ex
         call.fun = WindowFunctionDefinition::WindowUDF(present_neighbour(function.name() == "lead"));
         call.params.null_treatment = None;
     }
+    call.params.partition_by = call
+        .params
+        .partition_by
+        .into_iter()
+        .map(|key| match type_of(&key, schema) {
+            // Both zeros are one partition: -0.0 + 0.0 is 0.0.
+            Some(DataType::Float64) => key + datafusion::prelude::lit(0.0_f64),
+            Some(DataType::Float32) => key + datafusion::prelude::lit(0.0_f32),
+            _ => key,
+        })
+        .collect();
     let mut keys: Vec<SortExpr> = Vec::with_capacity(call.params.order_by.len());
     for mut key in call.params.order_by {
         key.expr = match type_of(&key.expr, schema) {
