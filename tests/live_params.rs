@@ -135,7 +135,7 @@ async fn fields_that_are_not_known_are_named_in_the_answer() {
     };
     socket
         .send(json!({"type": "subscribe", "later": 1, "subscription": {
-            "id": "s", "sql": "SELECT id FROM b.lv", "parms": [], "options": {"lastRows": 1, "batchSize": 1, "last_rows": 2}}}))
+            "id": "s", "sql": "SELECT id FROM b.lv", "parms": [], "options": {"batchSize": 1, "lastRows": 1, "last_rows": 2}}}))
         .await;
     let ack = socket.next().await;
     assert_eq!(ack["type"], "subscription_ack", "{ack}");

@@ -83,7 +83,7 @@ mod terminal;
 /// `kalamdb import` and `kalamdb export` as processes.
 mod import;
 
-/// What `kalamdb import` makes of values that files of other programs hold: epochs, exponents, lists, structs, UUIDs.
+/// Values of other programs' files in `kalamdb import`: epochs, exponents, lists, structs, UUIDs.
 mod import_values;
 
 /// The project's rules that a program can check.

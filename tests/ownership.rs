@@ -20,8 +20,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What a backup of a directory takes.
-fn copy_parts(from: &Path, to: &Path, parts: &[&str]) {
+/// Copies the parts of a directory that a backup takes.
+pub(crate) fn copy_parts(from: &Path, to: &Path, parts: &[&str]) {
     std::fs::create_dir_all(to).unwrap();
     for part in parts {
         let path = from.join(part);
@@ -55,7 +55,7 @@ async fn ids(root: &Api) -> Vec<Value> {
     root.rows("SELECT id FROM app.t ORDER BY id").await.into_iter().map(|row| row[0].clone()).collect()
 }
 
-/// What the newest failed flush says.
+/// The message of the newest failed job.
 async fn failure(root: &Api) -> String {
     let sql =
         "SELECT error_message FROM system.jobs WHERE status = 'failed' ORDER BY created_at DESC LIMIT 1";
@@ -164,6 +164,32 @@ async fn a_cold_directory_that_a_copy_shares_is_not_swept_by_it() {
 }
 
 #[tokio::test]
+async fn a_start_deletes_nothing_but_cold_files_of_its_own() {
+    let mut server = Server::start().await;
+    let root = server.root().await;
+    root.sql("CREATE NAMESPACE app").await;
+    root.sql("CREATE SHARED TABLE app.t (id INT PRIMARY KEY)").await;
+    must_flush(&root, 1).await;
+    let cold = server.data_dir().join("cold");
+    let name = "00000000000000000003-v1.parquet";
+    let kept =
+        [cold.join("notes.txt"), cold.join("app/export.parquet"), cold.join("elsewhere/app/").join(name)];
+    for path in &kept {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "somebody else's").unwrap();
+    }
+    // A directory with a marker is another database's location.
+    std::fs::write(cold.join("elsewhere/owner.json"), "{}").unwrap();
+    let left = cold.join("app/shared").join(name);
+    std::fs::write(&left, "what a crash left").unwrap();
+    server.kill().await;
+    server.start_again().await;
+    assert!(!left.exists(), "it was not swept");
+    assert!(kept.iter().all(|path| path.exists()), "{kept:?}");
+    assert_eq!(ids(&root).await, [1]);
+}
+
+#[tokio::test]
 async fn health_names_a_cold_file_that_is_gone() {
     let place = tempfile::tempdir().unwrap();
     let server = Server::start().await;
@@ -237,6 +263,12 @@ async fn a_location_that_overlaps_the_database_or_another_is_refused() {
         assert!(answer.body.to_string().contains("overlaps"), "{path}: {answer:?}");
     }
     root.sql_with(update, &[json!(shown(&at.join("a3")))]).await;
+    // Another database's directory.
+    let other = Server::start().await;
+    for inside in [other.data_dir(), other.data_dir().join("cold/deeper")] {
+        let answer = root.try_sql(update, &[json!(shown(&inside))]).await;
+        assert!(answer.body.to_string().contains("another database"), "{answer:?}");
+    }
     // Two of one statement.
     let two = "INSERT INTO system.storage_locations (location_name, location_type, path) VALUES ('c', 'filesystem', $1), ('d', 'filesystem', $2)";
     let both = [json!(shown(&at.join("c"))), json!(shown(&at.join("c/d")))];

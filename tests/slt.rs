@@ -34,7 +34,7 @@ const JOBS: usize = 2;
 /// Wrong answers of a file, and kinds of refusals, that are shown.
 const SHOWN_MAX: usize = 20;
 
-/// What came of records.
+/// Counts of records by their outcome.
 #[derive(Debug, Default)]
 struct Totals {
     statements: usize,

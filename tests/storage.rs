@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::ownership::copy_parts;
 use crate::support::{Answer, Api, PATIENCE, ROOT_PASSWORD, Server, in_time};
 
 const ACCESS_KEY: &str = "AKIAKALAMDBTEST";
@@ -188,6 +189,41 @@ async fn cold_files_in_s3_are_as_good_as_local_ones_and_nothing_is_lost_while_it
     assert!(!server.log().contains(SECRET_KEY));
 }
 
+#[tokio::test]
+async fn a_started_copy_deletes_nothing_in_the_bucket_and_takes_it_over_when_told() {
+    let (mut server, s3) = (Server::start().await, S3::start().await);
+    let root = Api::login(&server, "root", ROOT_PASSWORD).await;
+    assert_eq!(register(&root, &s3.credentials("right", SECRET_KEY)).await.code(), "");
+    root.sql("CREATE NAMESPACE app").await;
+    root.sql("CREATE SHARED TABLE app.t (id INT PRIMARY KEY) LOCATION REFERENCE 'far'").await;
+    root.sql("INSERT INTO app.t VALUES (1)").await;
+    assert_eq!(job(&root, "STORAGE FLUSH TABLE app.t").await[0], "completed");
+    let copied = tempfile::tempdir().unwrap();
+    copy_parts(&server.data_dir(), copied.path(), &["log", "cold", "jwt.key", "instance.json"]);
+    root.sql("INSERT INTO app.t VALUES (2)").await;
+    assert_eq!(job(&root, "STORAGE FLUSH TABLE app.t").await[0], "completed");
+
+    let parts = ["log", "cold", "jwt.key", "instance.json"];
+    let mut other = Server::start_from(|to| copy_parts(copied.path(), to, &parts)).await;
+    let of_copy = Api::login(&other, "root", ROOT_PASSWORD).await;
+    of_copy.sql("INSERT INTO app.t VALUES (7)").await;
+    let failed = job(&of_copy, "STORAGE FLUSH TABLE app.t").await;
+    assert!(failed[0] == "failed" && failed[1].to_string().contains("--take-over-locations"), "{failed}");
+    assert_eq!(of_copy.rows("SELECT id FROM app.t").await.len(), 2);
+    files(&s3, 2).await;
+    server.kill().await;
+    server.start_again().await;
+    assert_eq!(root.rows("SELECT id FROM app.t").await.len(), 2);
+    assert!(server.stop().await.success());
+
+    assert!(other.stop().await.success());
+    other.set_arguments(&["--take-over-locations"]);
+    other.start_again().await;
+    assert_eq!(job(&of_copy, "STORAGE FLUSH TABLE app.t").await[0], "completed");
+    // The file of the original that the copy has never heard of stays.
+    files(&s3, 3).await;
+}
+
 /// How far the newest job of a table is.
 async fn status(root: &Api, table: &str) -> Value {
     let sql = format!(
@@ -274,4 +310,22 @@ async fn a_check_names_every_file_that_is_missing_or_damaged_and_whose_rows_it_h
     let (is_well, said) = check(&nowhere).await;
     assert!(!is_well && said.contains("nowhere"), "{said}");
     assert!(!nowhere.exists(), "a check makes no database");
+}
+
+#[tokio::test]
+async fn a_check_calls_no_file_wrong_whose_location_does_not_answer() {
+    let (mut server, mut s3) = (Server::start().await, S3::start().await);
+    let root = Api::login(&server, "root", ROOT_PASSWORD).await;
+    assert_eq!(register(&root, &s3.credentials("right", SECRET_KEY)).await.code(), "");
+    root.sql("CREATE NAMESPACE app").await;
+    root.sql("CREATE SHARED TABLE app.t (id INT PRIMARY KEY) LOCATION REFERENCE 'far'").await;
+    root.sql("INSERT INTO app.t VALUES (1)").await;
+    assert_eq!(job(&root, "STORAGE FLUSH TABLE app.t").await[0], "completed");
+    assert!(server.stop().await.success());
+    let (is_well, said) = check(&server.data_dir()).await;
+    assert!(is_well, "{said}");
+    s3.kill().await;
+    let (is_well, said) = check(&server.data_dir()).await;
+    assert!(!is_well && said.contains("1 files could not be looked at"), "{said}");
+    assert!(!said.contains("wrong: bring them back"), "{said}");
 }

@@ -75,3 +75,16 @@ async fn dates_and_times_are_iso_8601() {
     let expected = json!({"d": "2026-12-01", "t": "12:34:56", "ts": "2026-12-01T12:34:56"});
     assert_eq!(once.next_json().await["row"], expected);
 }
+
+#[tokio::test]
+async fn parameters_are_given_as_json_or_as_text() {
+    let (server, root) = server_with_rows().await;
+    let sql = "SELECT id FROM app.notes WHERE n = $1 AND body = $2";
+    let arguments = ["--json", "--param", "2", "--param", "two", sql];
+    let mut following = subscribe(&server, &arguments);
+    assert_eq!(following.next_json().await["row"], json!({"id": 2}));
+    root.sql("INSERT INTO app.notes VALUES (3, 'two', 3), (4, 'two', 2)").await;
+    assert_eq!(following.next_json().await["row"], json!({"id": 4}));
+    let (_, code, said) = subscribe(&server, &["--param", "2", sql]).end().await;
+    assert!(code == 1 && said.contains("INVALID_PARAMETER") && said.contains("$2"), "{code} {said}");
+}

@@ -18,9 +18,9 @@ struct Terminal {
     child: Child,
     input: ChildStdin,
     output: ChildStdout,
-    /// What was shown and not looked at yet.
+    /// Output that was not looked at yet.
     shown: String,
-    /// Where the history is kept.
+    /// The directory of the history.
     _state: TempDir,
 }
 

@@ -11,7 +11,7 @@ pub(crate) enum Sort {
     Values,
 }
 
-/// What a file asks for.
+/// A record of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Record {
     /// A statement that succeeds, or does not.
@@ -28,7 +28,7 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    /// Where it begins, from 1.
+    /// Its first line, from 1.
     pub(crate) fn line(&self) -> usize {
         match self {
             Self::Statement { line, .. } | Self::Query { line, .. } => *line,

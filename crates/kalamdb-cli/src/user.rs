@@ -20,7 +20,7 @@ use crate::tail::log_directory;
 const PASSWORD_VARIABLE: &str = "KALAMDB_NEW_PASSWORD";
 /// Bytes of a password on standard input at the most.
 const PASSWORD_BYTES_MAX: u64 = 4096;
-/// Who runs the statements: an account that no database has.
+/// The account that runs the statements, one that no database has.
 const OPERATOR: &str = "kalamdb user";
 
 /// Change accounts of a database that no server has open: the way back in after a forgotten password.

@@ -7,7 +7,7 @@ use crate::testing::{root, session};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, ErrorCode};
 
-async fn role_of(engine: &Engine, name: &str) -> Option<Role> {
+fn role_of(engine: &Engine, name: &str) -> Option<Role> {
     engine.user(&UserId::new(name)).unwrap().map(|user| user.role)
 }
 
@@ -36,10 +36,7 @@ async fn root_and_whoever_asks_keep_the_role_dba() {
         assert_eq!(code, ErrorCode::ConstraintViolation, "{sql}: {message}");
         assert!(message.contains("another dba"), "{sql}: {message}");
     }
-    assert_eq!(
-        (role_of(&engine, "root").await, role_of(&engine, "ann").await),
-        (Some(Role::Dba), Some(Role::Dba))
-    );
+    assert_eq!((role_of(&engine, "root"), role_of(&engine, "ann")), (Some(Role::Dba), Some(Role::Dba)));
     // What changes no role of theirs goes through.
     ok(&engine, &root(), "ALTER USER root SET ROLE dba; ALTER USER root SET PASSWORD 'y'", &[]).await;
     ok(&engine, &root(), "UPDATE system.users SET role = role, password = 'z'", &[]).await;

@@ -81,7 +81,7 @@ pub struct EngineOptions {
     pub flush: FlushOptions,
     /// How long jobs that ended are remembered.
     pub job_retention: JobRetention,
-    /// What becomes of storage locations that are not this instance's own.
+    /// The treatment of storage locations that are not this instance's own.
     pub location_claim: Claim,
     /// What the log is on: the operating system's files, but for tests.
     pub log_disk: Arc<dyn Disk>,
@@ -240,7 +240,6 @@ impl Engine {
         let feed = Arc::new(Feed::new(log.end(), options.feed_bytes_max));
         let health = Arc::new(Health::default());
         let router = Arc::new(Router::new(Arc::clone(&feed), Arc::clone(&catalog), log_dir.clone(), index));
-        let opened_at = log.end();
         let projections = Projections {
             store: Arc::clone(&store),
             system: Arc::clone(&system),
@@ -270,7 +269,7 @@ impl Engine {
             system: Arc::clone(&system),
             stop: Arc::clone(&stop),
         };
-        let jobs = JobRunner::new(&on, commits.clone(), &router, &options, fail_points, opened_at);
+        let jobs = JobRunner::new(&on, commits.clone(), &router, &options, fail_points);
         let workers =
             Workers { sequencer, router: Arc::clone(&router), keeper, flush_keeper, log_keeper, jobs };
         let shared = Shared {

@@ -12,7 +12,7 @@ use crate::error::Error;
 
 /// How long what a look for cold files found is good enough.
 const AUDIT_PERIOD: Duration = Duration::from_secs(5);
-/// The same of files in object stores.
+/// As [`AUDIT_PERIOD`], of files in object stores.
 const OBJECTS_AUDIT_PERIOD: Duration = Duration::from_mins(5);
 
 /// Looks for cold files that are gone, in the background, when somebody wants to know.

@@ -256,7 +256,6 @@ impl JobRunner {
         router: &Arc<Router>,
         options: &EngineOptions,
         fail_points: FailPoints,
-        opened_at: Seq,
     ) -> Self {
         let (store, system, bell) = (Arc::clone(&on.store), Arc::clone(&on.system), Arc::clone(&on.jobs));
         let catalog = Arc::clone(&on.catalog);
@@ -268,7 +267,7 @@ impl JobRunner {
             bell,
             router: Arc::clone(router),
             database: on.places.database(),
-            to_sweep: (on.places.to_sweep(), opened_at),
+            to_sweep: on.places.to_sweep(),
             scratch: options.data_dir.join(RESTORE_DIRECTORY),
             stopped: Mutex::default(),
             retention: options.job_retention,

@@ -55,6 +55,8 @@ mod large_statement_tests;
 #[cfg(test)]
 mod literal_tests;
 mod live;
+#[cfg(test)]
+mod live_expression_tests;
 mod log_keeper;
 #[cfg(test)]
 mod model_tests;

@@ -67,6 +67,14 @@ impl Area {
         std::iter::once(absolute.clone()).chain(parts).map(|path| Self::directory(&path)).collect()
     }
 
+    /// The directory of a database that it lies in.
+    fn other_database(&self) -> Option<&Path> {
+        let Self::Directory { path, .. } = self else { return None };
+        let is_database =
+            |at: &&Path| at.join(LOG_DIRECTORY).join("LOCK").exists() && at.join(ROWS_DIRECTORY).exists();
+        path.ancestors().find(is_database)
+    }
+
     /// Whether they are the same, or one contains the other.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
@@ -132,6 +140,13 @@ pub(crate) fn refuse_overlap(
             "the storage location {name} at {path} overlaps the database's own directory {}: files that are moved there would be \
              among the database's own; choose a directory outside of it",
             data_dir.display()
+        )));
+    }
+    if let Some(other) = area.other_database() {
+        return Err(Error::definition(format!(
+            "the storage location {name} at {path} overlaps another database's directory {}, whose start would take its files for \
+             leftovers; choose a directory outside of it",
+            other.display()
         )));
     }
     refuse_overlap_with(name, location_type, path, others)

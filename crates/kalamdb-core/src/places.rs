@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kalamdb_sql::SystemTables;
 use kalamdb_store::{Place, Store};
-use log_format::{ChangeEvent, DatabaseId, StorageLocation, Table};
+use log_format::{ChangeEvent, DatabaseId, Seq, StorageLocation, Table};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
@@ -40,6 +40,8 @@ pub(crate) struct Places {
     overlapping: Arc<BTreeSet<String>>,
     /// Whether one of them is the database's own directory.
     own_overlaps: bool,
+    /// The last event that was applied before this process makes any.
+    opened_at: Seq,
 }
 
 impl Places {
@@ -59,7 +61,8 @@ impl Places {
             );
         }
         let overlapping = Arc::new(overlapping.into_iter().collect());
-        let places = Self { store: Arc::clone(store), database, overlapping, own_overlaps };
+        let opened_at = store.applied_seq()?;
+        let places = Self { store: Arc::clone(store), database, overlapping, own_overlaps, opened_at };
         for location in locations {
             places.register(&location);
         }
@@ -74,10 +77,11 @@ impl Places {
         Ok(())
     }
 
-    /// The locations that a crash may have left files at which nobody else can have written.
-    pub(crate) fn to_sweep(&self) -> BTreeSet<String> {
+    /// The locations that a crash may have left files at which nobody else can have written, and the last event that such a file can be
+    /// of.
+    pub(crate) fn to_sweep(&self) -> (BTreeSet<String>, Seq) {
         let names = self.store.cold_files().place_names().into_iter();
-        names.filter(|name| !self.overlapping.contains(name)).collect()
+        (names.filter(|name| !self.overlapping.contains(name)).collect(), self.opened_at)
     }
 
     /// Which database it is.

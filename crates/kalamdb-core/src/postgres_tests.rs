@@ -9,6 +9,9 @@ use crate::table::TYPE_METADATA;
 use crate::testing::root;
 use crate::tests::open;
 
+/// Statements in their order, each with PostgreSQL's answer: its rows, `done` or `error`.
+const STATEMENTS: &[(&str, &str)] = &include!("postgres_tests.in");
+
 /// A result as PostgreSQL writes it: cells with `|` between them, rows in the order of their text.
 fn text_of(result: &StatementResult) -> String {
     let mut rows = Vec::new();
@@ -63,10 +66,10 @@ async fn statements_are_answered_as_postgresql_answers_them() {
     let engine = open(directory.path());
     answer(&engine, "CREATE NAMESPACE b").await.unwrap();
     let mut wrong = Vec::new();
-    for (sql, expected) in include!("postgres_tests.in") {
+    for &(sql, expected) in STATEMENTS {
         let answered = answer(&engine, sql).await;
         let is_right = match &answered {
-            Ok(text) => text == expected || expected == "done",
+            Ok(text) => *text == expected || expected == "done",
             Err(_) => expected == "error",
         };
         if !is_right {

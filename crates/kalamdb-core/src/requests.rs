@@ -203,3 +203,21 @@ impl Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorCode;
+
+    #[tokio::test]
+    async fn a_full_queue_is_told_as_too_much_work() {
+        let (commits, _receiver) = Commits::new();
+        for _ in 0..QUEUE_CAPACITY {
+            let (reply, _) = reply::to_task();
+            commits.submit(Request { change: Change::SkipPast(Seq::ZERO), reply }).unwrap();
+        }
+        let refused = commits.catalog(|_| Ok(Vec::new())).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Overloaded);
+        assert!(!refused.to_string().contains("bytes"), "{refused}");
+    }
+}

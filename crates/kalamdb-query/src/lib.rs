@@ -1,6 +1,6 @@
 //! SQL over `DataFusion`, answered as PostgreSQL answers it.
 //!
-//! What stands here changes what statements mean, and knows nothing of where rows are: the dialect, the analysis of plans, the
+//! The crate decides what statements mean, and knows nothing of where rows are: the dialect, the analysis of plans, the
 //! functions it puts into them, subqueries.
 
 mod arithmetic;

@@ -21,8 +21,8 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature,
 };
 
 use arguments::{Arguments, bytes_of_rows};
@@ -95,10 +95,22 @@ impl FunctionRewrite for BoundAll {
         "bound_sizes"
     }
 
-    fn rewrite(&self, expr: Expr, _: &DFSchema, _: &ConfigOptions) -> QueryResult<Transformed<Expr>> {
+    fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> QueryResult<Transformed<Expr>> {
         let (func, args) = match expr {
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
-                (Arc::new(ScalarUDF::new_from_impl(Concatenation::default())), vec![*left, *right])
+                let function = Arc::new(ScalarUDF::new_from_impl(Concatenation::default()));
+                match *left {
+                    // One call for a chain of texts: what asks a call for its type asks its arguments, and theirs.
+                    Expr::ScalarFunction(chain)
+                        if chain.func.name() == Concatenation::NAME
+                            && chain.args.iter().chain([right.as_ref()]).all(|arg| is_flat(arg, schema)) =>
+                    {
+                        let mut args = chain.args;
+                        args.push(*right);
+                        (function, args)
+                    }
+                    left => (function, vec![left, *right]),
+                }
             }
             Expr::ScalarFunction(call) if call.func.inner().downcast_ref::<Bounded>().is_none() => {
                 (call.func, call.args)
@@ -112,6 +124,12 @@ impl FunctionRewrite for BoundAll {
         let func = Arc::new(Bounded::function(func, measure));
         Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
     }
+}
+
+/// Whether a value is one of those that a chain of texts is made of.
+fn is_flat(expr: &Expr, schema: &DFSchema) -> bool {
+    let is_bytes = |found: &ArrowType| matches!(found, ArrowType::Binary | ArrowType::LargeBinary);
+    expr.get_type(schema).is_ok_and(|found| !found.is_nested() && !is_bytes(&found))
 }
 
 /// How large the result of a row becomes at the most, from its arguments.

@@ -1,4 +1,4 @@
-//! What a session's state is made with, so that statements mean here what they mean to PostgreSQL.
+//! Rules, types and functions of a session's state, by which statements mean here what they mean to PostgreSQL.
 
 use std::sync::Arc;
 

@@ -40,7 +40,9 @@ impl Refusal {
     pub(crate) fn of_subscription(error: &EngineError) -> Self {
         let code = match error.code() {
             ErrorCode::EmptySql | ErrorCode::InvalidSql | ErrorCode::BatchParseError => "INVALID_SQL",
-            ErrorCode::SqlExecutionError | ErrorCode::InternalError => "SUBSCRIPTION_FAILED",
+            ErrorCode::SqlExecutionError | ErrorCode::StatementPanicked | ErrorCode::InternalError => {
+                "SUBSCRIPTION_FAILED"
+            }
             other => other.as_str(),
         };
         Self::new(code, error.to_string())

@@ -1,4 +1,4 @@
-//! What `\?` and `\h` show.
+//! Help texts: the answers of `\?` and `\h`.
 
 use std::fmt::Write as _;
 
@@ -58,7 +58,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("USE", "USE namespace"),
 ];
 
-/// What `\h` shows: how the statements with that beginning are written, or which there are.
+/// The answer of `\h`: how the statements with that beginning are written, or which there are.
 pub(super) fn statements(beginning: &str) -> Result<String, String> {
     if beginning.is_empty() {
         let mut text = "\\h STATEMENT shows how one is written:\n".to_owned();
@@ -79,7 +79,7 @@ pub(super) fn statements(beginning: &str) -> Result<String, String> {
     }
 }
 
-/// What `\?` shows.
+/// The answer of `\?`.
 pub(super) fn commands() -> String {
     format!(
         "\
@@ -124,7 +124,7 @@ NULL looks like {NULL_TEXT}.
     )
 }
 
-/// What stands before the first prompt.
+/// The greeting before the first prompt.
 pub(super) fn greeting(url: &str, user: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!("kalamdb {version} · {url} as {user} · \\? or help for help, \\q or exit to leave")

@@ -10,7 +10,7 @@ use clap::ValueEnum as _;
 use super::render::{Expanded, Format};
 use crate::client::quote_literal;
 
-/// What a backslash command asks for.
+/// A backslash command, read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meta {
     /// Leave.

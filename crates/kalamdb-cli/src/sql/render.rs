@@ -36,7 +36,7 @@ pub(super) enum Expanded {
     On,
     /// Never.
     Off,
-    /// Where the table is wider than the terminal.
+    /// A choice by width: expanded if the table is wider than the terminal.
     Auto,
 }
 

@@ -3,7 +3,7 @@
 use super::render::printable;
 use crate::client::ClientError;
 
-/// Where a statement was read.
+/// The source of a statement: a file and line, or the prompt.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Origin<'a> {
     /// The file; none for what was typed or given with `-c`.
@@ -13,7 +13,7 @@ pub(super) struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// What stands before a message about a line of the statement, itself from 1: `file.sql:12: `.
+    /// The prefix of a message about a line of the statement, itself from 1: `file.sql:12: `.
     pub(super) fn prefix(&self, line: usize) -> String {
         self.name.map_or_else(String::new, |name| format!("{}:{}: ", printable(name), self.line + line - 1))
     }

@@ -30,7 +30,7 @@ pub(super) enum Step {
     Quit,
 }
 
-/// What a script does after a statement that failed.
+/// The action of a script after a failed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum OnError {
     /// The rest is not run

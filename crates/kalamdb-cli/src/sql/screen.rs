@@ -1,4 +1,4 @@
-//! Where results go: the terminal, through a pager where they are larger than it, or a file.
+//! The output of results: the terminal, through a pager where they are larger than it, or a file.
 //!
 //! It knows no results, only text.
 
@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr as _;
 /// The exit codes of a shell that could not run a program.
 const NOT_RUN: [i32; 2] = [126, 127];
 
-/// Where results are written.
+/// The output that results are written to.
 pub(super) struct Screen {
     /// Instead of standard output.
     file: Option<(PathBuf, BufWriter<File>)>,

@@ -68,7 +68,7 @@ impl<'a> Script<'a> {
         Script::new(BufReader::new(file), Some(&path.display().to_string())).with_context(unreadable)
     }
 
-    /// What it is called in messages.
+    /// Its name in messages.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -118,7 +118,7 @@ impl Pending {
         Self { text: text.to_owned(), ..Self::default() }
     }
 
-    /// What it begins with.
+    /// Its first bytes.
     pub(super) fn first(&mut self) -> First<'_> {
         self.scan.first(&self.text)
     }

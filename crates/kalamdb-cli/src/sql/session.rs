@@ -28,7 +28,7 @@ impl Session {
         Ok(Session { account, url: args.url.clone(), user: args.user.clone(), namespace: None })
     }
 
-    /// Who is logged in where.
+    /// The user, server and namespace of the session.
     pub(super) fn description(&self) -> String {
         format!("{} as {}, plain names in namespace {}", self.url, self.user, self.namespace())
     }

@@ -1,4 +1,4 @@
-//! Where one statement ends and the next begins, and where a backslash command stands.
+//! Splits text into statements and backslash commands.
 //!
 //! It owns the lexical rules that decide whether a semicolon ends a statement: quotes, quoted identifiers, `E''`
 //! escapes, dollar quotes (which are not parameters), nested comments. `BEGIN; … COMMIT;` counts as one piece, because
@@ -14,15 +14,15 @@ pub(super) struct Split<'a> {
     pub(super) rest: &'a str,
 }
 
-/// What a text begins with, its blanks and comments aside.
+/// The first item of a text, its blanks and comments aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum First<'a> {
     /// A complete statement, without its final semicolon.
     Statement {
         sql: &'a str,
-        /// Where `sql` begins in the text.
+        /// The offset of `sql` in the text.
         begin: usize,
-        /// Where what follows begins.
+        /// The offset behind it.
         end: usize,
     },
     /// A backslash command, up to the end of its line. What stands before it is a statement that is not complete yet.
@@ -51,15 +51,15 @@ enum Piece {
 pub(super) struct Scan {
     /// Behind the last piece that is whole.
     at: usize,
-    /// Where the statement, or the transaction that it is in, begins.
+    /// The offset of the statement, or of the transaction that it is in.
     start: usize,
-    /// Where the statement begins.
+    /// The offset of the statement.
     statement_start: usize,
     in_transaction: bool,
 }
 
 impl Scan {
-    /// What `text` begins with, which is the text of the last call and perhaps more.
+    /// Reads the first item of `text`, which is the text of the last call and perhaps more.
     pub(super) fn first<'a>(&mut self, text: &'a str) -> First<'a> {
         let bytes = text.as_bytes();
         while self.at < bytes.len() {
@@ -105,7 +105,7 @@ impl Scan {
     }
 }
 
-/// What `text` begins with.
+/// Reads the first item of `text`.
 pub(super) fn first(text: &str) -> First<'_> {
     Scan::default().first(text)
 }
@@ -132,7 +132,7 @@ fn is_padding(character: char) -> bool {
     character.is_whitespace() || character == BYTE_ORDER_MARK
 }
 
-/// What some programs begin a file with.
+/// The byte order mark, with which some programs begin a file.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Whether `text` holds nothing but whitespace and comments.
@@ -161,7 +161,7 @@ fn slice(text: &str, start: usize, end: usize) -> &str {
     text.get(start..end).unwrap_or_default()
 }
 
-/// What is left without the blanks and comments that a text begins with.
+/// The rest without the blanks and comments that a text begins with.
 pub(super) fn without_blank(text: &str) -> &str {
     let bytes = text.as_bytes();
     let mut at = 0;

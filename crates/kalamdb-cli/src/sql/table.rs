@@ -9,7 +9,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr};
 
 /// The narrowest that a column is cut to.
 const COLUMN_WIDTH_MIN: usize = 8;
-/// What stands at both sides of a cell, with the line between two cells.
+/// The width of what stands at both sides of a cell, with the line between two cells.
 const MARGIN_WIDTH: usize = 3;
 
 /// An empty table in the style of this program; numbers go right through [`right_aligned`].

@@ -47,7 +47,7 @@ const SEPARATOR_LINE_MAX: usize = 256;
 
 /// Reads records.
 pub(super) struct CsvReader<R> {
-    /// What was read in search of a line that names the delimiter, and the rest.
+    /// The bytes that were read in search of a line that names the delimiter, and the rest.
     input: io::Chain<Cursor<Vec<u8>>, R>,
     delimiter: u8,
     /// The line that is being read, from 1.

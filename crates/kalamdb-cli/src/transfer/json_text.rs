@@ -23,7 +23,7 @@ use serde_json::Value as Json;
 use super::values::{double_text, float_text};
 use crate::spans::Span;
 
-/// What stands between the parts of a document.
+/// The text between the parts of a document.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spacing {
     comma: &'static str,

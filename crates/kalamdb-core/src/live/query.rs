@@ -140,7 +140,7 @@ const fn is_compared_directly(value: &Value) -> bool {
     )
 }
 
-/// Which values of a column are this one. Of the types that [`is_compared_directly`] names.
+/// Tells for each value of a column whether it is this one. Of the types that [`is_compared_directly`] names.
 fn equal(array: &dyn Array, value: &Value) -> Vec<bool> {
     fn integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, value: T::Native) -> Vec<bool> {
         array.iter().map(|found| found == Some(value)).collect()

@@ -150,7 +150,7 @@ pub(crate) struct ScanMetrics {
 }
 
 impl ScanMetrics {
-    /// Where the tiers are read as one, which of them a row is from is not known: then nothing is said of hot rows.
+    /// Rows read of the hot tier. Where the tiers are read as one, which of them a row is from is not known: then nothing is said of hot rows.
     fn new(metrics: &ExecutionPlanMetricsSet, partition: usize, tells_hot: bool) -> Self {
         let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
         Self {

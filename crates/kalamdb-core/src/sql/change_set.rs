@@ -24,7 +24,7 @@ const COMMIT_BYTES_MAX: usize = FRAME_LENGTH_MAX - FRAME_HEADER_BYTES;
 /// Bytes of an event at the least, beside its key and rows: its place in the frame's table, its partition, its archive.
 const EVENT_BYTES_MIN: usize = 48;
 
-/// What is said of a statement that changes more than a commit holds.
+/// The error of a statement that changes more than a commit holds.
 fn too_large() -> Error {
     Error::TooLarge {
         what: "what the statement writes, which is one commit,",
@@ -38,7 +38,7 @@ pub(crate) fn refuse_too_many(rows: usize) -> Result<()> {
     if rows > COMMIT_BYTES_MAX / EVENT_BYTES_MIN { Err(too_large()) } else { Ok(()) }
 }
 
-/// What the log says of a commit that is too large, in the words of a statement.
+/// The log's error of a commit that is too large, in the words of a statement.
 pub(crate) fn said_early(error: Error) -> Error {
     match error {
         Error::Log(kalamdb_log::Error::Encode(log_format::Error::TooLarge { .. }))

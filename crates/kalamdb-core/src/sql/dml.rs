@@ -111,7 +111,7 @@ pub(crate) async fn update(context: Context<'_>, update: &ast::Update) -> Result
     ])?;
     let (name, alias) = single_table(&update.table)?;
     if let Some(rows) = system_rows::find(context, &name)? {
-        return system_rows::update(context, rows, update).await;
+        return Box::pin(system_rows::update(context, rows, update)).await;
     }
     let target = Target::new(context, &name)?.with_alias(alias);
     target.refuse_stream("UPDATE")?;
@@ -167,7 +167,7 @@ pub(crate) async fn delete(context: Context<'_>, delete: &ast::Delete) -> Result
     let [table] = tables.as_slice() else { return Err(Error::unsupported("DELETE of several tables")) };
     let (name, alias) = single_table(table)?;
     if let Some(rows) = system_rows::find(context, &name)? {
-        return system_rows::delete(context, rows, table, delete).await;
+        return Box::pin(system_rows::delete(context, rows, table, delete)).await;
     }
     let target = Target::new(context, &name)?.with_alias(alias);
     target.refuse_stream("DELETE")?;

@@ -42,7 +42,7 @@ pub(crate) async fn insert(context: Context<'_>, insert: &ast::Insert) -> Result
     };
     let name = table_name(name)?;
     if let Some(table) = system_rows::find(context, &name)? {
-        return system_rows::insert(context, table, insert).await;
+        return Box::pin(system_rows::insert(context, table, insert)).await;
     }
     let alias = insert.table_alias.as_ref().map(|alias| &alias.alias);
     let target = Target::new(context, &name)?.with_alias(alias);

@@ -266,7 +266,11 @@ fn statement(parser: &mut Parser<'_>) -> Result<Statement> {
             let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
             Ok(Statement::DropUser { name: name_or_string(parser)?, if_exists })
         }
-        ("TABLE", ..) => Ok(Statement::Query(Box::new(ast::Statement::Query(parser.parse_query()?)))),
+        ("TABLE", ..) => {
+            let parsed = ast::Statement::Query(parser.parse_query()?);
+            refusals::refuse_ignored(&parsed)?;
+            Ok(Statement::Query(Box::new(parsed)))
+        }
         ("BACKUP" | "RESTORE", _, _) | ("SHOW", "BACKUP" | "BACKUPS", _) => {
             backup::parse(parser, [&first, &second])
         }
@@ -323,9 +327,7 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
         }
         ("SUBSCRIBE", "TO", _) => {
             skip(parser, 2);
-            let parsed = parser.parse_statement()?;
-            refusals::refuse_ignored(&parsed)?;
-            Ok(Statement::Subscribe(Box::new(parsed)))
+            Ok(Statement::Subscribe(Box::new(parsed_statement(parser)?)))
         }
         ("EXECUTE", "AS", "USER") => {
             skip(parser, 3);
@@ -348,7 +350,7 @@ fn small_statement(parser: &mut Parser<'_>, [first, second, third]: [&str; 3]) -
     }
 }
 
-/// What is said of a statement that nobody may run for another user.
+/// The error of a statement that nobody may run for another user.
 pub(super) fn refused_as_another_user() -> Error {
     Error::Unsupported {
         what: "anything but SELECT, INSERT, UPDATE and DELETE of tables inside of EXECUTE AS USER".to_owned(),
@@ -394,10 +396,16 @@ fn refuse_more_tables(parser: &Parser<'_>, statement: &str) -> Result<()> {
     Err(Error::Unsupported { what: format!("{statement} of a table with {what}"), hint: Some(hint) })
 }
 
-/// What `sqlparser` knows.
-fn standard_statement(parser: &mut Parser<'_>) -> Result<Statement> {
+/// A statement as `sqlparser` has it, without clauses that would be passed over.
+fn parsed_statement(parser: &mut Parser<'_>) -> Result<ast::Statement> {
     let parsed = with_ctes(parser.parse_statement()?)?;
     refusals::refuse_ignored(&parsed)?;
+    Ok(parsed)
+}
+
+/// What `sqlparser` knows.
+fn standard_statement(parser: &mut Parser<'_>) -> Result<Statement> {
+    let parsed = parsed_statement(parser)?;
     Ok(match parsed {
         ast::Statement::Insert(insert) => Statement::Insert(Box::new(insert)),
         ast::Statement::Update(update) => Statement::Update(Box::new(update)),

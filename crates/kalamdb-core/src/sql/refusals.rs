@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{self, Query, Select, TableFactor, Visit, V
 
 use crate::error::{Error, Result};
 
-/// What to use instead of constraints that a table does not have.
+/// Hint: the way to do without constraints that a table does not have.
 pub(crate) const CONSTRAINTS: &str = "a table's constraints are its primary key and NOT NULL: make what has to be unique the primary key, here \
      or of a second table that is written in the same BEGIN … COMMIT; check other conditions before writing";
 
@@ -40,7 +40,7 @@ const TYPE: &str = "use one of the types there are; JSON holds what has a struct
 const SETTING: &str = "a session's namespace is set by USE; settings are given when the server starts (system.settings shows them)";
 const SHOWN: &str = "there are SHOW TABLES, SHOW NAMESPACES, SHOW STATS FOR TABLE, SHOW CREATE TABLE, SHOW BACKUP, DESCRIBE, and system.settings";
 
-/// What is said of a statement with these first words, where there is no such statement.
+/// The refusal of a statement with these first words, where there is no such statement.
 pub(super) fn refused([first, second, third, fourth]: [&str; 4]) -> Option<Error> {
     let hint = match (first, second, third) {
         ("CREATE" | "ALTER" | "DROP", "INDEX", _) | ("CREATE", "UNIQUE" | "FULLTEXT" | "SPATIAL", _) => INDEX,
@@ -53,7 +53,6 @@ pub(super) fn refused([first, second, third, fourth]: [&str; 4]) -> Option<Error
         }
         ("CREATE", "OR", "REPLACE") => return refused(["CREATE", fourth, "", ""]),
         ("CREATE", "TEMP" | "TEMPORARY" | "LOCAL" | "GLOBAL" | "UNLOGGED", _) => TEMPORARY,
-        ("CREATE", "EXTERNAL" | "FOREIGN" | "VIRTUAL", _) => FILES,
         (
             "CREATE" | "ALTER" | "DROP",
             "FUNCTION" | "PROCEDURE" | "TRIGGER" | "RULE" | "AGGREGATE" | "EVENT" | "OPERATOR",
@@ -66,7 +65,8 @@ pub(super) fn refused([first, second, third, fourth]: [&str; 4]) -> Option<Error
         | ("GRANT" | "REVOKE" | "REASSIGN" | "DENY", _, _) => RIGHTS,
         ("CREATE" | "ALTER" | "DROP", "PUBLICATION" | "SUBSCRIPTION", _)
         | ("LISTEN" | "UNLISTEN" | "NOTIFY", _, _) => NOTIFY,
-        ("COPY" | "LOAD" | "UNLOAD" | "IMPORT" | "EXPORT", _, _) => FILES,
+        ("CREATE", "EXTERNAL" | "FOREIGN" | "VIRTUAL", _)
+        | ("COPY" | "LOAD" | "UNLOAD" | "IMPORT" | "EXPORT", _, _) => FILES,
         ("MERGE" | "UPSERT" | "REPLACE", _, _) => UPSERT,
         ("PREPARE" | "DEALLOCATE", _, _) => PREPARED,
         ("EXECUTE", other, _) if other != "AS" => PREPARED,

@@ -113,7 +113,7 @@ async fn plan_without_params(
     }
 }
 
-/// What `DataFusion` says where two columns have one name.
+/// A part of `DataFusion`'s error where two columns have one name.
 const SAME_NAME: &str = "require unique expression names";
 
 async fn plan_rewritten(

@@ -268,9 +268,9 @@ fn scale_span(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<A
     Ok(Arc::new(spans.collect::<Result<IntervalMonthDayNanoArray>>()?))
 }
 
-/// What is no whole month goes on as days, what is no whole day as time.
+/// Scales each part of a span. A fraction of a month goes on as days, a fraction of a day as time.
 #[expect(clippy::cast_possible_truncation, reason = "bounds are looked at")]
-fn scaled(
+pub(super) fn scaled(
     span: IntervalMonthDayNano,
     factor: f64,
     scale: fn(f64, f64) -> Result<f64>,
@@ -349,7 +349,7 @@ pub(crate) fn is_one(value: Expr) -> Expr {
 /// The average of so many numbers with this sum, in a decimal type.
 ///
 /// # Errors
-/// Where it does not fit.
+/// An average that does not fit.
 pub fn average_of(sum: i256, scale: u8, count: i64, target: &DataType) -> Result<i256> {
     let Some((_, digits)) = digits_of(target) else { return exec_err!("{target} is not a decimal type") };
     quotient(sum, scale, i256::from_i128(count.into()), 0, u8::try_from(digits).unwrap_or(0))

@@ -1,5 +1,6 @@
 //! The average of exact numbers, exact.
 
+use std::collections::HashSet;
 use std::mem::size_of;
 use std::sync::{Arc, LazyLock};
 
@@ -65,12 +66,17 @@ impl AggregateUDFImpl for Average {
         let (sum, scale) = sum_type(&argument)?;
         let scale = u8::try_from(scale).unwrap_or(0);
         let target = args.return_field.data_type().clone();
-        Ok(Box::new(Mean { sum: i256::ZERO, count: 0, sum_type: sum, scale, target }))
+        let seen = args.is_distinct.then(HashSet::new);
+        Ok(Box::new(Mean { sum: i256::ZERO, count: 0, sum_type: sum, scale, target, seen }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
         let argument = args.input_fields.first().map_or(DataType::Int64, |field| field.data_type().clone());
         let (sum, _) = sum_type(&argument)?;
+        if args.is_distinct {
+            let list = DataType::List(Arc::new(Field::new_list_field(sum, true)));
+            return Ok(vec![Arc::new(Field::new(format!("{}[values]", args.name), list, true))]);
+        }
         Ok(vec![
             Arc::new(Field::new(format!("{}[sum]", args.name), sum, true)),
             Arc::new(Field::new(format!("{}[count]", args.name), DataType::Int64, true)),
@@ -86,6 +92,8 @@ struct Mean {
     sum_type: DataType,
     scale: u8,
     target: DataType,
+    /// The values so far, where each counts once.
+    seen: Option<HashSet<i256>>,
 }
 
 impl Mean {
@@ -93,6 +101,9 @@ impl Mean {
         let [values] = values else { return exec_err!("avg takes one argument") };
         let values = cast(values, &self.sum_type)?;
         for value in values.as_primitive::<Decimal256Type>().iter().flatten() {
+            if self.seen.as_mut().is_some_and(|seen| !seen.insert(value)) {
+                continue;
+            }
             let sum = if is_back { self.sum.checked_sub(value) } else { self.sum.checked_add(value) };
             self.sum = sum.ok_or_else(|| DataFusionError::Execution("numeric field overflow".to_owned()))?;
             self.count += if is_back { -1 } else { 1 };
@@ -111,7 +122,7 @@ impl Accumulator for Mean {
     }
 
     fn supports_retract_batch(&self) -> bool {
-        true
+        self.seen.is_none()
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
@@ -131,11 +142,17 @@ impl Accumulator for Mean {
     }
 
     fn size(&self) -> usize {
-        size_of::<Self>()
+        let values = self.seen.as_ref().map_or(0, |seen| seen.capacity() * 2 * size_of::<i256>());
+        size_of::<Self>() + values
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let (precision, scale) = digits_of(&self.sum_type).unwrap_or((76, 0));
+        if let Some(seen) = &self.seen {
+            let values = seen.iter().map(|value| ScalarValue::Decimal256(Some(*value), precision, scale));
+            let values: Vec<ScalarValue> = values.collect();
+            return Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &self.sum_type))]);
+        }
         Ok(vec![
             ScalarValue::Decimal256(Some(self.sum), precision, scale),
             ScalarValue::Int64(Some(self.count)),
@@ -143,6 +160,12 @@ impl Accumulator for Mean {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        if let [lists] = states {
+            for values in lists.as_list::<i32>().iter().flatten() {
+                self.add(&[values], false)?;
+            }
+            return Ok(());
+        }
         let [sums, counts] = states else { return exec_err!("avg has a sum and a count") };
         let sums = sums.as_primitive::<Decimal256Type>();
         let counts = counts.as_primitive::<datafusion::arrow::datatypes::Int64Type>();

@@ -1,7 +1,10 @@
 //! Functions of bytes, and small ones that PostgreSQL has.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
@@ -50,7 +53,51 @@ pub(super) fn named() -> Vec<Function> {
     vec![
         Function::new("format", returns, evaluate_format),
         Function::to("octet_length", DataType::Int64, length),
+        Function::to("encode", DataType::Utf8, evaluate_encode),
     ]
+}
+
+/// Bytes as text: `hex`, `base64` in lines of 76 characters, or `escape`.
+fn evaluate_encode(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
+    let [bytes, format] = args else { return exec_err!("encode takes bytes and a format") };
+    let (bytes, format) = (cast(bytes, &DataType::Binary)?, cast(format, &DataType::Utf8)?);
+    let pairs = bytes.as_binary::<i32>().iter().zip(format.as_string::<i32>().iter());
+    let texts = pairs.map(|(bytes, format)| match (bytes, format) {
+        (Some(bytes), Some(format)) => encoded(bytes, format).map(Some),
+        _ => Ok(None),
+    });
+    Ok(Arc::new(texts.collect::<Result<StringArray>>()?))
+}
+
+fn encoded(bytes: &[u8], format: &str) -> Result<String> {
+    match format.to_ascii_lowercase().as_str() {
+        "hex" => {
+            let mut text = String::with_capacity(bytes.len() * 2);
+            for byte in bytes {
+                // Writing into a string cannot fail.
+                let _ = write!(text, "{byte:02x}");
+            }
+            Ok(text)
+        }
+        "base64" => {
+            const LINE: usize = 76;
+            let text = BASE64.encode(bytes);
+            let lines: Vec<&str> = (0..text.len())
+                .step_by(LINE)
+                .filter_map(|at| text.get(at..text.len().min(at + LINE)))
+                .collect();
+            Ok(lines.join("\n"))
+        }
+        "escape" => Ok(bytes
+            .iter()
+            .map(|byte| match byte {
+                b'\\' => "\\\\".to_owned(),
+                0 | 128.. => format!("\\{byte:03o}"),
+                _ => char::from(*byte).to_string(),
+            })
+            .collect()),
+        _ => exec_err!("unrecognized encoding: \"{format}\"; there are hex, base64 and escape"),
+    }
 }
 
 /// Bytes that one formatted text may have.

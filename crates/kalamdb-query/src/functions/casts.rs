@@ -243,7 +243,7 @@ fn element(text: &str, is_nested: bool) -> String {
 /// An array as one of another type, as a cast or an assignment makes it: rounded, read from text or written as text.
 ///
 /// # Errors
-/// Where a value has no place in the type.
+/// A value that has no place in the type.
 pub fn cast_array(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     use datafusion::arrow::compute::{CastOptions, cast_with_options};
     let from = array.data_type();

@@ -148,7 +148,7 @@ fn number_text(number: &Json) -> String {
 /// Values as JSON: lists as arrays, structures as objects, numbers with each of their digits, times and spans as ISO 8601.
 ///
 /// # Errors
-/// Where a value has no form, as a time beyond the calendar.
+/// A value that has no form, as a time beyond the calendar.
 #[expect(clippy::too_many_lines, reason = "a case for each type")]
 pub fn documents(array: &ArrayRef) -> Result<Vec<Json>> {
     let null_or = |is_null: bool, value: Json| if is_null { Json::Null } else { value };

@@ -11,6 +11,7 @@ mod neighbours;
 mod patterns;
 mod percentile;
 mod single_value;
+mod span_aggregates;
 mod spans;
 mod templates;
 mod times;
@@ -44,6 +45,7 @@ pub(crate) use json::{contains as json_contains, embed as json_embed};
 pub(crate) use neighbours::present_neighbour;
 pub(crate) use patterns::{like_pattern, matches_similar, regular_pattern};
 pub(crate) use single_value::single_value;
+pub(crate) use span_aggregates::of_spans;
 pub(crate) use spans::{SPAN, date_difference, span_between, span_key, to_arrow};
 pub(crate) use times::{TIMESTAMP, date_at_time, date_plus_days, part_of_time, time_moved};
 
@@ -57,7 +59,7 @@ type Evaluate = fn(&[ArrayRef], &DataType) -> Result<ArrayRef>;
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
     name: &'static str,
-    /// What it gives; none where its arguments decide.
+    /// The type of its values; none where its arguments decide.
     target: Option<DataType>,
     /// The SQL type that Arrow does not tell.
     sql_type: Option<&'static str>,

@@ -166,7 +166,7 @@ fn part(time: NaiveDateTime, name: &str, is_plain: bool) -> String {
     }
 }
 
-/// What has been read of a time.
+/// The parts of a time that have been read.
 #[derive(Default)]
 struct Read {
     year: Option<i32>,

@@ -24,6 +24,7 @@ pub(super) fn before(expr: &mut Expr, rewriter: &mut Rewriter<'_>) -> Result<(),
 fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, String> {
     Ok(match expr {
         Expr::BinaryOp { left, op, right } => binary(left, op, right),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => negated_window(expr),
         Expr::IsDistinctFrom(left, right) => rows(left, right).map(|(left, right)| {
             combine(
                 pairs(left, right).map(|(l, r)| Expr::IsDistinctFrom(Box::new(l), Box::new(r))),
@@ -88,6 +89,13 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
             .or_else(|| json_array(function)),
         _ => None,
     })
+}
+
+/// `-f() OVER (…)`: functions that count rows have no sign to `DataFusion`.
+fn negated_window(expr: &Expr) -> Option<Expr> {
+    let is_window = matches!(expr, Expr::Function(call) if call.over.is_some());
+    let zero = Expr::value(Value::Number("0".to_owned(), false));
+    is_window.then(|| op(zero, BinaryOperator::Minus, expr.clone()))
 }
 
 /// A function call by name.
@@ -173,6 +181,7 @@ fn binary(left: &Expr, by: &BinaryOperator, right: &Expr) -> Option<Expr> {
         BinaryOperator::BitwiseXor | BinaryOperator::PGExp => {
             return Some(call("power", vec![left.clone(), right.clone()]));
         }
+        BinaryOperator::PGOverlap => return Some(call("array_has_any", vec![left.clone(), right.clone()])),
         BinaryOperator::Eq
         | BinaryOperator::NotEq
         | BinaryOperator::Lt
@@ -541,7 +550,14 @@ fn renamed(function: &Function) -> Option<Expr> {
             })
             .collect()
     };
+    let as_named = |name: &str| {
+        let mut function = function.clone();
+        function.name = ObjectName::from(vec![Ident::new(name)]);
+        Some(Expr::Function(function))
+    };
     match (name.as_str(), list.args.len()) {
+        ("variance", 1) => as_named("var_samp"),
+        ("every", 1) => as_named("bool_and"),
         ("gen_random_uuid", 0) => Some(call("uuid", Vec::new())),
         ("age", 1) => {
             let today = Expr::Cast {

@@ -3,16 +3,28 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, TableFactor, Value, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    CastKind, DataType, ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, JoinConstraint,
+    JoinOperator, ObjectName, Select, SelectItem, SelectItemQualifiedWildcardKind, TableAliasColumnDef,
+    TableFactor, Value, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::expressions::call;
 use super::names::relation_name;
 use super::{Tables, empty_select, folded, query_of};
+use crate::types::NANOSECONDS;
 
 /// `UNNEST(a) WITH ORDINALITY` as a subquery that numbers its rows.
 pub(super) fn factor(factor: &mut TableFactor) {
+    name_the_one_column(factor);
+    if let TableFactor::Table { name, args: Some(args), .. } = factor
+        && is_series(name)
+    {
+        for arg in args.args.iter_mut().take(2) {
+            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
+                in_nanoseconds(expr);
+            }
+        }
+    }
     let TableFactor::UNNEST { alias, array_exprs, with_ordinality: true, .. } = factor else { return };
     let unnested = array_exprs.iter().map(|array| call("unnest", vec![array.clone()]));
     let Some(first) = array_exprs.first() else { return };
@@ -34,6 +46,69 @@ pub(super) fn factor(factor: &mut TableFactor) {
         alias: alias.take(),
         sample: None,
     };
+}
+
+/// `SELECT generate_series(…)` gives a row for each value: `DataFusion`'s function gives an array.
+pub(super) fn unnest_series(select: &mut Select) {
+    for item in &mut select.projection {
+        let (expr, alias) = match item {
+            SelectItem::UnnamedExpr(expr) => (expr, Ident::new("generate_series")),
+            SelectItem::ExprWithAlias { expr, alias } => {
+                let alias = alias.clone();
+                (expr, alias)
+            }
+            _ => continue,
+        };
+        let is_called = matches!(&*expr, Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case("generate_series"));
+        if is_called {
+            let expr = call("unnest", vec![expr.clone()]);
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
+}
+
+fn is_series(name: &ObjectName) -> bool {
+    matches!(name.to_string().to_lowercase().as_str(), "generate_series" | "range")
+}
+
+/// `FROM unnest(a) x` has the column x.
+fn name_the_one_column(factor: &mut TableFactor) {
+    let alias = match factor {
+        TableFactor::UNNEST { alias: Some(alias), array_exprs, with_ordinality: false, .. }
+            if array_exprs.len() == 1 =>
+        {
+            alias
+        }
+        TableFactor::Table { name, args: Some(_), alias: Some(alias), .. } if is_series(name) => alias,
+        _ => return,
+    };
+    if alias.columns.is_empty() {
+        alias.columns = vec![TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+    }
+}
+
+/// The bounds of a series of times are nanoseconds to `DataFusion`.
+fn in_nanoseconds(expr: &mut Expr) {
+    let is_time = |data_type: &DataType| {
+        matches!(
+            data_type,
+            DataType::Timestamp(..) | DataType::TimestampNtz(_) | DataType::Datetime(_) | DataType::Date
+        )
+    };
+    let is_written = match expr {
+        Expr::TypedString(text) => is_time(&text.data_type),
+        Expr::Cast { data_type, .. } => is_time(data_type),
+        _ => false,
+    };
+    if is_written {
+        *expr = Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(expr.clone()),
+            data_type: DataType::Custom(ObjectName::from(vec![Ident::new(NANOSECONDS)]), Vec::new()),
+            array: false,
+            format: None,
+        };
+    }
 }
 
 /// A key that a join merges: its name, and the expression that it is.

@@ -1,6 +1,6 @@
 //! Statements as they are parsed, written anew where `DataFusion` has no form for what PostgreSQL lets one write.
 //!
-//! What is done here needs no types: rows compared with rows, quantified comparisons, joins that merge their keys, columns that
+//! Rewritings that need no types: rows compared with rows, quantified comparisons, joins that merge their keys, columns that
 //! have one name, LIMIT and its relatives. What needs types is done on plans.
 
 mod expressions;
@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 pub(crate) use expressions::call;
 pub use names::visible_name;
 
-/// What a rewriting knows of tables.
+/// Columns and keys of tables, as far as a rewriting needs them.
 pub trait Tables {
     /// The columns that `*` shows of a table; none where there is no such table.
     fn columns(&self, name: &ObjectName) -> Option<Vec<String>>;
@@ -39,7 +39,7 @@ impl Tables for NoTables {
     }
 }
 
-/// What a statement's rows are for.
+/// The purpose of a statement's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A result: columns are told by their places.
@@ -53,7 +53,7 @@ pub enum Purpose {
 /// Rewrites a statement, or a part of one.
 ///
 /// # Errors
-/// What the statement asks for and cannot have, in words.
+/// A request of the statement that is not supported, in words.
 pub fn rewrite<V: VisitMut>(statement: &mut V, tables: &dyn Tables, purpose: Purpose) -> Result<(), String> {
     let mut rewriter = Rewriter { tables, purpose, names: 0 };
     match statement.visit(&mut rewriter) {
@@ -93,6 +93,7 @@ impl VisitorMut for Rewriter<'_> {
                 joins::factor(&mut join.relation);
             }
         }
+        joins::unnest_series(select);
         joins::merge_keys(select, self.tables);
         if self.purpose != Purpose::Live {
             names::hide_generated_keys(select, self.tables);

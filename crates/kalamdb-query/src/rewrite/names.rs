@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::{Tables, folded, names_table};
 
-/// What tells columns of one name apart; it is taken off where they are shown.
+/// The character that tells columns of one name apart; it is taken off where they are shown.
 const APART: char = '\u{1}';
 
 /// The name of a column as it is shown.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema};
 use datafusion::common::{ScalarValue, plan_err};
 use datafusion::error::Result as QueryResult;
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::{BinaryExpr, Column};
 
-/// `left || right`: NULL where either is.
+/// `left || right`, or a longer chain of texts: NULL where one of them is.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Concatenation {
     signature: Signature,
@@ -49,29 +49,45 @@ impl ScalarUDFImpl for Concatenation {
     }
 
     fn coerce_types(&self, types: &[ArrowType]) -> QueryResult<Vec<ArrowType>> {
-        let [left, right] = types else { return plan_err!("|| is of two texts") };
-        let (left, right) = BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_input_types()?;
-        Ok(vec![left, right])
+        match types {
+            [left, right] => {
+                let (left, right) =
+                    BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_input_types()?;
+                Ok(vec![left, right])
+            }
+            // A chain is of texts alone.
+            [_, _, ..] => Ok(vec![ArrowType::Utf8; types.len()]),
+            _ => plan_err!("|| is of two texts"),
+        }
     }
 
     fn return_type(&self, types: &[ArrowType]) -> QueryResult<ArrowType> {
-        let [left, right] = types else { return plan_err!("|| is of two texts") };
-        BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_result_type()
+        match types {
+            [left, right] => BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_result_type(),
+            [_, _, ..] => Ok(ArrowType::Utf8),
+            _ => plan_err!("|| is of two texts"),
+        }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> QueryResult<ColumnarValue> {
         let is_one = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let sides = ColumnarValue::values_to_arrays(&args.args)?;
-        let field = |at: usize, data_type: &ArrowType| Field::new(at.to_string(), data_type.clone(), true);
-        let fields: Vec<Field> =
-            sides.iter().enumerate().map(|(at, side)| field(at, side.data_type())).collect();
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), sides)?;
-        let side = |at: usize| Arc::new(Column::new(&at.to_string(), at)) as Arc<dyn PhysicalExpr>;
-        let whole = BinaryExpr::new(side(0), Operator::StringConcat, side(1)).evaluate(&batch)?;
+        let mut sides = ColumnarValue::values_to_arrays(&args.args)?.into_iter();
+        let Some(mut whole) = sides.next() else { return plan_err!("|| is of two texts") };
+        for side in sides {
+            whole = joined(whole, side)?;
+        }
         if is_one {
-            let whole = whole.into_array(1)?;
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&whole, 0)?));
         }
-        Ok(whole)
+        Ok(ColumnarValue::Array(whole))
     }
+}
+
+fn joined(left: ArrayRef, right: ArrayRef) -> QueryResult<ArrayRef> {
+    let rows = left.len();
+    let field = |at: usize, side: &ArrayRef| Field::new(at.to_string(), side.data_type().clone(), true);
+    let schema = Schema::new(vec![field(0, &left), field(1, &right)]);
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![left, right])?;
+    let side = |at: usize| Arc::new(Column::new(&at.to_string(), at)) as Arc<dyn PhysicalExpr>;
+    BinaryExpr::new(side(0), Operator::StringConcat, side(1)).evaluate(&batch)?.into_array(rows)
 }

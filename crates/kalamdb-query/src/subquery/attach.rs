@@ -16,7 +16,7 @@ use super::outer::{has_subquery, outer_columns};
 use super::{Place, Rewriter, plain};
 use crate::functions::single_value;
 
-/// What is known of the values a subquery gives for one outer row.
+/// Counts and bounds of the values a subquery gives for one outer row.
 struct Summary {
     /// How many there are.
     rows: Expr,

@@ -96,7 +96,7 @@ impl Rewriter {
         })
     }
 
-    /// The same values as a relation with other names, and pairs that join it to the first.
+    /// A second relation of the domain's values, with other names, and pairs that join it to the first.
     pub(super) fn domain_again(&mut self, domain: &Domain) -> Result<(Domain, Vec<(Expr, Expr)>)> {
         let Some(plan) = &domain.plan else { return Ok((domain.clone(), Vec::new())) };
         let mut again = self.domain_of(plan, &domain.columns)?;

@@ -46,7 +46,7 @@ impl AnalyzerRule for UnnestSubqueries {
     }
 }
 
-/// Where an expression stands decides which of its subqueries are left to `DataFusion`.
+/// The place of an expression, which decides which of its subqueries are left to `DataFusion`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// A condition or a column of a SELECT: scalar subqueries may stay.

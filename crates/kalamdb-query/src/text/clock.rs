@@ -8,7 +8,7 @@ use super::Malformed;
 const SECOND: i64 = 1_000_000;
 const DAY_MICROS: i64 = 86_400 * SECOND;
 
-/// What stands in a time's text.
+/// The parts of a time's text.
 #[derive(Default)]
 struct Parts {
     date: Option<NaiveDate>,

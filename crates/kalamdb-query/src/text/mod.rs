@@ -25,7 +25,7 @@ pub struct Malformed {
     pub sql_type: &'static str,
     /// The text, cut where it is long.
     pub text: String,
-    /// What is wrong with it, where more than its form is.
+    /// The fault, where it is not the form.
     pub reason: Option<&'static str>,
 }
 

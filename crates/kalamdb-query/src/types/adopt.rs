@@ -94,7 +94,7 @@ fn common(values: &[&Expr], schema: &DFSchema) -> Option<(DataType, Option<Strin
 }
 
 /// The type that holds exact numbers of all these digits and scales.
-fn exact_type(digits: &[(u8, i8)], is_decimal: bool) -> DataType {
+pub(super) fn exact_type(digits: &[(u8, i8)], is_decimal: bool) -> DataType {
     let scale = digits.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
     let whole =
         digits.iter().map(|(digits, scale)| i16::from(*digits) - i16::from(*scale)).max().unwrap_or(1);

@@ -22,12 +22,13 @@ use datafusion::logical_expr::expr::{
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Between, Cast, Expr, ExprSchemable, Like, LogicalPlan, WindowFunctionDefinition,
+    Between, Cast, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::{bytes_length, json_embed, part_of_time, present_neighbour, round_float, span_key};
 
+pub(crate) use planner::NANOSECONDS;
 pub use planner::SqlTypes;
 
 /// Gives expressions PostgreSQL's meaning.
@@ -64,6 +65,10 @@ fn resolve_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let mapped = mapped.transform_data(|plan| Ok(operators::join_keys(plan)))?;
     if !mapped.transformed {
         return Ok(mapped);
+    }
+    // VALUES keeps the types that it was planned with.
+    if let LogicalPlan::Values(values) = mapped.data {
+        return Ok(Transformed::yes(LogicalPlanBuilder::values(values.values)?.build()?));
     }
     Ok(Transformed::yes(mapped.data.recompute_schema()?))
 }
@@ -217,6 +222,22 @@ fn resolve_call(
                 None => Transformed::no(Expr::ScalarFunction(call)),
             })
         }
+        ("||", args, _) if args.iter().any(|arg| operators::is_written(arg, schema)) => {
+            let is_list = args.iter().any(|arg| type_of(arg, schema).is_some_and(|found| found.is_nested()));
+            if is_list {
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            }
+            let written = args.iter().map(|arg| {
+                if operators::is_written(arg, schema) {
+                    crate::functions::as_text(arg.clone())
+                } else {
+                    arg.clone()
+                }
+            });
+            let args = written.collect();
+            let call = datafusion::logical_expr::expr::ScalarFunction { func: call.func, args };
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
         // A document is one already, and stands among other values as it is.
         ("to_json" | "to_jsonb", [value], _) if sql_type_of(value, schema).as_deref() == Some("JSON") => {
             Ok(Transformed::yes(value.clone()))
@@ -273,6 +294,17 @@ fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Transformed<Ex
         call.fun = WindowFunctionDefinition::WindowUDF(present_neighbour(function.name() == "lead"));
         call.params.null_treatment = None;
     }
+    call.params.partition_by = call
+        .params
+        .partition_by
+        .into_iter()
+        .map(|key| match type_of(&key, schema) {
+            // Both zeros are one partition: -0.0 + 0.0 is 0.0.
+            Some(DataType::Float64) => key + datafusion::prelude::lit(0.0_f64),
+            Some(DataType::Float32) => key + datafusion::prelude::lit(0.0_f32),
+            _ => key,
+        })
+        .collect();
     let mut keys: Vec<SortExpr> = Vec::with_capacity(call.params.order_by.len());
     for mut key in call.params.order_by {
         key.expr = match type_of(&key.expr, schema) {

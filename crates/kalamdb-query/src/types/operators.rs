@@ -12,7 +12,7 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator, Pr
 use super::{adopt, cast_to, sql_type_of, type_of};
 use crate::functions::{
     TIMESTAMP, as_text, average, date_at_time, date_difference, date_plus_days, digits_of, divide_floats,
-    divide_numerics, divide_span, multiply_span, regular_pattern, span_between, span_key,
+    divide_numerics, divide_span, multiply_span, of_spans, regular_pattern, span_between, span_key,
 };
 
 const fn is_float(found: &DataType) -> bool {
@@ -59,7 +59,8 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     else {
         return untouched(left, right);
     };
-    if left_type.is_integer() && right_type.is_integer() {
+    let counts = left_type == DataType::UInt64 || right_type == DataType::UInt64;
+    if left_type.is_integer() && right_type.is_integer() && !counts {
         // Constants are computed before the plan is run, where overflow goes unseen.
         if left.column_refs().is_empty() && right.column_refs().is_empty() && !left.is_volatile() {
             let whole = Expr::BinaryExpr(BinaryExpr { left, op, right });
@@ -84,25 +85,22 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
         return untouched(left, right);
     }
     let (mut left, mut right) = (left, right);
+    // What counts rows is a BIGINT.
+    if left_type == DataType::UInt64 {
+        *left = cast_to(*left, &left_type, &DataType::Int64);
+        left_type = DataType::Int64;
+    }
+    if right_type == DataType::UInt64 {
+        *right = cast_to(*right, &right_type, &DataType::Int64);
+        right_type = DataType::Int64;
+    }
     // Text without a type is of the other side's.
     let has_adopted = adopt::is_untyped(&left) != adopt::is_untyped(&right);
-    if adopt::is_untyped(&right) && !adopt::is_untyped(&left) {
-        let sql_type = sql_type_of(&left, schema);
-        let target = if is_arithmetic && !left_type.is_numeric() {
-            beside_time(op, &left_type)
-        } else {
-            left_type.clone()
-        };
-        *right = adopt::literal(*right, &target, sql_type.as_deref())?;
+    if has_adopted && adopt::is_untyped(&right) {
+        *right = adopted(*right, op, &left, &left_type, schema)?;
         right_type = type_of(&right, schema).unwrap_or(right_type);
-    } else if adopt::is_untyped(&left) && !adopt::is_untyped(&right) {
-        let sql_type = sql_type_of(&right, schema);
-        let target = if is_arithmetic && !right_type.is_numeric() {
-            beside_time(op, &right_type)
-        } else {
-            right_type.clone()
-        };
-        *left = adopt::literal(*left, &target, sql_type.as_deref())?;
+    } else if has_adopted {
+        *left = adopted(*left, op, &right, &right_type, schema)?;
         left_type = type_of(&left, schema).unwrap_or(left_type);
     }
     let typed = Typed { left: *left, left_type, op, right: *right, right_type };
@@ -113,11 +111,27 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     } else {
         typed.of_numbers()
     };
-    whole.transformed |= has_adopted;
+    whole.transformed |= has_adopted || counts;
     Ok(whole)
 }
 
-/// What an untyped literal is beside a time that is added to or subtracted from.
+/// A literal without a type, as a value of the type that it has beside another operand.
+fn adopted(
+    literal: Expr,
+    op: Operator,
+    other: &Expr,
+    other_type: &DataType,
+    schema: &DFSchema,
+) -> Result<Expr> {
+    let target = if compares(op) || other_type.is_numeric() {
+        other_type.clone()
+    } else {
+        beside_time(op, other_type)
+    };
+    adopt::literal(literal, &target, sql_type_of(other, schema).as_deref())
+}
+
+/// The type of an untyped literal beside a time that is added to or subtracted from.
 fn beside_time(op: Operator, time: &DataType) -> DataType {
     match op {
         Operator::Minus if !is_span(time) => time.clone(),
@@ -142,6 +156,17 @@ fn matched(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
     } else {
         Transformed::yes(whole(regular_pattern(right)))
     }
+}
+
+/// Whether a value beside text is one that PostgreSQL writes otherwise than Arrow.
+pub(super) fn is_written(expr: &Expr, schema: &DFSchema) -> bool {
+    type_of(expr, schema).is_some_and(|found| {
+        !found.is_nested()
+            && !matches!(
+                found,
+                DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null | DataType::Binary
+            )
+    })
 }
 
 /// `||`: what is no text is written as PostgreSQL writes it.
@@ -310,6 +335,10 @@ impl Typed {
 
 /// `-value`; of integers it is checked where integers are.
 pub(super) fn negative(inner: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    let inner = match type_of(&inner, schema) {
+        Some(found @ DataType::UInt64) => cast_to(inner, &found, &DataType::Int64),
+        _ => inner,
+    };
     let is_constant = inner.column_refs().is_empty() && !matches!(inner, Expr::Literal(..));
     let whole = Expr::Negative(Box::new(inner));
     if is_constant { crate::arithmetic::check(whole, schema) } else { Transformed::no(whole) }
@@ -342,6 +371,10 @@ pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Transform
             params.null_treatment = Some(NullTreatment::IgnoreNulls);
             let func = datafusion::functions_aggregate::first_last::first_value_udaf();
             return Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }));
+        }
+        ("sum" | "avg", Some(DataType::Interval(_) | DataType::Duration(_))) => {
+            let call = AggregateFunction { func: of_spans(func.name() == "avg"), params };
+            return Transformed::yes(Expr::AggregateFunction(call));
         }
         ("avg", Some(found)) if digits_of(&found).is_some() => {
             let call = AggregateFunction { func: average(), params };
@@ -431,7 +464,12 @@ pub(super) fn union_of_floats(union: Union) -> Result<Transformed<LogicalPlan>> 
     for at in 0..width {
         let types: Vec<DataType> = union.inputs.iter().filter_map(|input| type_at(input, at)).collect();
         let mixed = types.iter().any(is_float) && types.iter().any(|found| digits_of(found).is_some());
-        targets.push(mixed.then_some(DataType::Float64));
+        let is_wide = types.iter().any(|found| matches!(found, DataType::Decimal256(..)));
+        let exact: Option<Vec<(u8, i8)>> = types.iter().map(digits_of).collect();
+        targets.push(match exact {
+            Some(exact) if is_wide => Some(adopt::exact_type(&exact, true)),
+            _ => mixed.then_some(DataType::Float64),
+        });
     }
     if targets.iter().all(Option::is_none) {
         return Ok(Transformed::no(LogicalPlan::Union(union)));

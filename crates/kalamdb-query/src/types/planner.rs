@@ -12,6 +12,9 @@ use crate::functions::TYPE_METADATA;
 /// Digits behind the point of a NUMERIC that names none.
 pub(crate) const FREE_SCALE: i8 = 18;
 
+/// A type that only a rewriting names: times in nanoseconds.
+pub(crate) const NANOSECONDS: &str = "\u{1}nanoseconds";
+
 /// Plans the types that a statement names: times in microseconds, and those that are ours.
 #[derive(Debug)]
 pub struct SqlTypes;
@@ -71,6 +74,7 @@ fn custom(name: &ObjectName, arguments: &[String]) -> Option<FieldRef> {
             let item = Arc::new(Field::new_list_field(DataType::Float32, true));
             field(DataType::FixedSizeList(item, length), None)
         }
+        NANOSECONDS => field(DataType::Timestamp(TimeUnit::Nanosecond, None), None),
         "bytes" => field(DataType::Binary, None),
         "json" | "jsonb" => field(DataType::Utf8, Some("JSON")),
         "uuid" => field(DataType::Utf8, Some("UUID")),

@@ -42,7 +42,7 @@ struct SqlAnswer<'a> {
     took: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorBody<'a>>,
-    /// What is said of fields of the request that are not known.
+    /// Warnings of fields of the request that are not known.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
 }

@@ -45,7 +45,7 @@ fn batch(columns: &[&str], row: &[i64]) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
 }
 
-/// What the server says of the documented kinds, in the document's order.
+/// Messages of the server of the documented kinds, in the document's order.
 fn said() -> Vec<Value> {
     let json = |message: ServerMessage<'_>| serde_json::to_value(message).unwrap();
     let id = "room-7";

@@ -52,7 +52,7 @@ pub(crate) enum ClientMessage {
 }
 
 impl ClientMessage {
-    /// What is said of fields that this server does not know.
+    /// Warnings of fields that this server does not know.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         match self {

@@ -2,26 +2,47 @@
 //!
 //! They are passed over, and the answer names them (`warnings`).
 
-use std::collections::BTreeMap;
+use std::fmt;
 
 use kalamdb_core::nearest_name;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// Warnings in one answer at the most.
 const WARNINGS_MAX: usize = 10;
 /// Characters of a field's name that are shown.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The fields of an object that are none of those it has.
-#[derive(Debug, Default, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct UnknownFields(BTreeMap<String, IgnoredAny>);
+/// The names of the first fields of an object that are none of those it has.
+#[derive(Debug, Default)]
+pub(crate) struct UnknownFields(Vec<String>);
+
+impl<'de> Deserialize<'de> for UnknownFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = UnknownFields;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<UnknownFields, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, IgnoredAny)) = fields.next_entry::<String, IgnoredAny>()? {
+                    if names.len() < WARNINGS_MAX {
+                        names.push(name);
+                    }
+                }
+                Ok(UnknownFields(names))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
 
 impl UnknownFields {
     /// Adds a warning for each, with the known field that is most like it. `object` says where they stand.
     pub(crate) fn warn(&self, object: &str, known: &[&str], warnings: &mut Vec<String>) {
-        for name in self.0.keys() {
+        for name in &self.0 {
             if warnings.len() >= WARNINGS_MAX {
                 return;
             }

@@ -96,7 +96,7 @@ async fn refuse<T>(app: &App, socket: &mut WebSocket, failure: Failure) -> Optio
     None
 }
 
-/// Who a client is, the protocol it asks for, and what is said of fields that are not known.
+/// The client's user, the protocol it asks for, and warnings of fields that are not known.
 type Greeting = (Identity, Option<Protocol>, Vec<String>);
 
 /// Reads until the client has authenticated; whatever else it says is answered.

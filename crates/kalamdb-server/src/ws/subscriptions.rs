@@ -33,7 +33,7 @@ pub(super) struct Entry {
     pub(super) is_loaded: bool,
     /// Whether a batch was asked for before it was known whether there is one.
     pub(super) asked_early: bool,
-    /// What its next answer is to say of fields that are not known.
+    /// Warnings for its next answer of fields that are not known.
     pub(super) warnings: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ impl Subscriptions {
         self.entries.get(&number)?.progress.as_deref()
     }
 
-    /// What an answer is to say of fields that are not known, once.
+    /// Takes the warnings for an answer of fields that are not known, once.
     pub(super) fn take_warnings(&mut self, number: u64) -> Vec<String> {
         self.entries.get_mut(&number).map(|entry| std::mem::take(&mut entry.warnings)).unwrap_or_default()
     }

@@ -50,7 +50,9 @@ impl ColdFiles {
                 Ok(None) if with_objects => {
                     let Ok(found) = self.list(&format!("@{place}/")) else { continue };
                     let found: HashSet<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
-                    paths.into_iter().for_each(|path| self.note_missing(path, !found.contains(path)));
+                    for path in paths {
+                        self.note_missing(path, !found.contains(path));
+                    }
                 }
                 Ok(None) | Err(_) => {}
             }

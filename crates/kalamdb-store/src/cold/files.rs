@@ -27,7 +27,7 @@ pub struct ColdFiles {
     own: Connected,
     /// Whether others may reach that directory: it is a link or a mount.
     own_is_shared: bool,
-    /// Who writes; none: nobody else can be there.
+    /// The instance that writes; none where nobody else can be there.
     owner: Option<Owner>,
     places: Places,
     /// Locations that this process has found to be its own.
@@ -48,6 +48,15 @@ const OWN_NAME: &str = "local";
 
 /// Directories that are remembered at the most.
 const SYNCED_MAX: usize = 10_000;
+
+/// The number of a cold file, and the token of the instance that wrote it, if its name has one; none where it is called otherwise.
+fn name_of(path: &str) -> Option<(u64, Option<&str>)> {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name).strip_suffix(".parquet")?;
+    let (rest, version) = name.rsplit_once("-v")?;
+    let (id, token) = rest.split_once('-').map_or((rest, None), |(id, token)| (id, Some(token)));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (id.len() == 20 && is_number(id) && is_number(version)).then_some((id.parse().ok()?, token))
+}
 
 /// What part of the memory for files their filters may take beside it.
 const FILTERS_PART: usize = 8;
@@ -187,7 +196,7 @@ impl ColdFiles {
         })?
     }
 
-    /// Who writes to a place, where others may reach it.
+    /// The instance that writes to a place, where others may reach it.
     fn owner_at(&self, of: &Found<'_>) -> Option<&Owner> {
         self.owner.as_ref().filter(|_| of.name.is_some() || self.own_is_shared)
     }
@@ -236,14 +245,14 @@ impl ColdFiles {
         }
     }
 
-    /// Whether this instance wrote a file, or began to, before the event `until`: where others may write as well, its name says
-    /// so.
+    /// Whether this instance wrote a file, or began to: it is called as cold files are, and where others may write as well, its
+    /// name has this instance's token and the number of an event up to `until`.
     fn is_own(&self, of: &Found<'_>, path: &str, until: u64) -> bool {
-        let Some(owner) = self.owner_at(of) else { return true };
-        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-        let mut parts = name.split('-');
-        let id = parts.next().and_then(|id| id.parse::<u64>().ok());
-        id.is_some_and(|id| id <= until) && parts.next() == Some(owner.instance.as_str())
+        let Some((id, token)) = name_of(path) else { return false };
+        match self.owner_at(of) {
+            None => true,
+            Some(owner) => id <= until && token == Some(owner.instance.as_str()),
+        }
     }
 
     fn find<'a>(&self, path: &'a str) -> Result<Found<'a>> {
@@ -447,9 +456,14 @@ impl ColdFiles {
         let of = self.find(directory)?;
         self.require_owner(&of)?;
         let mut swept = 0;
-        for (path, _) in self.list(directory)? {
-            if !is_listed(&path) && self.is_own(&of, &path, until) {
-                self.remove(&path)?;
+        let found = self.list(directory)?;
+        // Another database's location may lie below this directory.
+        let markers = found.iter().filter_map(|(path, _)| path.strip_suffix(MARKER));
+        let others: Vec<&str> = markers.filter(|above| above.ends_with('/')).collect();
+        for (path, _) in &found {
+            let is_others = others.iter().any(|above| path.starts_with(above));
+            if !is_others && !is_listed(path) && self.is_own(&of, path, until) {
+                self.remove(path)?;
                 swept += 1;
             }
         }
@@ -465,7 +479,8 @@ impl ColdFiles {
             for entry in std::fs::read_dir(&at).map_err(failed)? {
                 let path = entry.map_err(failed)?.path();
                 if path.is_dir() {
-                    open.push(path);
+                    // Another database's location has a marker.
+                    open.extend((!path.join(MARKER).exists()).then_some(path));
                 } else if path.to_string_lossy().contains(".parquet#") {
                     match std::fs::remove_file(&path) {
                         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),

@@ -35,11 +35,11 @@ pub struct Owner {
     pub database: String,
     /// The token of its directory.
     pub instance: String,
-    /// What it does at a location that is not its own.
+    /// Its conduct at a location that is not its own.
     pub claim: Claim,
 }
 
-/// What an instance does at a location that is not its own.
+/// Conduct of an instance at a location that is not its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Claim {
     /// It takes one without an owner.
@@ -125,15 +125,17 @@ fn write_marker(path: &Path, marker: &Marker, replaces: bool) -> Result<bool> {
     let text = Marker { file: Some(file_identity), ..marker.clone() }.text();
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     // A link is made or refused; a rename would replace what another has put there meanwhile.
-    let placed = written.and_then(|()| if replaces { Ok(()) } else { std::fs::hard_link(&beside, path) });
-    let placed = match placed {
-        Ok(()) if replaces => std::fs::rename(&beside, path).map(|()| true),
-        Ok(()) => std::fs::remove_file(&beside).map(|()| true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            std::fs::remove_file(&beside).map(|()| false)
+    let placed = written.and_then(|()| {
+        if replaces {
+            return std::fs::rename(&beside, path).map(|()| true);
         }
-        Err(error) => Err(error),
-    };
+        match std::fs::hard_link(&beside, path) {
+            Ok(()) => std::fs::remove_file(&beside).map(|()| true),
+            Err(_) if path.exists() => std::fs::remove_file(&beside).map(|()| false),
+            // A file system without links.
+            Err(_) => std::fs::rename(&beside, path).map(|()| true),
+        }
+    });
     let placed = placed.map_err(failed)?;
     let above = path.parent().unwrap_or_else(|| Path::new("/"));
     File::open(above).and_then(|above| above.sync_all()).map_err(failed)?;
@@ -155,7 +157,7 @@ fn is_mounted(directory: &Path) -> bool {
     points.into_iter().any(|point| Path::new(point) == directory)
 }
 
-/// What an instance may do at a location.
+/// Rights of an instance at a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It is the owner.
@@ -179,7 +181,7 @@ impl Owner {
         }
     }
 
-    /// Who owns a location that is a directory, once it has been claimed where that is allowed.
+    /// The standing at a location that is a directory, once it has been claimed where that is allowed.
     pub(super) fn claim_directory(&self, directory: &Path, claim: Claim) -> Result<Standing> {
         let made = std::fs::create_dir_all(directory);
         made.map_err(|source| Error::File { path: directory.to_owned(), source })?;

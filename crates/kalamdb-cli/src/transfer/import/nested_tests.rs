@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::tests::{parquet_of, read, values};
 
-/// What a column of the JSON column and of the TEXT column gets of an array.
+/// The values that a column of the JSON column and of the TEXT column gets of an array.
 fn check(array: &ArrayRef, expected: &[Option<&str>]) {
     for column in ["j", "t"] {
         let (rows, bad) = read("a.parquet", &parquet_of(vec![(column, Arc::clone(array))]), &[]);

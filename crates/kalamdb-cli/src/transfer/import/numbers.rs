@@ -26,7 +26,7 @@ const OUR_TIME_MICROS: i128 = 315_532_800_000_000;
 const RATHER_SECONDS: std::ops::Range<i64> = 2_932_897..2_100_000_000;
 const DAY_MICROS: i128 = 86_400_000_000;
 
-/// What a bare number in a column of instants counts.
+/// The unit that a bare number in a column of instants counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum TimestampUnit {
     /// Seconds since 1970

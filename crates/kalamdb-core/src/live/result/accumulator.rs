@@ -28,7 +28,7 @@ enum Function {
     SumDecimal,
     SumDouble,
     AverageDouble,
-    /// Of numbers with so many digits behind the point.
+    /// The average of numbers with so many digits behind the point.
     AverageDecimal(u8),
     /// MIN or MAX.
     Extreme,
