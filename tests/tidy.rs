@@ -157,6 +157,7 @@ fn the_root_holds_what_it_should() {
         "CHANGELOG.md",
         "LICENSE",
         "docs",
+        "findings",
         "justfile",
         "clippy.toml",
         "rustfmt.toml",

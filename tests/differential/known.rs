@@ -53,11 +53,11 @@ pub(crate) const GROUPING_SETS: bool = false;
 pub(crate) const ORDER_OF_UNIONS: bool = false;
 /// Frames in GROUPS are made.
 pub(crate) const GROUPS_FRAMES: bool = true;
-/// Rows have doubles of negative zero. They have not: PARTITION BY tells it from zero.
-pub(crate) const NEGATIVE_ZERO: bool = false;
-/// `CASE value WHEN …` is made. It is not: above a RIGHT JOIN it was seen to give other rows.
-pub(crate) const CASE_OF_VALUE: bool = false;
-/// `string_agg(DISTINCT …)` is made. It is not: of NULLs alone it is empty, not NULL.
-pub(crate) const STRING_AGG_DISTINCT: bool = false;
-/// RIGHT JOIN is made. It is not: a condition above it on columns of both sides that have one name was seen to give other rows.
-pub(crate) const RIGHT_JOINS: bool = false;
+/// Rows have doubles of negative zero.
+pub(crate) const NEGATIVE_ZERO: bool = true;
+/// `CASE value WHEN …` is made.
+pub(crate) const CASE_OF_VALUE: bool = true;
+/// `string_agg(DISTINCT …)` is made.
+pub(crate) const STRING_AGG_DISTINCT: bool = true;
+/// RIGHT JOIN is made.
+pub(crate) const RIGHT_JOINS: bool = true;

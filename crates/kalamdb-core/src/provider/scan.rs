@@ -197,6 +197,11 @@ impl TableScan {
         })
     }
 
+    /// The same, told what those above filter by.
+    pub(super) fn with_filter(self, filter: Option<Arc<dyn PhysicalExpr>>) -> Self {
+        Self { useful: Useful { filter, still: None }, ..self }
+    }
+
     /// The same rows in the order of these of its columns, by position, each downwards or not; none where keys have another
     /// order. Whoever asks takes about so many.
     pub(super) fn in_order(&self, order: &[(usize, bool)], fetch: usize) -> Option<Self> {
@@ -341,15 +346,13 @@ impl ExecutionPlan for TableScan {
         pushed: ChildPushdownResult,
         _: &ConfigOptions,
     ) -> QueryResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
-        let is_still = matches!(phase, FilterPushdownPhase::Post);
+        // Conditions that do not change while a plan runs are known since the scan was made.
         let filters = pushed.parent_filters.iter().map(|pushed| &pushed.filter);
-        let told: Vec<_> =
-            filters.filter(|it| it.is::<DynamicFilterPhysicalExpr>() == is_still).cloned().collect();
-        if self.parts.is_empty() || told.is_empty() {
+        let told: Vec<_> = filters.filter(|it| it.is::<DynamicFilterPhysicalExpr>()).cloned().collect();
+        if !matches!(phase, FilterPushdownPhase::Post) || self.parts.is_empty() || told.is_empty() {
             return Ok(FilterPushdownPropagation::if_all(pushed));
         }
-        let (told, mut useful) = (Some(conjunction(told)), self.useful.clone());
-        *(if is_still { &mut useful.still } else { &mut useful.filter }) = told;
+        let useful = Useful { still: Some(conjunction(told)), ..self.useful.clone() };
         let scan = Self {
             asked: Arc::clone(&self.asked),
             ordered: self.ordered,

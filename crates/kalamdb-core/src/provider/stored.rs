@@ -5,8 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session as QuerySession, TableProvider};
+use datafusion::common::DFSchema;
 use datafusion::error::{DataFusionError, Result as QueryResult};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::{PhysicalExpr, conjunction};
 use datafusion::physical_plan::ExecutionPlan;
 use kalamdb_store::{KeyRange, stream_key};
 use log_format::Seq;
@@ -105,7 +107,25 @@ impl TableProvider for StoredTable {
         limit: Option<usize>,
     ) -> QueryResult<Arc<dyn ExecutionPlan>> {
         let shape = self.shape.of_scan(projection)?;
+        let of_rows = physical_filter(state, &shape, filters)?;
         let plan = self.plan(shape, filters, limit, state.config().target_partitions());
-        Ok(Arc::new(plan.map_err(|error| DataFusionError::External(Box::new(error)))?))
+        let plan = plan.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        Ok(Arc::new(plan.with_filter(of_rows)))
     }
+}
+
+/// The conditions as they are evaluated on the rows of a scan, as far as they can be.
+///
+/// `DataFusion` would hand them down plan by plan as well, but finds their columns by name on the way (as of 55.0.0): of two columns of
+/// one name that a join has, it takes the first for both.
+fn physical_filter(
+    state: &dyn QuerySession,
+    shape: &Shape,
+    filters: &[Expr],
+) -> QueryResult<Option<Arc<dyn PhysicalExpr>>> {
+    let schema = DFSchema::try_from(Arc::clone(shape.schema()))?;
+    let filters =
+        filters.iter().filter_map(|filter| state.create_physical_expr(filter.clone(), &schema).ok());
+    let filters: Vec<_> = filters.collect();
+    Ok((!filters.is_empty()).then(|| conjunction(filters)))
 }

@@ -1,5 +1,6 @@
 //! Everything that reads, by way of `DataFusion`.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -164,8 +165,41 @@ impl Tables for SessionTables<'_> {
 /// Rows in cold files from which on a statement is worth more than one core: tests have few, and are to see both.
 const ROWS_FOR_MORE_CORES: u64 = if cfg!(test) { 32 } else { 1 << 17 };
 
-/// A state to plan with that lets a statement use all cores, where it reads so much that it gains by that.
-fn with_cores(state: &SessionState, plan: &LogicalPlan) -> Result<Option<SessionState>> {
+/// A state to plan with that suits a statement, where the session's own does not.
+fn state_of_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Option<SessionState>> {
+    let (has_many_rows, has_twins) = (has_many_rows(plan)?, has_twins_below(plan, false));
+    if !has_many_rows && !has_twins {
+        return Ok(None);
+    }
+    let mut state = state.clone();
+    let options = state.config_mut().options_mut();
+    if has_many_rows {
+        // Asked for here, since it costs system calls.
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        options.execution.target_partitions = cores;
+    }
+    if has_twins {
+        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+        options.optimizer.enable_join_dynamic_filter_pushdown = false;
+        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    }
+    Ok(Some(state))
+}
+
+/// Whether two columns of one name stand below what makes filters while it runs. `DataFusion` hands those down by name (as of 55.0.0),
+/// so that a filter for one column may reach the other.
+fn has_twins_below(plan: &LogicalPlan, is_below: bool) -> bool {
+    let mut names = HashSet::new();
+    if is_below && !plan.schema().fields().iter().all(|field| names.insert(field.name())) {
+        return true;
+    }
+    let makes_filters =
+        matches!(plan, LogicalPlan::Join(_) | LogicalPlan::Sort(_) | LogicalPlan::Aggregate(_));
+    plan.inputs().into_iter().any(|input| has_twins_below(input, is_below || makes_filters))
+}
+
+/// Whether a statement reads so much that it gains by all cores.
+fn has_many_rows(plan: &LogicalPlan) -> Result<bool> {
     let mut rows = 0;
     let counted = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
@@ -176,14 +210,7 @@ fn with_cores(state: &SessionState, plan: &LogicalPlan) -> Result<Option<Session
         Ok(TreeNodeRecursion::Continue)
     });
     counted.map_err(from_query)?;
-    if rows < ROWS_FOR_MORE_CORES {
-        return Ok(None);
-    }
-    // Asked for here, since it costs system calls.
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let mut state = state.clone();
-    state.config_mut().options_mut().execution.target_partitions = cores;
-    Ok(Some(state))
+    Ok(rows >= ROWS_FOR_MORE_CORES)
 }
 
 /// Runs a plan and keeps its whole result.
@@ -201,8 +228,8 @@ async fn run(
     state: &SessionState,
     optimized: &LogicalPlan,
 ) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let more = with_cores(state, optimized)?;
-    let state = more.as_ref().unwrap_or(state);
+    let own = state_of_plan(state, optimized)?;
+    let state = own.as_ref().unwrap_or(state);
     let physical = state.query_planner().create_physical_plan(optimized, state).await.map_err(from_query)?;
     queries::collect(engine.query_threads(), physical, queries::task_context(state)).await
 }

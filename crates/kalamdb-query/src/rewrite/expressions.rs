@@ -368,6 +368,14 @@ fn sorted_set(function: &Function) -> Option<Expr> {
         list.clauses.clear();
         list.args.truncate(1);
     }
+    if name == "string_agg" {
+        // Of NULLs alone there is no array, and so no text.
+        let is_value = Expr::IsNotNull(Box::new(Expr::Nested(Box::new(value.clone()))));
+        inner.filter = Some(Box::new(match inner.filter.take() {
+            Some(filter) => op(Expr::Nested(filter), BinaryOperator::And, is_value),
+            None => is_value,
+        }));
+    }
     inner.name = ObjectName::from(vec![Ident::new("array_agg")]);
     let text = |text: &str| Expr::value(Value::SingleQuotedString(text.to_owned()));
     let order = text(if is_falling { "DESC" } else { "ASC" });

@@ -79,7 +79,12 @@ fn name_the_one_column(factor: &mut TableFactor) {
         {
             alias
         }
-        TableFactor::Table { name, args: Some(_), alias: Some(alias), .. } if is_series(name) => alias,
+        // `range` is DataFusion's own, whose column is `value` under any alias.
+        TableFactor::Table { name, args: Some(_), alias: Some(alias), .. }
+            if name.to_string().eq_ignore_ascii_case("generate_series") =>
+        {
+            alias
+        }
         _ => return,
     };
     if alias.columns.is_empty() {
