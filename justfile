@@ -31,6 +31,10 @@ fuzz-clients rounds="50":
 attack rounds="50":
     cargo test --test attack -- --rounds {{rounds}}
 
+# Statements by seed, answered as PostgreSQL answers them; PostgreSQL is to be installed.
+differential statements="10000" *ARGS:
+    cargo test --test differential -- --statements {{statements}} {{ARGS}}
+
 # SQLite's sqllogictest files of a directory.
 slt dir *ARGS:
     cargo test --test slt -- --dir {{dir}} {{ARGS}}

@@ -1,4 +1,4 @@
-//! SQLite's sqllogictest against a server: `cargo test --test slt -- --dir DIR [--jobs N] [--flush rows:1]`.
+//! `SQLite`'s sqllogictest against a server: `cargo test --test slt -- --dir DIR [--jobs N] [--flush rows:1]`.
 //!
 //! Each file of DIR that ends in `.test` has a namespace of its own. What is wrong is told one by one, what is refused by its reason, and
 //! the end has the totals. It fails where an answer is wrong; a refusal is none.

@@ -1,7 +1,7 @@
 //! TPC-H against DataFusion alone: `cargo test --test tpch -- --dir DIR [--flush rows:10000]`.
 //!
-//! DIR has the eight tables as Parquet, as `tpchgen-cli parquet -s 0.1 --output-dir DIR` (PyPI) makes them. They are imported into a server
-//! and read by DataFusion from the files; each of the 22 queries must have the same rows from both.
+//! DIR has the eight tables as Parquet, as `tpchgen-cli parquet -s 0.1 --output-dir DIR` makes them; it is on `PyPI`. They are imported into a
+//! server and read by DataFusion from the files; each of the 22 queries must have the same rows from both.
 
 #![expect(
     clippy::unwrap_used,

@@ -94,7 +94,7 @@ impl Generator {
 
     /// A statement, and whether the order of its rows counts is said by its last part.
     pub(crate) fn select(&mut self) -> Node {
-        let types: Vec<Type> = (0..1 + self.random.below(4)).map(|_| self.type_of_value()).collect();
+        let types: Vec<Type> = (0..=self.random.below(4)).map(|_| self.type_of_value()).collect();
         let query = self.query(&[], &types, 3);
         let united = !known::ORDER_OF_UNIONS && query.sql().contains("UNION");
         let order = match self.random.below(3) {
@@ -142,7 +142,7 @@ impl Generator {
     fn values(&mut self, outer: &[Column], types: &[Type]) -> Node {
         let scope = Scope { outer: outer.to_vec(), ..Scope::default() };
         let mut rows = Vec::new();
-        for index in 0..1 + self.random.below(3) {
+        for index in 0..=self.random.below(3) {
             let values = types.iter().map(|of| self.value(&scope, *of, 0)).collect();
             let (kind, pattern) = if index == 0 { (Kind::Fixed, "({})") } else { (Kind::Optional, ", ({})") };
             rows.push(Node::of(kind, pattern, [Node::list(values, ", ")]));
@@ -195,7 +195,7 @@ impl Generator {
 
     /// A subquery in FROM.
     fn derived(&mut self, outer: &[Column], depth: u32) -> Relation {
-        let types: Vec<Type> = (0..1 + self.random.below(3)).map(|_| self.type_of_value()).collect();
+        let types: Vec<Type> = (0..=self.random.below(3)).map(|_| self.type_of_value()).collect();
         let query = self.query(outer, &types, depth);
         let alias = self.name("q");
         let names: Vec<String> = types.iter().map(|_| self.name("c")).collect();
@@ -331,7 +331,7 @@ impl Generator {
         let scope = Scope { columns: columns.clone(), outer: outer.to_vec(), ..Scope::default() };
         let filter = self.filter(&scope, depth);
         let mut keys: Vec<Column> = Vec::new();
-        for _ in 0..1 + self.random.below(2) {
+        for _ in 0..=self.random.below(2) {
             let key = columns[self.random.at(columns.len())].clone();
             if keys.iter().all(|it| it.name != key.name) {
                 keys.push(key);

@@ -1,4 +1,4 @@
-//! Values as SQLite's sqllogictest writes them, and whether they are those that a file has.
+//! Values as `SQLite`'s sqllogictest writes them, and whether they are those that a file has.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The records of a file in the dialect of SQLite's sqllogictest.
+//! The records of a file in the dialect of `SQLite`'s sqllogictest.
 
 /// How values are put in order before they are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) fn read(text: &str, engine: &str) -> Vec<Record> {
     while let Some((at, line)) = lines.next() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let kind = match words.as_slice() {
-            [] => continue,
+            [] | ["hash-threshold", ..] => continue,
             [first, ..] if first.starts_with('#') => continue,
             ["onlyif", name, ..] => {
                 is_wanted &= name.eq_ignore_ascii_case(engine);
@@ -54,7 +54,6 @@ pub(crate) fn read(text: &str, engine: &str) -> Vec<Record> {
                 is_wanted &= !name.eq_ignore_ascii_case(engine);
                 continue;
             }
-            ["hash-threshold", ..] => continue,
             ["halt", ..] if std::mem::replace(&mut is_wanted, true) => break,
             ["halt", ..] => continue,
             [kind, ..] => *kind,
