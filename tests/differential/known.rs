@@ -53,8 +53,8 @@ pub(crate) const GROUPING_SETS: bool = false;
 pub(crate) const ORDER_OF_UNIONS: bool = false;
 /// Frames in GROUPS are made.
 pub(crate) const GROUPS_FRAMES: bool = true;
-/// Rows have doubles of negative zero.
-pub(crate) const NEGATIVE_ZERO: bool = true;
+/// Rows have doubles of negative zero. They have not: `-0.0` in VALUES is one here, where PostgreSQL's decimal has no sign.
+pub(crate) const NEGATIVE_ZERO: bool = false;
 /// `CASE value WHEN …` is made.
 pub(crate) const CASE_OF_VALUE: bool = true;
 /// `string_agg(DISTINCT …)` is made.

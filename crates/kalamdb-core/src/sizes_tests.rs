@@ -137,7 +137,7 @@ async fn what_is_not_too_much_is_as_before() {
         ("to_char(TIMESTAMP '2020-01-02', 'YYYY/MM')", "2020/01"),
         ("range(1, 4)", "[1, 2, 3]"),
         ("range(4, 1, -1)", "[4, 3, 2]"),
-        ("generate_series(1, 3)", "[1, 2, 3]"),
+        ("cardinality(generate_series(1, 3))", "3"),
         ("list_repeat(7, 2)", "[7, 7]"),
         ("array_resize([1, 2], 3, 0)", "[1, 2, 0]"),
         ("[1, 2] || [3] || 4", "[1, 2, 3, 4]"),

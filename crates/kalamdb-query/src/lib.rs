@@ -22,7 +22,7 @@ mod types;
 pub use compile::{CheckedPlanner, compile, resolve_types};
 pub use functions::{TYPE_METADATA, average_of, cast_array, documents};
 pub use guards::GuardConditions;
-pub use sets::CountCopies;
+pub use sets::{CountCopies, GroupDistinct};
 pub use state::{config, register, with_rules};
 pub use subquery::UnnestSubqueries;
 pub use types::{ResolveTypes, SqlTypes};

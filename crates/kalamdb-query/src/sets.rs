@@ -1,4 +1,4 @@
-//! INTERSECT ALL and EXCEPT ALL, which count rows.
+//! INTERSECT ALL and EXCEPT ALL, which count rows, and DISTINCT, which groups them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use datafusion::error::Result;
 use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
-    Distinct, Expr, Join, JoinType, LogicalPlan, Projection, SubqueryAlias, Window, WindowFunctionDefinition,
+    Aggregate, Distinct, Expr, Join, JoinType, LogicalPlan, Projection, SubqueryAlias, Window,
+    WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -73,4 +74,28 @@ fn numbered(input: &Arc<LogicalPlan>, keys: Vec<Expr>, side: &str) -> Result<Log
     number.params.partition_by = keys;
     let number = Expr::from(number).alias(format!("{NUMBER}{side}"));
     Ok(LogicalPlan::Window(Window::try_new(vec![number], Arc::clone(input))?))
+}
+
+/// Distinct rows as groups. `DataFusion` would make groups of them itself, but leaves that out where it takes the rows for distinct
+/// already (as of 55.0.0): those of `GROUP BY a, b` by `a`, where `a` was distinct before a join gave it several times.
+#[derive(Debug)]
+pub struct GroupDistinct;
+
+impl AnalyzerRule for GroupDistinct {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(as_groups)?.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "group_distinct"
+    }
+}
+
+fn as_groups(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Distinct(Distinct::All(input)) = plan else { return Ok(Transformed::no(plan)) };
+    if input.schema().fields().is_empty() {
+        return Ok(Transformed::no(LogicalPlan::Distinct(Distinct::All(input))));
+    }
+    let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    Ok(Transformed::yes(LogicalPlan::Aggregate(Aggregate::try_new(input, columns, Vec::new())?)))
 }

@@ -9,8 +9,8 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::{
-    CheckedPlanner, CountCopies, GuardConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json,
-    sizes,
+    CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, ResolveTypes, SqlTypes, UnnestSubqueries,
+    functions, json, sizes,
 };
 
 /// The rules that analyse a plan, in their order.
@@ -19,6 +19,7 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         vec![Arc::new(CountCopies), Arc::new(UnnestSubqueries), Arc::new(ResolveTypes)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(GuardConditions));
+    rules.push(Arc::new(GroupDistinct));
     rules
 }
 
