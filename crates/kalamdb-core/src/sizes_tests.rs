@@ -147,7 +147,7 @@ async fn what_is_not_too_much_is_as_before() {
         ("array_replace_n([1, 1, 1], 1, 2, 2)", "[2, 2, 1]"),
         ("array_replace_all([1, 1], 1, 2)", "[2, 2]"),
         ("cardinality(arrays_zip([1, 2, 3], ['a']))", "3"),
-        ("array_to_string([1.5, NULL, 2], ',', '?')", "1.5,?,2"),
+        ("array_to_string([1.5, NULL, 2], ',', '?')", "1.5,?,2.0"),
         ("string_to_array('a,b', ',')", "[a, b]"),
         ("map(['a'], [1])['a']", "1"),
         ("cardinality(range(DATE '2020-01-01', DATE '2021-01-01', INTERVAL '1' MONTH))", "12"),
