@@ -297,6 +297,6 @@ mod tests {
         let dictionary: DictionaryArray<KeyType> = vec!["x", "y", "x"].into_iter().collect();
         check(Arc::new(dictionary), &json!(["x", "y", "x"]));
         let list = ListArray::from_iter_primitive::<KeyType, _, _>(vec![Some(vec![Some(1), None]), None]);
-        check(Arc::new(list), &json!(["[1, ]", null]));
+        check(Arc::new(list), &json!([[1, null], null]));
     }
 }
