@@ -62,7 +62,7 @@ mod backup;
 /// Cold files elsewhere: an S3 server that goes away and comes back.
 mod storage;
 
-/// Whose files are at a storage location: copies of a running server, moved directories, locations that overlap.
+/// Owners of storage locations: copies of a running server, moved directories, locations that overlap.
 mod ownership;
 
 /// `kalamdb tail` as a process: of a directory, and of a server over the network.

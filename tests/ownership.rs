@@ -1,4 +1,4 @@
-//! Whose files are at a storage location: copies of a running server's directory, moved directories, places that overlap.
+//! Owners of storage locations: copies of a running server's directory, moved directories, locations that overlap.
 
 use std::path::Path;
 

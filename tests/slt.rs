@@ -27,7 +27,7 @@ use serde_json::json;
 use crate::records::{Record, Sort};
 use crate::support::{Answer, Api, ROOT_PASSWORD, Server};
 
-/// Whose dialect the files are asked for.
+/// Engine name for `onlyif` and `skipif` of the files.
 const ENGINE: &str = "postgresql";
 /// Files at a time.
 const JOBS: usize = 2;

@@ -27,7 +27,7 @@ use crate::support::{Follower, Server};
 const TABLES: [&str; 8] =
     ["region", "nation", "supplier", "customer", "part", "partsupp", "orders", "lineitem"];
 const QUERIES: usize = 22;
-/// How far two floating-point numbers or averages may be apart, of their size.
+/// Largest relative difference of two floating-point numbers or averages.
 const TOLERANCE: f64 = 1e-6;
 
 /// The text after a flag.

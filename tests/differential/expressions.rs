@@ -11,20 +11,20 @@ pub(crate) struct Column {
     pub(crate) of: Type,
 }
 
-/// What a value may be made of.
+/// Columns that a generated expression may use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     pub(crate) columns: Vec<Column>,
-    /// Columns of the queries around.
+    /// Columns of the enclosing queries.
     pub(crate) outer: Vec<Column>,
-    /// What aggregates may be taken of, in a query that has groups.
+    /// Arguments of aggregates; none in a query without groups.
     pub(crate) grouped: Option<Vec<Column>>,
-    /// Columns that tell rows apart, where windows may stand.
+    /// Columns that identify a row; empty where window functions are not allowed.
     pub(crate) keys: Vec<String>,
 }
 
 impl Scope {
-    /// All that a subquery within sees.
+    /// Columns that are visible to a subquery.
     pub(crate) fn around(&self) -> Vec<Column> {
         self.columns.iter().chain(&self.outer).cloned().collect()
     }

@@ -1,12 +1,12 @@
-//! Where KalamDB is known to answer something else than PostgreSQL, each with its reason.
+//! Known differences between KalamDB's and PostgreSQL's answers, each with its reason.
 
-/// What both sides said of a statement, as texts: an error begins with `error: `.
+/// The two databases' answers to a statement, as text: an error begins with `error: `.
 pub(crate) struct Answers<'a> {
     pub(crate) ours: &'a str,
     pub(crate) theirs: &'a str,
 }
 
-/// A difference that is meant to be.
+/// An intended difference.
 pub(crate) struct Known {
     #[expect(dead_code, reason = "it is for whoever reads the list")]
     pub(crate) reason: &'static str,

@@ -1,8 +1,8 @@
-//! The same statements for KalamDB and for PostgreSQL: their rows must be the same.
+//! Differential test against PostgreSQL: both databases run the same generated statements and must return the same rows.
 //!
-//! Statements are made by seed, over four small tables that have the same rows on both sides: queries of every form, and changes, after
-//! which the whole table is compared. Between them tables are flushed, so that some statements meet hot rows, some both tiers, some cold
-//! rows only. What differs is made smaller as long as it differs, and printed.
+//! A seed determines the statements. They run over four small tables with the same rows on both sides. After a change the whole table
+//! is compared. Tables are flushed in between, so that some statements read hot rows, some both tiers, some cold rows only. A statement
+//! with different answers is reduced as long as they differ, and printed.
 //!
 //! 400 statements in the suite (`KALAMDB_SEED` for another seed); `cargo test --test differential -- --statements 100000 [--seed N]`
 //! for more. Where PostgreSQL is not installed nothing is compared.
@@ -29,13 +29,13 @@ use crate::support::{Api, Random, Server};
 
 /// Statements from one set of rows to the next: a third with hot rows, a third half flushed, a third with cold ones.
 const STATEMENTS_OF_ROWS: u64 = 120;
-/// Of so many statements one is a change.
+/// Statements per change: the others are queries.
 const CHANGES: u64 = 8;
-/// Smaller statements that are tried for one that differs.
+/// Reduced statements that are tried for each difference.
 const ATTEMPTS: u32 = 150;
-/// Of so many statements KalamDB may refuse one.
+/// Statements per refusal that a run allows.
 const REFUSALS: u64 = 5;
-/// How classes of refusals begin.
+/// Prefix of the classes of refusals.
 const REFUSED: &str = "KalamDB fails: ";
 /// Refusals of one class that are printed.
 const OF_A_CLASS: u32 = 1;
@@ -43,7 +43,7 @@ const OF_A_CLASS: u32 = 1;
 /// A statement whose answers differ.
 #[derive(Clone, Debug)]
 struct Found {
-    /// How they differ, without what is different each time.
+    /// Kind of the difference, without names and numbers.
     class: String,
     sql: String,
     ours: String,
@@ -105,7 +105,7 @@ pub(crate) fn our_rows(answer: &Result<Value, String>) -> Rows {
     Ok(rows.map(|row| row.as_array().unwrap().iter().map(text).collect()).collect())
 }
 
-/// What our side answers to one statement.
+/// Runs one statement in KalamDB.
 pub(crate) async fn ask(api: &Api, sql: &str, params: &[Value]) -> Result<Value, String> {
     let answer = api.try_sql(sql, params).await;
     if answer.body["status"] == "success" {
@@ -171,7 +171,7 @@ impl Pair {
         }
     }
 
-    /// How the answers to this statement differ.
+    /// Runs a query on both sides; none where the answers agree.
     async fn compare(&mut self, sql: &str, in_order: bool) -> Option<Found> {
         let ours = ask(&self.root, sql, &[]).await;
         let theirs = self.postgres.sql(sql).await;
@@ -186,7 +186,7 @@ impl Pair {
         Found::new(sql, &our_rows(&ours), &theirs)
     }
 
-    /// How the tables differ after this change, which finds the first rows again where that is said.
+    /// Runs a change on both sides and compares the tables, filled again before where `anew`; none where they agree.
     async fn change(&mut self, sql: &str, anew: bool) -> Option<Found> {
         if anew {
             self.fill().await;

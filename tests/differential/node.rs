@@ -43,7 +43,7 @@ impl Type {
     }
 }
 
-/// What may stand in a node's place.
+/// Replacements that the reducer may use for a node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     /// Nothing else.
@@ -132,7 +132,7 @@ impl Node {
         }
     }
 
-    /// What could stand in its place, the smallest first.
+    /// Returns the nodes that may replace this one, the smallest first.
     fn replacements(&self) -> Vec<Self> {
         let size = self.sql().len();
         let mut found = match self.kind {

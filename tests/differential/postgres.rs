@@ -100,7 +100,7 @@ impl Postgres {
         Some(postgres)
     }
 
-    /// What one statement answers.
+    /// Runs one statement.
     pub(crate) async fn sql(&mut self, sql: &str) -> Rows {
         self.input.write_all(format!("{sql}\n;\n\\echo '{END}'\n").as_bytes()).await.unwrap();
         let (mut rows, mut error) = (Vec::new(), None);

@@ -70,11 +70,11 @@ pub(crate) const TABLES: [Table; 4] = [
     },
 ];
 
-/// What stands in FROM.
+/// An item of FROM.
 struct Relation {
     node: Node,
     columns: Vec<Column>,
-    /// Columns that tell its rows apart.
+    /// Columns that identify a row.
     keys: Vec<String>,
 }
 

@@ -18,7 +18,7 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
-    /// How values are told apart by kind, and put in an order that both sides have.
+    /// Rank of the value's type, by which values of unlike types are ordered.
     fn kind(&self) -> u8 {
         match self {
             Self::Null => 0,
@@ -37,7 +37,7 @@ impl Cell {
         }
     }
 
-    /// Whether they are one value: doubles to twelve digits, all else exactly.
+    /// Compares two values: doubles to twelve digits, others exactly.
     fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Double(one), Self::Double(other)) => {

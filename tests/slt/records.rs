@@ -1,6 +1,6 @@
 //! The records of a file in the dialect of `SQLite`'s sqllogictest.
 
-/// How values are put in order before they are compared.
+/// Order of values before they are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sort {
     /// As they come.

@@ -7,7 +7,7 @@ use crate::client::{Client, ClientError, SqlAnswer, Statement, Token};
 /// The options.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct AccountArgs {
-    /// Where the server listens: http://host:port, https://host:port or host:port
+    /// Address of the server: http://host:port, https://host:port or host:port
     #[arg(long, env = "KALAMDB_URL", default_value = "http://127.0.0.1:2900", value_parser = server_url)]
     pub(crate) url: String,
     /// Who to log in as

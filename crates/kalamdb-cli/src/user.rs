@@ -35,7 +35,7 @@ enum UserCommand {
     /// Give a user a new password: asked for on the terminal, or from --password-stdin or the variable
     /// `KALAMDB_NEW_PASSWORD`
     SetPassword {
-        /// Whose
+        /// Name of the user
         name: String,
         /// Read the password from standard input, up to the end of its first line
         #[arg(long)]
@@ -45,7 +45,7 @@ enum UserCommand {
     },
     /// Give a user another role
     SetRole {
-        /// Whose
+        /// Name of the user
         name: String,
         /// `user`, `service` or `dba`
         role: String,

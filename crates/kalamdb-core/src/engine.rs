@@ -369,7 +369,7 @@ impl Engine {
     /// All accounts.
     ///
     /// # Errors
-    /// Where the catalog cannot be read.
+    /// [`Error::System`] if the catalog cannot be read.
     pub fn users(&self) -> Result<Vec<User>> {
         Ok(self.shared.system.scan_all_users()?)
     }

@@ -44,7 +44,7 @@ pub enum ErrorCode {
     Timeout,
     /// Would take more memory than allowed.
     MemoryLimit,
-    /// More commits wait than may.
+    /// The queue of commits is full.
     Overloaded,
     /// Failed while running.
     SqlExecutionError,
@@ -336,7 +336,7 @@ pub enum Error {
     /// More commits wait than may.
     #[error("the server is overloaded: {waiting} commits wait for the disk; try again in a moment")]
     Overloaded {
-        /// How many.
+        /// Number of commits in the queue.
         waiting: usize,
     },
     /// The engine takes no more writes.

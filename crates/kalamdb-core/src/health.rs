@@ -10,7 +10,7 @@ use kalamdb_store::Store;
 use crate::clock;
 use crate::error::Error;
 
-/// How long what a look for cold files found is good enough.
+/// Time for which the result of an audit of cold files is reused.
 const AUDIT_PERIOD: Duration = Duration::from_secs(5);
 /// As [`AUDIT_PERIOD`], of files in object stores.
 const OBJECTS_AUDIT_PERIOD: Duration = Duration::from_mins(5);

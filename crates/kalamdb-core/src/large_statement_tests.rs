@@ -46,7 +46,7 @@ async fn what_no_commit_holds_is_refused_with_a_way_out() {
     ok(&engine, &root(), "DELETE FROM t WHERE id < 35; DELETE FROM t WHERE id >= 35", &[]).await;
 }
 
-/// How often a statement gives way before it is done.
+/// Counts the times that a statement yields before it ends.
 async fn pauses(engine: &Engine, sql: &str) -> usize {
     let mut session = root();
     let mut executing = pin!(engine.execute(&mut session, sql, &[]));

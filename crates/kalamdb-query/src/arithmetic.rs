@@ -18,8 +18,8 @@ use crate::functions::negate_checked;
 
 /// Makes `+`, `-` and `*` of integers, and their negation, checked ones.
 ///
-/// It is the last step before a plan is run: what comes before knows the operators themselves, and asks nested functions for
-/// their types again and again.
+/// This is the last step before a plan runs: the optimizer's rules match operators, and would compute the types of nested
+/// functions repeatedly.
 pub(crate) fn check_integers(expr: Expr, schema: &DFSchema) -> QueryResult<Transformed<Expr>> {
     // From the top, while what is below are still operators.
     expr.transform_down(|part| Ok(check(part, schema)))

@@ -102,17 +102,17 @@ impl Store {
     /// `until`, which its log ended with when it was opened.
     ///
     /// # Errors
-    /// Where RocksDB cannot read, a record is damaged, the location cannot be asked or is another instance's.
+    /// [`Error`](crate::Error) if RocksDB cannot read, a record is damaged, the location does not answer, or another instance owns it.
     pub fn sweep_storage_location(&self, name: &str, until: Seq) -> Result<u64> {
         let listed = self.listed_below(&[])?;
         self.cold_files().sweep_place(name, until.get(), |path| listed.contains(path))
     }
 
-    /// Looks whether the files that partitions list are there; what is not is told by [`ColdFiles::missing_files`]. In object
-    /// stores only where `with_objects`.
+    /// Checks that the files of all manifests exist; [`ColdFiles::missing_files`] returns the missing ones. Object stores are
+    /// checked only with `with_objects`.
     ///
     /// # Errors
-    /// Where RocksDB cannot read, or a record is damaged.
+    /// [`Error`](crate::Error) if RocksDB cannot read, or a record is damaged.
     pub fn audit_cold_files(&self, with_objects: bool) -> Result<()> {
         self.cold_files().audit(&self.listed_below(&[])?, with_objects);
         Ok(())

@@ -72,7 +72,7 @@ pub enum Error {
          once with --take-over-locations"
     )]
     Owned {
-        /// Which.
+        /// Name of the location.
         name: String,
         /// The token of the instance that owns it.
         owner: String,

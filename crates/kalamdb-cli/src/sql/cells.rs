@@ -1,4 +1,4 @@
-//! How one value looks: by the type of its column, since on the wire dates and times are counts.
+//! Formats one value by the type of its column: on the wire, dates and times are integers.
 //!
 //! Dates and times are ISO 8601 in every output. Spans and arrays are written as PostgreSQL writes them where text is asked for, as
 //! ISO 8601 and as JSON arrays where JSON is.

@@ -47,13 +47,13 @@ pub(crate) struct SqlArgs {
     /// Run this and leave; may be repeated, and is run before files are
     #[arg(long = "command", short, value_name = "STATEMENT")]
     commands: Vec<String>,
-    /// What follows a statement of a script that failed
+    /// Stop a script at its first failed statement, or continue with the next
     #[arg(long, value_enum, default_value_t = OnError::Stop)]
     on_error: OnError,
     /// Run the statements of these files, one after the other, and leave; `-` is standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The same, where a name would be taken for an option
+    /// Run the statements of this file, whose name may begin with `-`
     #[arg(long = "file", value_name = "FILE")]
     more_files: Vec<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! Results as text: aligned tables, records, JSON, CSV.
 //!
-//! It owns the forms; how a value looks is for [`cells`]. NULL is `∅` in a table, nothing in CSV (where an empty string is `""`),
+//! The module owns the output formats; [`cells`] formats values. NULL is `∅` in a table, nothing in CSV (where an empty string is `""`),
 //! `null` in JSON. Control characters never reach the terminal. It writes nowhere and asks nobody.
 
 use std::fmt::Write as _;
@@ -40,7 +40,7 @@ pub(super) enum Expanded {
     Auto,
 }
 
-/// How results look.
+/// Output settings of the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Style {
     pub(super) format: Format,

@@ -464,7 +464,7 @@ impl Runner {
         self.after_command(Step::Failed)
     }
 
-    /// How a command ended: at a prompt one that failed takes nothing with it.
+    /// Turns a failed command into a completed one at a prompt, where the next line is read all the same.
     fn after_command(&self, step: Step) -> Step {
         if self.is_interactive && step == Step::Failed { Step::Done } else { step }
     }

@@ -1,6 +1,6 @@
 //! The output of results: the terminal, through a pager where they are larger than it, or a file.
 //!
-//! It knows no results, only text.
+//! The module handles text only, not results.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};

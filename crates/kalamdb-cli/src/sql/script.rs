@@ -1,6 +1,6 @@
 //! A text of statements as it is read: its lines, its encoding, and which line of it something stands in.
 //!
-//! It decodes UTF-8 and, where a byte order mark says so, UTF-16. It knows nothing of statements.
+//! The reader decodes UTF-8, and UTF-16 after a byte order mark. [`super::split`] finds the statements.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read as _};
@@ -109,7 +109,7 @@ pub(super) struct Pending {
     pub(super) text: String,
     /// Line breaks before `text`.
     lines_before: usize,
-    /// How far `text` has been looked at: a long statement is not looked at again with each of its lines.
+    /// The splitter's state at the end of `text`: a further line of a long statement does not scan the earlier lines again.
     scan: Scan,
 }
 

@@ -46,7 +46,7 @@ enum Piece {
     Open,
 }
 
-/// How far a text has been looked at that grows at its end.
+/// The splitter's state after the part of a growing text that it has scanned.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Scan {
     /// Behind the last piece that is whole.

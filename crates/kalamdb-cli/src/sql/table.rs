@@ -1,6 +1,6 @@
 //! Rows of texts as an aligned table or as records.
 //!
-//! It owns widths: what does not fit the terminal is cut, the widest columns first. What a text means is for others.
+//! The module owns column widths: it cuts the widest columns first where a table is wider than the terminal.
 
 use std::fmt::Write as _;
 

@@ -136,7 +136,7 @@ impl<R: BufRead> CsvReader<R> {
     }
 }
 
-/// How a line begins that names the delimiter.
+/// The prefix of a line that names the delimiter.
 const SEPARATOR: &[u8] = b"sep=";
 
 /// Whether a file that begins so may begin with a line that names the delimiter, or with a byte order mark.

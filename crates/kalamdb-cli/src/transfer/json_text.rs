@@ -49,7 +49,7 @@ pub(super) fn is_nested(data_type: &ArrowType) -> bool {
 /// The values of an array as texts of JSON; NULL stays NULL.
 ///
 /// # Errors
-/// Where a value has no form, as a map of NULLs or a time beyond the calendar.
+/// An [`ArrowError`] if a value has no JSON form: a map whose keys are NULL, or a time outside of the calendar.
 pub(super) fn json_array(array: &ArrayRef, spacing: Spacing) -> Result<ArrayRef, ArrowError> {
     let texts = (0..array.len()).map(|row| {
         let mut text = String::new();

@@ -197,7 +197,7 @@ impl TableScan {
         })
     }
 
-    /// The same, told what those above filter by.
+    /// Sets the filter that rows of cold files are checked with.
     pub(super) fn with_filter(self, filter: Option<Arc<dyn PhysicalExpr>>) -> Self {
         Self { useful: Useful { filter, still: None }, ..self }
     }

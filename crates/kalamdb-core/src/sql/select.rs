@@ -165,7 +165,7 @@ impl Tables for SessionTables<'_> {
 /// Rows in cold files from which on a statement is worth more than one core: tests have few, and are to see both.
 const ROWS_FOR_MORE_CORES: u64 = if cfg!(test) { 32 } else { 1 << 17 };
 
-/// A state to plan with that suits a statement, where the session's own does not.
+/// The session's state with this statement's number of cores and without unsafe dynamic filters; none if it needs no change.
 fn state_of_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Option<SessionState>> {
     let (has_many_rows, has_twins) = (has_many_rows(plan)?, has_twins_below(plan, false));
     if !has_many_rows && !has_twins {
@@ -186,8 +186,8 @@ fn state_of_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Option<Sess
     Ok(Some(state))
 }
 
-/// Whether two columns of one name stand below what makes filters while it runs. `DataFusion` hands those down by name (as of 55.0.0),
-/// so that a filter for one column may reach the other.
+/// Whether a join, sort or aggregate reads two columns of one name. `DataFusion` pushes their dynamic filters down by column name (as of
+/// 55.0.0), so that a filter for one column may reach the other.
 fn has_twins_below(plan: &LogicalPlan, is_below: bool) -> bool {
     let mut names = HashSet::new();
     if is_below && !plan.schema().fields().iter().all(|field| names.insert(field.name())) {
@@ -198,7 +198,7 @@ fn has_twins_below(plan: &LogicalPlan, is_below: bool) -> bool {
     plan.inputs().into_iter().any(|input| has_twins_below(input, is_below || makes_filters))
 }
 
-/// Whether a statement reads so much that it gains by all cores.
+/// Whether a statement reads enough cold rows to use all cores.
 fn has_many_rows(plan: &LogicalPlan) -> Result<bool> {
     let mut rows = 0;
     let counted = plan.apply_with_subqueries(|node| {

@@ -127,7 +127,7 @@ pub(crate) fn quotient(a: i256, a_scale: u8, b: i256, b_scale: u8, scale: u8) ->
     rounded.checked_mul(power(i16::from(scale - digits))?).ok_or_else(overflow)
 }
 
-/// How many digits behind the point PostgreSQL gives a quotient: sixteen significant ones at least, counted in groups of four
+/// Scale of a quotient in PostgreSQL: at least sixteen significant digits, counted in groups of four
 /// (`select_div_scale` of its `numeric.c`).
 fn quotient_digits(a: i256, a_scale: u8, b: i256, b_scale: u8) -> u8 {
     let (a_weight, a_first) = leading_group(a, a_scale);

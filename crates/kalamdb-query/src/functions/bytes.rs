@@ -15,7 +15,7 @@ use datafusion::logical_expr::Expr;
 use super::casts::written;
 use super::{Evaluate, Function};
 
-/// How many bytes a value has.
+/// `length` of a BYTEA value, in bytes.
 pub(crate) fn bytes_length(value: Expr) -> Expr {
     let evaluate: Evaluate = |args, _| {
         let [value] = args else { return exec_err!("length takes one argument") };

@@ -18,9 +18,9 @@ use crate::functions::single_value;
 
 /// Counts and bounds of the values a subquery gives for one outer row.
 struct Summary {
-    /// How many there are.
+    /// Number of values.
     rows: Expr,
-    /// How many of them are not NULL.
+    /// Number of values that are not NULL.
     present: Expr,
     least: Expr,
     greatest: Expr,

@@ -35,19 +35,19 @@ pub struct Owner {
     pub database: String,
     /// The token of its directory.
     pub instance: String,
-    /// Its conduct at a location that is not its own.
+    /// Locations that it may take over.
     pub claim: Claim,
 }
 
-/// Conduct of an instance at a location that is not its own.
+/// Locations that an instance may become the owner of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Claim {
-    /// It takes one without an owner.
+    /// A location without an owner.
     #[default]
     Free,
-    /// It takes each once, whoever owns it.
+    /// Any location, once, also one that another instance owns.
     Any,
-    /// It takes none.
+    /// None.
     Never,
 }
 
@@ -88,7 +88,7 @@ fn identity(metadata: &Metadata) -> String {
 /// The token of the instance whose directory this is. It is made where there is none, or where the file is a copy of another's.
 ///
 /// # Errors
-/// Where the directory cannot be read or written.
+/// [`Error::File`] if the directory cannot be read or written.
 pub fn instance_of(data_dir: &Path, database: &str, new_token: &str) -> Result<String> {
     let path = data_dir.join(INSTANCE);
     let found = read_marker(&path)?.filter(|marker| marker.database == database);
@@ -160,11 +160,11 @@ fn is_mounted(directory: &Path) -> bool {
 /// Rights of an instance at a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It is the owner.
+    /// This instance is the owner.
     Owner,
-    /// Another instance is.
+    /// The instance with this token is the owner.
     Of(String),
-    /// Nobody is.
+    /// The location has no owner.
     Free,
 }
 
