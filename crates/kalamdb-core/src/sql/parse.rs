@@ -10,7 +10,7 @@ use log_format::Role;
 use crate::error::{Error, Result};
 use crate::sql::alteration::Alteration;
 use crate::sql::backup::{self, BackupStatement};
-use crate::sql::ctes::with_ctes;
+use crate::sql::ctes::{require_bounded, with_ctes};
 use crate::sql::definition::TableDefinition;
 use crate::sql::refusals;
 use crate::sql::storage;
@@ -398,7 +398,9 @@ fn refuse_more_tables(parser: &Parser<'_>, statement: &str) -> Result<()> {
 
 /// A statement as `sqlparser` has it, without clauses that would be passed over.
 fn parsed_statement(parser: &mut Parser<'_>) -> Result<ast::Statement> {
-    let parsed = with_ctes(parser.parse_statement()?)?;
+    let parsed = parser.parse_statement()?;
+    require_bounded(&parsed)?;
+    let parsed = with_ctes(parsed)?;
     refusals::refuse_ignored(&parsed)?;
     Ok(parsed)
 }
