@@ -134,6 +134,54 @@ async fn deep_and_huge_sql_neither_overflows_nor_stalls() {
     assert_eq!(answer.status, 400, "{answer:?}");
 }
 
+/// Forms whose operand is repeated when they are rewritten or optimized, nested so deeply that each level doubling the statement would
+/// never end.
+#[tokio::test(flavor = "multi_thread")]
+async fn nested_forms_that_repeat_their_operand_are_answered_or_refused() {
+    let (_server, api) = setup().await;
+    let nested = |levels: usize, innermost: &str, form: &str| {
+        (0..levels).fold(innermost.to_owned(), |inner, _| form.replace('@', &inner))
+    };
+    let of_v = |expr: String| format!("SELECT {expr} FROM (VALUES (1), (2)) t(v)");
+    let mut statements = vec![
+        of_v(format!("v{}", " BETWEEN SYMMETRIC 0 AND 2 = true AND v".repeat(40))),
+        of_v(nested(40, "true", "(@ BETWEEN SYMMETRIC false AND true)")),
+        of_v(nested(15, "v", "((@ BETWEEN 0 AND 1.5)::int)")),
+        of_v(nested(15, "v", "((@ IN (1.0::float8, 2))::int)")),
+        of_v(nested(30, "v", "coalesce(@, 2.5, 3::float8)")),
+        of_v(nested(20, "true", "((@, 1) < (true, 2))")),
+        of_v(nested(20, "true", "((@, 1) IN (SELECT true, 1))")),
+        of_v(nested(40, "v", "(CASE @ WHEN 1 THEN 1 ELSE 2 END")),
+        of_v(nested(15, "v", "(SELECT max(x) + @ FROM (VALUES (1)) u(x) WHERE x <= v)")),
+        format!(
+            "SELECT a FROM {}",
+            nested(20, "(SELECT 1 AS a)", "(SELECT a + a AS a FROM @ s WHERE a > 0)")
+        ),
+    ];
+    let joins = |kind: &str| (1..30).map(|at| kind.replace('@', &at.to_string())).collect::<String>();
+    statements.push(format!(
+        "SELECT count(*) FROM (SELECT 1 a) t0{}",
+        joins(" FULL JOIN (SELECT 1 a) t@ USING (a)")
+    ));
+    statements
+        .push(format!("SELECT 1 FROM (SELECT 1 a) t0{}", joins(" CROSS JOIN LATERAL (SELECT t0.a) t@")));
+    let columns =
+        |column: &str| (0..30).map(|at| column.replace('@', &at.to_string())).collect::<Vec<_>>().join(", ");
+    statements.push(of_v(columns("(SELECT max(x) + @ FROM (VALUES (1)) u(x) WHERE x < v)")));
+    statements.push(format!(
+        "SELECT 1 FROM (SELECT {}) t GROUP BY CUBE ({})",
+        columns("1 AS c@"),
+        columns("c@")
+    ));
+    for sql in statements {
+        let answer = api.try_sql(&sql, &[]).await;
+        let shown: String = sql.chars().take(100).collect();
+        let is_refused = ["UNSUPPORTED", "INVALID_SQL"].contains(&answer.code());
+        assert!(answer.status == 200 || is_refused, "{shown}: {answer:?}");
+        check_alive(&api).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_are_checked() {
     let (_server, api) = setup().await;

@@ -4,16 +4,32 @@
 //! right side, `AND` included.
 
 use std::any::TypeId;
+use std::cell::Cell;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
+use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use crate::rewrite::call;
+
 /// The generic dialect, but for the order of operators.
+///
+/// A parser backs out of an expression with an error in it and tries it otherwise, at each level anew: the dialect of a text allows so
+/// many attempts and no more.
 #[derive(Debug)]
-pub struct SqlDialect;
+pub struct SqlDialect {
+    /// Beginnings of expressions that may still be tried.
+    attempts: Cell<usize>,
+}
+
+impl SqlDialect {
+    /// The dialect for one text: most texts take fewer attempts than they have bytes.
+    pub const fn of_text(sql: &str) -> Self {
+        Self { attempts: Cell::new(sql.len().saturating_mul(4).saturating_add(10_000)) }
+    }
+}
 
 macro_rules! as_generic {
     ($($name:ident),* $(,)?) => {
@@ -61,6 +77,10 @@ impl Dialect for SqlDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let Some(left) = self.attempts.get().checked_sub(1) else {
+            return Some(Err(ParserError::RecursionLimitExceeded));
+        };
+        self.attempts.set(left);
         if parser.peek_token_ref().token != Token::Minus {
             return None;
         }
@@ -80,7 +100,7 @@ impl Dialect for SqlDialect {
                 _ => "json_has_key",
             };
             let right = parser.parse_subexpr(25);
-            return Some(right.map(|right| crate::rewrite::call(name, vec![left.clone(), right])));
+            return Some(right.map(|right| call(name, vec![left.clone(), right])));
         }
         if let Some(between) = between_symmetric(parser, left) {
             return Some(between);
@@ -197,7 +217,7 @@ fn between_symmetric(parser: &mut Parser<'_>, left: &Expr) -> Option<Result<Expr
     for _ in 0..2 + usize::from(negated) {
         parser.advance_token();
     }
-    let mut bound = || parser.parse_subexpr(SqlDialect.prec_value(Precedence::Between));
+    let mut bound = || parser.parse_subexpr(GenericDialect {}.prec_value(Precedence::Between));
     let low = match bound() {
         Ok(low) => low,
         Err(error) => return Some(Err(error)),
@@ -205,20 +225,10 @@ fn between_symmetric(parser: &mut Parser<'_>, left: &Expr) -> Option<Result<Expr
     if let Err(error) = parser.expect_keyword_is(Keyword::AND) {
         return Some(Err(error));
     }
-    let high = match parser.parse_subexpr(SqlDialect.prec_value(Precedence::Between)) {
+    let high = match parser.parse_subexpr(GenericDialect {}.prec_value(Precedence::Between)) {
         Ok(high) => high,
         Err(error) => return Some(Err(error)),
     };
-    let within = |low: &Expr, high: &Expr| {
-        Box::new(Expr::Nested(Box::new(Expr::Between {
-            expr: Box::new(left.clone()),
-            negated: false,
-            low: Box::new(low.clone()),
-            high: Box::new(high.clone()),
-        })))
-    };
-    let either =
-        Expr::BinaryOp { left: within(&low, &high), op: BinaryOperator::Or, right: within(&high, &low) };
-    let either = Expr::Nested(Box::new(either));
-    Some(Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(either) } } else { either }))
+    let within = call("between_symmetric", vec![left.clone(), low, high]);
+    Some(Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(within) } } else { within }))
 }

@@ -1,9 +1,10 @@
 //! SQL over `DataFusion`, answered as PostgreSQL answers it.
 //!
-//! The crate decides what statements mean, and knows nothing of where rows are: the dialect, the analysis of plans, the
-//! functions it puts into them, subqueries.
+//! The crate decides what statements mean, and knows nothing of where rows are: the dialect, the rewriting of statements, types and their
+//! texts, subqueries, functions, memory limits of functions, bounds on what expressions expand to.
 
 mod arithmetic;
+mod bounds;
 mod compile;
 pub mod dialect;
 mod functions;
@@ -19,6 +20,7 @@ mod tests;
 pub mod text;
 mod types;
 
+pub use bounds::BoundExpressions;
 pub use compile::{CheckedPlanner, compile, resolve_types};
 pub use functions::{TYPE_METADATA, average_of, cast_array, documents};
 pub use guards::GuardConditions;

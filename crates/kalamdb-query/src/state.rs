@@ -9,8 +9,8 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::{
-    CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, ResolveTypes, SqlTypes, UnnestSubqueries,
-    functions, json, sizes,
+    BoundExpressions, CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, ResolveTypes, SqlTypes,
+    UnnestSubqueries, functions, json, sizes,
 };
 
 /// The rules that analyse a plan, in their order.
@@ -18,6 +18,7 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![Arc::new(CountCopies), Arc::new(UnnestSubqueries), Arc::new(ResolveTypes)];
     rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(BoundExpressions));
     rules.push(Arc::new(GuardConditions));
     rules.push(Arc::new(GroupDistinct));
     rules
@@ -26,6 +27,8 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
 /// A configuration in which numbers with a point are exact.
 pub fn config() -> SessionConfig {
     SessionConfig::new()
+        // The physical plan of a join takes columns for nullable that the logical one knows are not: a check of both refuses it.
+        .set_bool("datafusion.execution.skip_physical_aggregate_schema_check", true)
         .set_bool("datafusion.sql_parser.collect_spans", true)
         .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
 }

@@ -118,7 +118,7 @@ pub(crate) fn name_text(name: &str) -> String {
 
 /// Whether the parser takes a word for a name wherever one may stand: some keywords it does, some only here or there.
 fn is_a_name(word: &str) -> bool {
-    let dialect = SqlDialect;
+    let dialect = SqlDialect::of_text(word);
     let value = Parser::new(&dialect).try_with_sql(word).and_then(|mut parser| {
         let value = parser.parse_expr()?;
         parser.expect_token(&Token::EOF).map(|_| value)

@@ -212,7 +212,8 @@ pub(super) fn changed_rows(
     selection: Option<Expr>,
     computed: Vec<Expr>,
 ) -> Result<ast::Statement> {
-    let mut template = Parser::new(&SqlDialect).try_with_sql("SELECT 1")?.parse_statement()?;
+    let mut template =
+        Parser::new(&SqlDialect::of_text("SELECT 1")).try_with_sql("SELECT 1")?.parse_statement()?;
     if let ast::Statement::Query(query) = &mut template
         && let SetExpr::Select(select) = query.body.as_mut()
     {

@@ -162,7 +162,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
 }
 
 fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
-    let dialect = SqlDialect;
+    let dialect = SqlDialect::of_text(sql);
     let tokens = tokens(&dialect, sql)?;
     let several = is_several(&tokens);
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);

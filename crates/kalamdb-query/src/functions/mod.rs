@@ -16,6 +16,7 @@ mod spans;
 mod templates;
 mod times;
 mod truncate;
+mod within;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -151,7 +152,8 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
         .chain(json::named())
         .chain(spans::named())
         .chain(times::named())
-        .chain(templates::named());
+        .chain(templates::named())
+        .chain(within::named());
     for function in all {
         registry.register_udf(Arc::new(ScalarUDF::new_from_impl(function)))?;
     }

@@ -1,5 +1,7 @@
 //! Expressions: rows, quantified comparisons, zones, spans, powers.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     self, Array, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByKind, Query, SelectItem,
@@ -14,11 +16,24 @@ pub(super) fn before(expr: &mut Expr, rewriter: &mut Rewriter<'_>) -> Result<(),
     // What comes out may itself have a form of its own: a row in a list, a list in ANY.
     for _ in 0..4 {
         match rewritten(expr, rewriter)? {
-            Some(other) => *expr = other,
+            Some(other) => {
+                rewriter.grow(size_of(&other).saturating_sub(size_of(expr)))?;
+                *expr = other;
+            }
             None => break,
         }
     }
     Ok(())
+}
+
+/// Expressions and queries in an expression.
+fn size_of(expr: &Expr) -> usize {
+    let mut size = 0;
+    let _ = ast::visit_expressions(expr, |_| {
+        size += 1;
+        ControlFlow::<()>::Continue(())
+    });
+    size
 }
 
 fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, String> {
@@ -285,6 +300,10 @@ fn quantified(left: &Expr, by: &BinaryOperator, right: &Expr, is_any: bool) -> R
             (BinaryOperator::NotEq, false) => {
                 Expr::InList { expr: Box::new(left.clone()), list, negated: true }
             }
+            // What is more than a column is evaluated once.
+            _ if !matches!(left, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_)) => {
+                return by_function(left, by, right, is_any);
+            }
             _ => {
                 let each = list.into_iter().map(|item| op(left.clone(), by.clone(), item));
                 let joined = if is_any { BinaryOperator::Or } else { BinaryOperator::And };
@@ -292,6 +311,11 @@ fn quantified(left: &Expr, by: &BinaryOperator, right: &Expr, is_any: bool) -> R
             }
         }));
     }
+    by_function(left, by, right, is_any)
+}
+
+/// A comparison with each element of an array by one of the functions `any_equal` to `all_greater_equal`.
+fn by_function(left: &Expr, by: &BinaryOperator, right: &Expr, is_any: bool) -> Result<Option<Expr>, String> {
     let name = match by {
         BinaryOperator::Eq => "equal",
         BinaryOperator::NotEq => "unequal",

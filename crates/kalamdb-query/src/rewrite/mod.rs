@@ -4,8 +4,9 @@
 //! have one name, LIMIT and its relatives. What needs types is done on plans.
 
 mod expressions;
-mod joins;
 mod names;
+mod series;
+mod using;
 
 use std::ops::ControlFlow;
 
@@ -55,7 +56,7 @@ pub enum Purpose {
 /// # Errors
 /// A request of the statement that is not supported, in words.
 pub fn rewrite<V: VisitMut>(statement: &mut V, tables: &dyn Tables, purpose: Purpose) -> Result<(), String> {
-    let mut rewriter = Rewriter { tables, purpose, names: 0 };
+    let mut rewriter = Rewriter { tables, purpose, names: 0, growth: 0, merged: Vec::new() };
     match statement.visit(&mut rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(problem) => Err(problem),
@@ -67,13 +68,47 @@ struct Rewriter<'t> {
     purpose: Purpose,
     /// Names given so far.
     names: usize,
+    /// Expressions that rewriting has added so far.
+    growth: usize,
+    /// Keys that the joins of each query around the current expression merge.
+    merged: Vec<Vec<using::Merged>>,
 }
 
+/// Expressions that rewriting may add to a statement: a comparison of rows, for one, repeats what it compares.
+const GROWTH_MAX: usize = 100_000;
+
 impl Rewriter<'_> {
+    /// Counts expressions that a rewriting adds.
+    fn grow(&mut self, added: usize) -> Result<(), String> {
+        self.growth = self.growth.saturating_add(added);
+        if self.growth > GROWTH_MAX {
+            return Err(format!(
+                "a statement whose comparisons of rows and lists expand to more than {GROWTH_MAX} expressions is not supported; write \
+                 it with a join"
+            ));
+        }
+        Ok(())
+    }
+
     fn name(&mut self, what: &str) -> Ident {
         self.names += 1;
         Ident::with_quote('"', format!("\u{1}{what}{}", self.names))
     }
+}
+
+/// Sets of columns that a GROUP BY may group by, as in PostgreSQL.
+const GROUPING_SETS_MAX: usize = 4096;
+
+/// The number of sets of columns that a GROUP BY groups by.
+fn grouping_sets(group_by: &GroupByExpr) -> usize {
+    let GroupByExpr::Expressions(keys, _) = group_by else { return 1 };
+    let sets = keys.iter().map(|key| match key {
+        Expr::Cube(columns) => u32::try_from(columns.len()).ok().and_then(|width| 2_usize.checked_pow(width)),
+        Expr::Rollup(columns) => Some(columns.len() + 1),
+        Expr::GroupingSets(sets) => Some(sets.len()),
+        _ => Some(1),
+    });
+    sets.fold(1, |all, sets| all.saturating_mul(sets.unwrap_or(usize::MAX)))
 }
 
 impl VisitorMut for Rewriter<'_> {
@@ -83,18 +118,37 @@ impl VisitorMut for Rewriter<'_> {
         fetch_as_limit(query)?;
         tables_as_selects(&mut query.body);
         names::rename_hiding_aliases(query);
+        self.merged.push(Vec::new());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<String> {
+        let merged = self.merged.pop().unwrap_or_default();
+        if let (SetExpr::Select(select), Some(order), false) =
+            (query.body.as_ref(), &mut query.order_by, merged.is_empty())
+        {
+            using::replace_in_order(order, select, &merged, self.tables);
+        }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<String> {
+        if grouping_sets(&select.group_by) > GROUPING_SETS_MAX {
+            return ControlFlow::Break(format!(
+                "GROUP BY with more than {GROUPING_SETS_MAX} grouping sets is not supported; name the sets in GROUPING SETS"
+            ));
+        }
         for from in &mut select.from {
-            joins::factor(&mut from.relation);
+            series::factor(&mut from.relation);
             for join in &mut from.joins {
-                joins::factor(&mut join.relation);
+                series::factor(&mut join.relation);
             }
         }
-        joins::unnest_series(select);
-        joins::merge_keys(select, self.tables);
+        series::unnest_series(select);
+        let merged = using::merge_keys(select, self.tables);
+        if let Some(of_query) = self.merged.last_mut() {
+            *of_query = merged;
+        }
         if self.purpose != Purpose::Live {
             names::hide_generated_keys(select, self.tables);
         }

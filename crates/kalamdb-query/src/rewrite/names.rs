@@ -22,7 +22,7 @@ pub fn visible_name(name: &str) -> &str {
 }
 
 /// The name that an expression's column has.
-fn name_of(expr: &Expr) -> Option<String> {
+pub(super) fn name_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(folded(ident)),
         Expr::CompoundIdentifier(parts) => parts.last().map(folded),

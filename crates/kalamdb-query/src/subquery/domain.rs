@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::TableReference;
-use datafusion::common::{Column, JoinConstraint, NullEquality, plan_err};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, JoinConstraint, NullEquality, not_impl_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Distinct, Expr, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection};
 
 use super::Rewriter;
 use super::outer::outer_columns;
+use super::plain::gives_one_row;
 
 /// The distinct outer values of a subquery.
 #[derive(Clone, Debug)]
@@ -73,8 +75,20 @@ impl Rewriter {
         if let Some(unknown) = outer.iter().find(|column| !input.schema().has_column(column)) {
             return plan_err!("{} is not visible to the subquery that names it", unknown.flat_name());
         }
-        let domain = self.domain_of(input, &outer)?;
+        require_bounded(input)?;
+        let source = match self.domain_with(&outer) {
+            Some(domain) => domain,
+            None => source_of(input, &outer).clone(),
+        };
+        let domain = self.domain_of(&source, &outer)?;
         Ok((domain, outer))
+    }
+
+    /// The domain of an enclosing subquery that has all these columns.
+    fn domain_with(&self, outer: &[Column]) -> Option<LogicalPlan> {
+        let relation = outer.first()?.relation.as_ref()?;
+        let is_of_it = |column: &Column| column.relation.as_ref() == Some(relation);
+        outer.iter().all(is_of_it).then(|| self.domains.get(relation).cloned()).flatten()
     }
 
     fn domain_of(&mut self, input: &LogicalPlan, outer: &[Column]) -> Result<Domain> {
@@ -89,6 +103,7 @@ impl Rewriter {
         });
         let values = Projection::try_new(exprs.collect(), Arc::new(input.clone()))?;
         let plan = LogicalPlan::Distinct(Distinct::All(Arc::new(LogicalPlan::Projection(values))));
+        self.domains.insert(relation, plan.clone());
         Ok(Domain {
             plan: Some(plan),
             bound: outer.iter().cloned().zip(columns.iter().cloned()).collect(),
@@ -108,6 +123,48 @@ impl Rewriter {
             .collect();
         Ok((again, pairs))
     }
+}
+
+/// Nodes of a plan that a subquery may be joined to: LATERAL subqueries, for one, repeat what stands before them.
+const NODES_MAX: usize = 5000;
+
+fn require_bounded(plan: &LogicalPlan) -> Result<()> {
+    let mut nodes = 0;
+    plan.apply(|_| {
+        nodes += 1;
+        Ok(if nodes > NODES_MAX { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    if nodes > NODES_MAX {
+        return not_impl_err!(
+            "a statement whose subqueries expand to more than {NODES_MAX} steps is not supported; compute some of them in a \
+             statement of their own"
+        );
+    }
+    Ok(())
+}
+
+/// The least part of a plan whose rows have the same distinct values in these columns: what subqueries have been joined to it by, all
+/// of its rows being kept, is left out.
+fn source_of<'p>(input: &'p LogicalPlan, columns: &[Column]) -> &'p LogicalPlan {
+    let has_all = |plan: &LogicalPlan| columns.iter().all(|column| plan.schema().has_column(column));
+    let below = match input {
+        LogicalPlan::Join(join)
+            if join.join_type == JoinType::Left
+                || join.join_type == JoinType::Inner
+                    && join.on.is_empty()
+                    && join.filter.is_none()
+                    && gives_one_row(&join.right) =>
+        {
+            &join.left
+        }
+        LogicalPlan::Projection(projection)
+            if columns.iter().all(|column| projection.expr.contains(&Expr::Column(column.clone()))) =>
+        {
+            &projection.input
+        }
+        _ => return input,
+    };
+    if has_all(below) { source_of(below, columns) } else { input }
 }
 
 /// Joins by keys of which NULL equals NULL.

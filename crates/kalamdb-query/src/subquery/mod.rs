@@ -16,6 +16,7 @@ mod outer;
 mod plain;
 mod unnest;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::Column;
@@ -60,6 +61,8 @@ enum Place {
 struct Rewriter {
     /// Relations named so far.
     names: usize,
+    /// Domains so far, by their relations.
+    domains: HashMap<TableReference, LogicalPlan>,
 }
 
 impl Rewriter {

@@ -6,9 +6,10 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Case, Expr};
+use datafusion::prelude::lit;
 
 use super::{cast_to, sql_type_of, type_of};
-use crate::functions::{coalesce, digits_of, to_arrow};
+use crate::functions::{coalesce, digits_of, span_key, to_arrow};
 use crate::text;
 
 /// Whether an expression is text that a statement writes without a type.
@@ -140,26 +141,54 @@ pub(super) fn arguments(call: ScalarFunction, schema: &DFSchema) -> Result<Trans
     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
 }
 
+/// Values made alike so that the kernels of Arrow compare them as `=` and `<` do: spans by their length, floats with one zero.
+pub(super) fn comparable(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+    let values = alike(values, schema)?;
+    Ok(values
+        .into_iter()
+        .map(|value| match type_of(&value, schema) {
+            Some(DataType::Interval(_) | DataType::Duration(_)) => span_key(value),
+            Some(DataType::Float64) => value + lit(0.0_f64),
+            Some(DataType::Float32) => value + lit(0.0_f32),
+            _ => value,
+        })
+        .collect())
+}
+
+/// Whether an expression may stand several times where it stood once: a column, a literal, a cast of one.
+pub(super) fn is_small(expr: &Expr) -> bool {
+    match expr {
+        Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::Literal(..) => true,
+        Expr::Cast(cast) => is_small(&cast.expr),
+        Expr::Alias(alias) => is_small(&alias.expr),
+        _ => false,
+    }
+}
+
 /// A CASE: its results are made alike, and its operand and what that is compared with.
 pub(super) fn case(case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let Case { expr, when_then_expr, else_expr } = case;
-    // Compared one by one, as `=` compares.
-    let mut conditions = Vec::with_capacity(when_then_expr.len());
-    let mut results = Vec::with_capacity(when_then_expr.len() + 1);
-    for (when, then) in when_then_expr {
-        conditions.push(match &expr {
-            Some(operand) if !operand.is_volatile() => {
-                super::resolve_part(operand.as_ref().clone().eq(*when), schema)?.data
-            }
-            _ => *when,
-        });
-        results.push(*then);
+    let Case { mut expr, when_then_expr, else_expr } = case;
+    let (mut conditions, mut results): (Vec<Expr>, Vec<Expr>) =
+        when_then_expr.into_iter().map(|(when, then)| (*when, *then)).unzip();
+    match expr.take() {
+        // Compared one by one, as `=` compares.
+        Some(operand) if is_small(&operand) => {
+            conditions = conditions
+                .into_iter()
+                .map(|when| Ok(super::resolve_part(operand.as_ref().clone().eq(when), schema)?.data))
+                .collect::<Result<_>>()?;
+        }
+        Some(operand) => {
+            conditions.push(*operand);
+            conditions = comparable(conditions, schema)?;
+            expr = conditions.pop().map(Box::new);
+        }
+        None => {}
     }
     let has_else = else_expr.is_some();
     results.extend(else_expr.map(|value| *value));
     let mut results = alike(results, schema)?;
     let else_expr = if has_else { results.pop().map(Box::new) } else { None };
-    let expr = expr.filter(|operand| operand.is_volatile());
     let when_then_expr =
         conditions.into_iter().zip(results).map(|(when, then)| (Box::new(when), Box::new(then))).collect();
     Ok(Transformed::yes(Expr::Case(Case { expr, when_then_expr, else_expr })))

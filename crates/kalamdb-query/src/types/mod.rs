@@ -14,15 +14,16 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::{DFSchema, ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{
-    AggregateFunction, InList, NullTreatment, Sort as SortExpr, WindowFunction, WindowFunctionParams,
+    AggregateFunction, InList, NullTreatment, ScalarFunction, Sort as SortExpr, WindowFunction,
+    WindowFunctionParams,
 };
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Between, Cast, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, WindowFunctionDefinition,
+    Between, Cast, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, WindowFunctionDefinition, not,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -132,51 +133,48 @@ fn resolve_part(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-/// `BETWEEN` as its two comparisons, each of which is resolved by itself.
+/// `BETWEEN` as its two comparisons, each of which is resolved by itself; of what is no column, with bounds made alike to it.
 fn resolve_between(between: Between, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let types = [&between.expr, &between.low, &between.high].map(|expr| type_of(expr, schema));
     let is_alike = matches!(&types, [Some(a), Some(b), Some(c)] if a == b && b == c && !matches!(a, DataType::Interval(_)));
-    let is_volatile = between.expr.is_volatile();
-    if is_alike || is_volatile {
+    if is_alike {
         return Ok(Transformed::no(Expr::Between(between)));
     }
     let Between { expr, negated, low, high } = between;
+    if !adopt::is_small(&expr) {
+        let [expr, low, high] = three(adopt::comparable(vec![*expr, *low, *high], schema)?)?.map(Box::new);
+        return Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })));
+    }
     let above = resolve_part(expr.as_ref().clone().gt_eq(*low), schema)?.data;
     let below = resolve_part(expr.lt_eq(*high), schema)?.data;
     let within = above.and(below);
-    Ok(Transformed::yes(if negated { datafusion::logical_expr::not(within) } else { within }))
+    Ok(Transformed::yes(if negated { not(within) } else { within }))
 }
 
+fn three(exprs: Vec<Expr>) -> Result<[Expr; 3]> {
+    <[Expr; 3]>::try_from(exprs)
+        .or_else(|exprs| plan_err!("BETWEEN takes a value and two bounds, not {}", exprs.len()))
+}
+
+/// `IN` over a list: floats, which have two zeros, and spans, which have many forms, are compared in one form.
 fn resolve_list(list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let InList { expr, list, negated } = list;
+    let InList { expr, mut list, negated } = list;
     let own = type_of(&expr, schema);
-    let is_of_ours = own.as_ref().is_some_and(operators::compares_otherwise)
-        || list
-            .iter()
-            .filter_map(|item| type_of(item, schema))
-            .any(|item| operators::compares_otherwise(&item));
-    if !is_of_ours || expr.is_volatile() {
+    let mut types = own.iter().cloned().chain(list.iter().filter_map(|item| type_of(item, schema)));
+    if !types.any(|found| operators::compares_otherwise(&found)) {
         let sql_type = sql_type_of(&expr, schema);
-        let list = list
-            .into_iter()
-            .map(|item| match &own {
-                Some(own) => adopt::literal(item, own, sql_type.as_deref()),
-                None => Ok(item),
-            })
-            .collect::<Result<Vec<_>>>()?;
+        if let Some(own) = &own {
+            list = list
+                .into_iter()
+                .map(|item| adopt::literal(item, own, sql_type.as_deref()))
+                .collect::<Result<Vec<_>>>()?;
+        }
         return Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })));
     }
-    // Each item is compared by itself: floats have two zeros, decimals many scales, spans many forms.
-    let mut any: Option<Expr> = None;
-    for item in list {
-        let one = resolve_part(expr.as_ref().clone().eq(item), schema)?.data;
-        any = Some(match any {
-            Some(any) => any.or(one),
-            None => one,
-        });
-    }
-    let any = any.unwrap_or_else(|| datafusion::prelude::lit(false));
-    Ok(Transformed::yes(if negated { datafusion::logical_expr::not(any) } else { any }))
+    list.push(*expr);
+    let mut list = adopt::comparable(list, schema)?;
+    let Some(expr) = list.pop().map(Box::new) else { return plan_err!("IN without a value") };
+    Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })))
 }
 
 fn resolve_like(like: Like) -> Transformed<Expr> {
@@ -191,13 +189,10 @@ fn resolve_like(like: Like) -> Transformed<Expr> {
 fn resolve_similar(like: Like) -> Transformed<Expr> {
     let escape = datafusion::prelude::lit(like.escape_char.map_or("\\".to_owned(), String::from));
     let similar = crate::functions::matches_similar(*like.expr, *like.pattern, escape);
-    Transformed::yes(if like.negated { datafusion::logical_expr::not(similar) } else { similar })
+    Transformed::yes(if like.negated { not(similar) } else { similar })
 }
 
-fn resolve_call(
-    call: datafusion::logical_expr::expr::ScalarFunction,
-    schema: &DFSchema,
-) -> Result<Transformed<Expr>> {
+fn resolve_call(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let first = call.args.first().and_then(|arg| type_of(arg, schema));
     match (call.func.name(), call.args.as_slice(), &first) {
         // Microseconds are what columns have; nanoseconds end in 2262.
@@ -235,7 +230,7 @@ fn resolve_call(
                 }
             });
             let args = written.collect();
-            let call = datafusion::logical_expr::expr::ScalarFunction { func: call.func, args };
+            let call = ScalarFunction { func: call.func, args };
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
         }
         // A document is one already, and stands among other values as it is.
@@ -250,7 +245,24 @@ fn resolve_call(
                 _ => arg.clone(),
             });
             let args = args.collect();
-            let call = datafusion::logical_expr::expr::ScalarFunction { func: call.func, args };
+            let call = ScalarFunction { func: call.func, args };
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        (name, [value, Expr::ScalarFunction(array)], _)
+            if (name.starts_with("any_") || name.starts_with("all_"))
+                && array.func.name() == "make_array" =>
+        {
+            let mut items = array.args.clone();
+            items.push(value.clone());
+            let mut items = adopt::comparable(items, schema)?;
+            let Some(value) = items.pop() else { return Ok(Transformed::no(Expr::ScalarFunction(call))) };
+            let array = Expr::ScalarFunction(ScalarFunction { func: Arc::clone(&array.func), args: items });
+            let call = ScalarFunction { func: call.func, args: vec![value, array] };
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        ("between_symmetric", ..) => {
+            let args = adopt::comparable(call.args, schema)?;
+            let call = ScalarFunction { func: call.func, args };
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
         }
         ("coalesce" | "nullif" | "greatest" | "least" | "nvl" | "ifnull", ..) => {
@@ -263,7 +275,7 @@ fn resolve_call(
                 None => expr.clone(),
             };
             let args = vec![double(base), double(exponent)];
-            let call = datafusion::logical_expr::expr::ScalarFunction { func: call.func, args };
+            let call = ScalarFunction { func: call.func, args };
             Ok(Transformed::no(Expr::ScalarFunction(call)))
         }
         _ => Ok(Transformed::no(Expr::ScalarFunction(call))),
