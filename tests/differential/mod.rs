@@ -37,6 +37,8 @@ const ATTEMPTS: u32 = 150;
 const REFUSALS: u64 = 5;
 /// Prefix of the classes of refusals.
 const REFUSED: &str = "KalamDB fails: ";
+/// The code of a statement that ended in a panic.
+const PANICKED: &str = "STATEMENT_PANICKED";
 /// Refusals of one class that are printed.
 const OF_A_CLASS: u32 = 1;
 
@@ -59,12 +61,14 @@ impl Found {
     /// None where it is known.
     fn new(sql: &str, ours: &Rows, theirs: &Rows) -> Option<Self> {
         let class = match (ours, theirs) {
+            (Err(error), _) if error.starts_with(PANICKED) => PANICKED.to_owned(),
             (Err(error), _) => format!("{REFUSED}{}", without_names(error)),
             (_, Err(error)) => format!("PostgreSQL fails: {}", without_names(error)),
             _ => "other rows".to_owned(),
         };
         let (ours, theirs) = (shown(ours), shown(theirs));
-        let known = KNOWN.iter().any(|it| (it.applies)(&Answers { ours: &ours, theirs: &theirs }));
+        let known = class != PANICKED
+            && KNOWN.iter().any(|it| (it.applies)(&Answers { ours: &ours, theirs: &theirs }));
         (!known).then(|| Self { class, sql: sql.to_owned(), ours, theirs })
     }
 }
@@ -83,6 +87,11 @@ pub(crate) fn judge(statements: u64, seed: u64, classes: &BTreeMap<String, u32>)
     let (wrong, refused) = (count(true), count(false));
     assert!(wrong == 0, "seed {seed}: {wrong} statements of {statements} have another answer");
     assert!(refused * REFUSALS <= statements, "seed {seed}: KalamDB refuses {refused} of {statements}");
+}
+
+/// Whether both databases refuse a statement, ours with an error of its own.
+fn agrees_in_failing(ours: &Result<Value, String>, theirs: &Rows) -> bool {
+    theirs.is_err() && ours.as_ref().is_err_and(|error| !error.starts_with(PANICKED))
 }
 
 /// An error's first words, without names and numbers.
@@ -180,7 +189,7 @@ impl Pair {
             if same(ours, theirs, in_order) {
                 return None;
             }
-        } else if ours.is_err() && theirs.is_err() {
+        } else if agrees_in_failing(&ours, &theirs) {
             return None;
         }
         Found::new(sql, &our_rows(&ours), &theirs)
@@ -211,7 +220,8 @@ impl Pair {
         }
         // Both have what they had, though one side says that the statement is wrong.
         match (&ours, &theirs) {
-            (Ok(_), Ok(_)) | (Err(_), Err(_)) => None,
+            (Ok(_), Ok(_)) => None,
+            _ if agrees_in_failing(&ours, &theirs) => None,
             _ => Found::new(sql, &our_rows(&ours), &theirs),
         }
     }

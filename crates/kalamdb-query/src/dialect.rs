@@ -6,7 +6,7 @@
 use std::any::TypeId;
 use std::cell::Cell;
 
-use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -81,6 +81,9 @@ impl Dialect for SqlDialect {
             return Some(Err(ParserError::RecursionLimitExceeded));
         };
         self.attempts.set(left);
+        if begins_query(parser) {
+            return parser.maybe_parse(bracketed_query).transpose();
+        }
         if parser.peek_token_ref().token != Token::Minus {
             return None;
         }
@@ -104,6 +107,12 @@ impl Dialect for SqlDialect {
         }
         if let Some(between) = between_symmetric(parser, left) {
             return Some(between);
+        }
+        if let Some((op, is_any)) = quantifier(parser) {
+            let quantified = parser.maybe_parse(|parser| quantified_query(parser, left, op.clone(), is_any));
+            if let Some(quantified) = quantified.transpose() {
+                return Some(quantified);
+            }
         }
         let is = [Keyword::IS, Keyword::DISTINCT, Keyword::FROM];
         let is_not = [Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM];
@@ -192,6 +201,70 @@ impl Dialect for SqlDialect {
         supports_select_item_multi_column_alias,
         supports_xml_expressions,
     );
+}
+
+/// Whether a query in brackets of its own comes next, or VALUES: the parser looks for SELECT and WITH behind one bracket only.
+fn begins_query(parser: &Parser<'_>) -> bool {
+    let mut brackets = 0;
+    while parser.peek_nth_token_ref(brackets).token == Token::LParen {
+        brackets += 1;
+    }
+    let Token::Word(word) = &parser.peek_nth_token_ref(brackets).token else { return false };
+    match word.keyword {
+        Keyword::VALUES => parser.peek_nth_token_ref(brackets + 1).token == Token::LParen,
+        Keyword::SELECT | Keyword::WITH => brackets > 1,
+        _ => false,
+    }
+}
+
+fn bracketed_query(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    let is_bracketed = parser.consume_token(&Token::LParen);
+    let query = parser.parse_query()?;
+    if is_bracketed {
+        parser.expect_token(&Token::RParen)?;
+    }
+    Ok(Expr::Subquery(query))
+}
+
+/// The operator of `op ANY ((`, and whether it is ANY: the parser takes what is in two brackets for a value.
+fn quantifier(parser: &Parser<'_>) -> Option<(BinaryOperator, bool)> {
+    let op = match parser.peek_token_ref().token {
+        Token::Eq => BinaryOperator::Eq,
+        Token::Neq => BinaryOperator::NotEq,
+        Token::Lt => BinaryOperator::Lt,
+        Token::LtEq => BinaryOperator::LtEq,
+        Token::Gt => BinaryOperator::Gt,
+        Token::GtEq => BinaryOperator::GtEq,
+        _ => return None,
+    };
+    let Token::Word(word) = &parser.peek_nth_token_ref(1).token else { return None };
+    let is_any = match word.keyword {
+        Keyword::ANY | Keyword::SOME => true,
+        Keyword::ALL => false,
+        _ => return None,
+    };
+    let is_bracketed = [2, 3].into_iter().all(|nth| parser.peek_nth_token_ref(nth).token == Token::LParen);
+    is_bracketed.then_some((op, is_any))
+}
+
+fn quantified_query(
+    parser: &mut Parser<'_>,
+    left: &Expr,
+    compare_op: BinaryOperator,
+    is_any: bool,
+) -> Result<Expr, ParserError> {
+    for _ in 0..2 {
+        parser.advance_token();
+    }
+    parser.expect_token(&Token::LParen)?;
+    let right = Box::new(Expr::Subquery(parser.parse_query()?));
+    parser.expect_token(&Token::RParen)?;
+    let left = Box::new(left.clone());
+    Ok(if is_any {
+        Expr::AnyOp { left, compare_op, right, is_some: false }
+    } else {
+        Expr::AllOp { left, compare_op, right }
+    })
 }
 
 /// Whether a question about keys of a document comes next: `?`, `?|` or `?&`.

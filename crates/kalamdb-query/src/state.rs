@@ -5,12 +5,12 @@ use std::sync::Arc;
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::{
-    BoundExpressions, CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, ResolveTypes, SqlTypes,
-    UnnestSubqueries, functions, json, sizes,
+    BoundExpressions, CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, PushDownConditions,
+    ResolveTypes, SqlTypes, UnnestSubqueries, functions, json, sizes,
 };
 
 /// The rules that analyse a plan, in their order.
@@ -22,6 +22,14 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules.push(Arc::new(GuardConditions));
     rules.push(Arc::new(GroupDistinct));
     rules
+}
+
+/// The rules that optimize a plan: `DataFusion`'s own, but for [`PushDownConditions`].
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let ours = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
+        if rule.name() == "push_down_filter" { Arc::new(PushDownConditions::default()) } else { rule }
+    };
+    Optimizer::new().rules.into_iter().map(ours).collect()
 }
 
 /// A configuration in which numbers with a point are exact.
@@ -37,6 +45,7 @@ pub fn config() -> SessionConfig {
 pub fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
         .with_analyzer_rules(analyzer_rules())
+        .with_optimizer_rules(optimizer_rules())
         .with_type_planner(Arc::new(SqlTypes))
         .with_query_planner(Arc::new(CheckedPlanner))
 }

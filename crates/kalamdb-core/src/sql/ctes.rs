@@ -186,7 +186,11 @@ impl VisitorMut for Inlining<'_> {
     // After its parts: a query that is put in is complete, and may read a table of its own name.
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         let Some(named) = unqualified_name(factor) else { return ControlFlow::Continue(()) };
-        if self.hidden.iter().any(|hidden| hidden.names[..hidden.in_scope].contains(&named)) {
+        if self
+            .hidden
+            .iter()
+            .any(|hidden| hidden.names.iter().take(hidden.in_scope).any(|name| *name == named))
+        {
             return ControlFlow::Continue(());
         }
         let TableFactor::Table { alias, .. } = factor else { return ControlFlow::Continue(()) };

@@ -1,6 +1,5 @@
 //! Everything that reads, by way of `DataFusion`.
 
-use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{
     self, ExcludeSelectItem, Ident, ObjectName, SelectItem, SetExpr, TableFactor, Visit, VisitMut,
     VisitorMut, visit_expressions,
 };
+use kalamdb_query::Hazards;
 use kalamdb_query::rewrite::{Purpose, Tables, visible_name};
 use log_format::{Partition, Role, Seq};
 use serde_json::Value as Json;
@@ -165,37 +165,21 @@ impl Tables for SessionTables<'_> {
 /// Rows in cold files from which on a statement is worth more than one core: tests have few, and are to see both.
 const ROWS_FOR_MORE_CORES: u64 = if cfg!(test) { 32 } else { 1 << 17 };
 
-/// The session's state with this statement's number of cores and without unsafe dynamic filters; none if it needs no change.
+/// The session's state with this statement's number of cores and without optimizations that would answer it wrongly; none if it needs no
+/// change.
 fn state_of_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Option<SessionState>> {
-    let (has_many_rows, has_twins) = (has_many_rows(plan)?, has_twins_below(plan, false));
-    if !has_many_rows && !has_twins {
+    let (has_many_rows, hazards) = (has_many_rows(plan)?, Hazards::of(plan).map_err(from_query)?);
+    if !has_many_rows && !hazards.any() {
         return Ok(None);
     }
     let mut state = state.clone();
-    let options = state.config_mut().options_mut();
     if has_many_rows {
         // Asked for here, since it costs system calls.
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        options.execution.target_partitions = cores;
+        state.config_mut().options_mut().execution.target_partitions = cores;
     }
-    if has_twins {
-        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-        options.optimizer.enable_join_dynamic_filter_pushdown = false;
-        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    }
+    hazards.avoid(state.config_mut());
     Ok(Some(state))
-}
-
-/// Whether a join, sort or aggregate reads two columns of one name. `DataFusion` pushes their dynamic filters down by column name (as of
-/// 55.0.0), so that a filter for one column may reach the other.
-fn has_twins_below(plan: &LogicalPlan, is_below: bool) -> bool {
-    let mut names = HashSet::new();
-    if is_below && !plan.schema().fields().iter().all(|field| names.insert(field.name())) {
-        return true;
-    }
-    let makes_filters =
-        matches!(plan, LogicalPlan::Join(_) | LogicalPlan::Sort(_) | LogicalPlan::Aggregate(_));
-    plan.inputs().into_iter().any(|input| has_twins_below(input, is_below || makes_filters))
 }
 
 /// Whether a statement reads enough cold rows to use all cores.

@@ -281,8 +281,15 @@ fn quantified(left: &Expr, by: &BinaryOperator, right: &Expr, is_any: bool) -> R
         Expr::Nested(inner) => inner.as_ref(),
         other => other,
     };
-    if matches!(right, Expr::Subquery(_)) {
-        return Ok(None);
+    if let Expr::Subquery(subquery) = right {
+        let is_membership =
+            matches!((by, is_any), (BinaryOperator::Eq, true) | (BinaryOperator::NotEq, false));
+        let of_rows = || Expr::InSubquery {
+            expr: Box::new(left.clone()),
+            subquery: subquery.clone(),
+            negated: !is_any,
+        };
+        return Ok((is_membership && row(left).is_some()).then(of_rows));
     }
     if let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = right {
         let elem = array_items(text).ok_or_else(|| format!("malformed array literal: \"{text}\""))?;

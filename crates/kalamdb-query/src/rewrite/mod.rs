@@ -117,6 +117,8 @@ impl VisitorMut for Rewriter<'_> {
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<String> {
         fetch_as_limit(query)?;
         tables_as_selects(&mut query.body);
+        names::name_ordered_items(query);
+        using::complete_aliases_of_with(query, self.tables);
         names::rename_hiding_aliases(query);
         self.merged.push(Vec::new());
         ControlFlow::Continue(())
@@ -139,9 +141,10 @@ impl VisitorMut for Rewriter<'_> {
             ));
         }
         for from in &mut select.from {
-            series::factor(&mut from.relation);
-            for join in &mut from.joins {
-                series::factor(&mut join.relation);
+            let joined = from.joins.iter_mut().map(|join| &mut join.relation);
+            for factor in std::iter::once(&mut from.relation).chain(joined) {
+                series::factor(factor);
+                using::complete_alias_of(factor, self.tables);
             }
         }
         series::unnest_series(select);

@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
+    ExcludeSelectItem, Expr, Function, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectName,
+    OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias,
+    TableAliasColumnDef, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut, visit_expressions,
+    visit_expressions_mut,
 };
 
 use super::{Tables, folded, names_table};
@@ -74,6 +76,111 @@ pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool) {
         }
     }
 }
+
+/// Gives names to the expressions of a grouped SELECT that ORDER BY names by their place: `DataFusion` looks for such a place among the
+/// groups and aggregates, where only those of one call or one column are.
+pub(super) fn name_ordered_items(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let Some(OrderByKind::Expressions(keys)) = query.order_by.as_ref().map(|order| &order.kind) else {
+        return;
+    };
+    let groups = match &select.group_by {
+        GroupByExpr::Expressions(groups, _) => groups.as_slice(),
+        GroupByExpr::All(_) => return,
+    };
+    if groups.is_empty() && select.having.is_none() && !has_aggregate(&select.projection) {
+        return;
+    }
+    let is_wild =
+        |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    for at in keys.iter().filter_map(|key| place_of(&key.expr)) {
+        if select.projection.iter().take(at).any(is_wild) {
+            continue;
+        }
+        let Some(item) = select.projection.get_mut(at) else { continue };
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let is_group = groups.iter().any(|group| group == expr || place_of(group) == Some(at));
+        let is_found = match &*expr {
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
+            Expr::Function(call) => is_aggregate(call),
+            _ => false,
+        };
+        if is_group || is_found {
+            continue;
+        }
+        let name = name_of(expr).unwrap_or_default();
+        let alias = Ident::with_quote('"', format!("{name}{APART}{at}"));
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+    }
+}
+
+/// Gives columns that an alias leaves without a name the name that they have: `DataFusion` takes a name for each or for none.
+pub(super) fn complete_alias(alias: &mut TableAlias, columns: Option<Vec<String>>) {
+    let named = alias.columns.len();
+    let Some(columns) = columns.filter(|columns| named > 0 && named < columns.len()) else { return };
+    let mut seen: HashSet<String> = alias.columns.iter().map(|column| folded(&column.name)).collect();
+    for (at, name) in columns.into_iter().enumerate().skip(named) {
+        let name = if seen.insert(name.clone()) { name } else { format!("{name}{APART}{at}") };
+        alias.columns.push(TableAliasColumnDef { name: Ident::with_quote('"', name), data_type: None });
+    }
+}
+
+/// The place of a column, from 0, that a key names by its number.
+fn place_of(key: &Expr) -> Option<usize> {
+    match key {
+        Expr::Value(ValueWithSpan { value: Value::Number(place, _), .. }) => {
+            place.parse::<usize>().ok()?.checked_sub(1)
+        }
+        _ => None,
+    }
+}
+
+fn is_aggregate(call: &Function) -> bool {
+    let name = call.name.to_string().to_lowercase();
+    call.over.is_none() && (AGGREGATES.contains(&name.as_str()) || !call.within_group.is_empty())
+}
+
+/// Whether an expression calls an aggregate function, subqueries included.
+fn has_aggregate(projection: &[SelectItem]) -> bool {
+    projection.iter().any(|item| {
+        visit_expressions(item, |expr| match expr {
+            Expr::Function(call) if is_aggregate(call) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
+        .is_break()
+    })
+}
+
+const AGGREGATES: &[&str] = &[
+    "any_value",
+    "array_agg",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "every",
+    "first_value",
+    "json_agg",
+    "jsonb_agg",
+    "last_value",
+    "max",
+    "median",
+    "min",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "string_agg",
+    "sum",
+    "var_pop",
+    "var_samp",
+    "variance",
+];
 
 /// The relations of FROM.
 pub(super) fn relations(select: &Select) -> impl Iterator<Item = &TableFactor> {

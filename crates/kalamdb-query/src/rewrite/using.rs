@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Distinct, ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, FunctionArguments,
     Ident, JoinConstraint, JoinOperator, ObjectName, OrderBy, OrderByKind, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableWithJoins, Value, VisitMut,
+    VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::expressions::call;
@@ -197,6 +197,32 @@ fn constraint_of(operator: &mut JoinOperator) -> Option<(&mut JoinConstraint, Si
         }
         JoinOperator::FullOuter(constraint) => Some((constraint, Side::Both)),
         _ => None,
+    }
+}
+
+/// Gives names to the columns that the aliases of a query's WITH leave without one.
+pub(super) fn complete_aliases_of_with(query: &mut Query, tables: &dyn Tables) {
+    for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+        super::names::complete_alias(&mut cte.alias, output_columns(&cte.query.body, tables));
+    }
+}
+
+/// Gives names to the columns that a relation's alias leaves without one; a table has columns besides that no alias names.
+pub(super) fn complete_alias_of(factor: &mut TableFactor, tables: &dyn Tables) {
+    let has_columns =
+        |alias: &Option<TableAlias>| alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
+    if let TableFactor::Table { name, args: None, alias, .. } = factor
+        && has_columns(alias)
+        && let Some(columns) = tables.columns(name)
+    {
+        let mut shown = super::select_all(name.clone());
+        let names = columns.into_iter().map(|name| Expr::Identifier(Ident::with_quote('"', name)));
+        shown.projection = names.map(SelectItem::UnnamedExpr).collect();
+        let (subquery, alias) = (Box::new(super::query_of(shown)), alias.take());
+        *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
+    }
+    if let TableFactor::Derived { subquery, alias: Some(alias), .. } = factor {
+        super::names::complete_alias(alias, output_columns(&subquery.body, tables));
     }
 }
 

@@ -206,80 +206,91 @@ fn resolve_call(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<E
         ("length" | "octet_length" | "char_length" | "character_length", [value], Some(DataType::Binary)) => {
             Ok(Transformed::yes(bytes_length(value.clone())))
         }
-        ("date_part", [Expr::Literal(field, _), value], _) => {
-            let field = field.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
-            let value = match type_of(value, schema) {
-                Some(DataType::Utf8) => adopt::literal(value.clone(), &crate::functions::TIMESTAMP, None)?,
-                _ => value.clone(),
-            };
-            Ok(match part_of_time(&field, value) {
-                Some(part) => Transformed::yes(part),
-                None => Transformed::no(Expr::ScalarFunction(call)),
-            })
-        }
-        ("||", args, _) if args.iter().any(|arg| operators::is_written(arg, schema)) => {
-            let is_list = args.iter().any(|arg| type_of(arg, schema).is_some_and(|found| found.is_nested()));
-            if is_list {
-                return Ok(Transformed::no(Expr::ScalarFunction(call)));
-            }
-            let written = args.iter().map(|arg| {
-                if operators::is_written(arg, schema) {
-                    crate::functions::as_text(arg.clone())
-                } else {
-                    arg.clone()
-                }
-            });
-            let args = written.collect();
-            let call = ScalarFunction { func: call.func, args };
-            Ok(Transformed::yes(Expr::ScalarFunction(call)))
-        }
+        ("date_part", [Expr::Literal(..), _], _) => resolve_part_of_time(call, schema),
+        ("||", ..) => Ok(resolve_concatenation(call, schema)),
         // A document is one already, and stands among other values as it is.
-        ("to_json" | "to_jsonb", [value], _) if sql_type_of(value, schema).as_deref() == Some("JSON") => {
+        ("to_json" | "to_jsonb", [value], _) if is_document(value, schema) => {
             Ok(Transformed::yes(value.clone()))
         }
         ("json_build_object" | "jsonb_build_object" | "json_build_array" | "jsonb_build_array", args, _)
-            if args.iter().any(|arg| sql_type_of(arg, schema).as_deref() == Some("JSON")) =>
+            if args.iter().any(|arg| is_document(arg, schema)) =>
         {
-            let args = args.iter().map(|arg| match sql_type_of(arg, schema).as_deref() {
-                Some("JSON") => json_embed(arg.clone()),
-                _ => arg.clone(),
-            });
-            let args = args.collect();
-            let call = ScalarFunction { func: call.func, args };
-            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            let embedded = |arg: Expr| if is_document(&arg, schema) { json_embed(arg) } else { arg };
+            Ok(Transformed::yes(with_args(&call, call.args.iter().cloned().map(embedded).collect())))
         }
-        (name, [value, Expr::ScalarFunction(array)], _)
+        (name, [_, Expr::ScalarFunction(array)], _)
             if (name.starts_with("any_") || name.starts_with("all_"))
                 && array.func.name() == "make_array" =>
         {
-            let mut items = array.args.clone();
-            items.push(value.clone());
-            let mut items = adopt::comparable(items, schema)?;
-            let Some(value) = items.pop() else { return Ok(Transformed::no(Expr::ScalarFunction(call))) };
-            let array = Expr::ScalarFunction(ScalarFunction { func: Arc::clone(&array.func), args: items });
-            let call = ScalarFunction { func: call.func, args: vec![value, array] };
-            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            resolve_quantified(call, schema)
         }
         ("between_symmetric", ..) => {
-            let args = adopt::comparable(call.args, schema)?;
-            let call = ScalarFunction { func: call.func, args };
-            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            let args = adopt::comparable(call.args.clone(), schema)?;
+            Ok(Transformed::yes(with_args(&call, args)))
         }
         ("coalesce" | "nullif" | "greatest" | "least" | "nvl" | "ifnull", ..) => {
             adopt::arguments(call, schema)
         }
         ("date_trunc" | "date_bin", ..) => Ok(Transformed::no(operators::truncation(call, schema)?)),
-        ("power" | "pow", [base, exponent], _) => {
+        ("power" | "pow", [_, _], _) => {
             let double = |expr: &Expr| match type_of(expr, schema) {
                 Some(found) => cast_to(expr.clone(), &found, &DataType::Float64),
                 None => expr.clone(),
             };
-            let args = vec![double(base), double(exponent)];
-            let call = ScalarFunction { func: call.func, args };
-            Ok(Transformed::no(Expr::ScalarFunction(call)))
+            Ok(Transformed::no(with_args(&call, call.args.iter().map(double).collect())))
         }
         _ => Ok(Transformed::no(Expr::ScalarFunction(call))),
     }
+}
+
+/// A call of the same function with other arguments.
+fn with_args(call: &ScalarFunction, args: Vec<Expr>) -> Expr {
+    Expr::ScalarFunction(ScalarFunction { func: Arc::clone(&call.func), args })
+}
+
+fn is_document(expr: &Expr, schema: &DFSchema) -> bool {
+    sql_type_of(expr, schema).as_deref() == Some("JSON")
+}
+
+/// `date_part(field, value)`.
+fn resolve_part_of_time(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let [Expr::Literal(field, _), value] = call.args.as_slice() else {
+        return Ok(Transformed::no(Expr::ScalarFunction(call)));
+    };
+    let field = field.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
+    let value = match type_of(value, schema) {
+        Some(DataType::Utf8) => adopt::literal(value.clone(), &crate::functions::TIMESTAMP, None)?,
+        _ => value.clone(),
+    };
+    Ok(match part_of_time(&field, value) {
+        Some(part) => Transformed::yes(part),
+        None => Transformed::no(Expr::ScalarFunction(call)),
+    })
+}
+
+/// `||` as a function: what is no text is written as PostgreSQL writes it.
+fn resolve_concatenation(call: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let is_list = |arg: &Expr| type_of(arg, schema).is_some_and(|found| found.is_nested());
+    if !call.args.iter().any(|arg| operators::is_written(arg, schema)) || call.args.iter().any(is_list) {
+        return Transformed::no(Expr::ScalarFunction(call));
+    }
+    let written = |arg: Expr| {
+        if operators::is_written(&arg, schema) { crate::functions::as_text(arg) } else { arg }
+    };
+    let args = call.args.iter().cloned().map(written).collect();
+    Transformed::yes(with_args(&call, args))
+}
+
+/// `value < ANY (ARRAY[…])`: the value and the elements, made alike.
+fn resolve_quantified(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let [value, Expr::ScalarFunction(array)] = call.args.as_slice() else {
+        return Ok(Transformed::no(Expr::ScalarFunction(call)));
+    };
+    let mut alike = array.args.clone();
+    alike.push(value.clone());
+    let mut alike = adopt::comparable(alike, schema)?;
+    let Some(value) = alike.pop() else { return Ok(Transformed::no(Expr::ScalarFunction(call))) };
+    Ok(Transformed::yes(with_args(&call, vec![value, with_args(array, alike)])))
 }
 
 /// Window functions without a frame of their own order by a RANGE, which takes numbers and times only.
