@@ -6,6 +6,7 @@
 mod arithmetic;
 mod bounds;
 mod compile;
+mod constants;
 pub mod dialect;
 mod functions;
 mod guards;
@@ -24,6 +25,7 @@ mod types;
 
 pub use bounds::BoundExpressions;
 pub use compile::{CheckedPlanner, compile, resolve_types};
+pub use constants::HideConstants;
 pub use functions::{TYPE_METADATA, average_of, cast_array, documents};
 pub use guards::GuardConditions;
 pub use hazards::Hazards;

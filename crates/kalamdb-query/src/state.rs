@@ -6,11 +6,13 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
 use crate::{
-    BoundExpressions, CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, PushDownConditions,
-    ResolveTypes, SqlTypes, UnnestSubqueries, functions, json, sizes,
+    BoundExpressions, CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, HideConstants,
+    PushDownConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json, sizes,
 };
 
 /// The rules that analyse a plan, in their order.
@@ -32,6 +34,14 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     Optimizer::new().rules.into_iter().map(ours).collect()
 }
 
+/// The rules that optimize a physical plan: `DataFusion`'s own, and [`HideConstants`] once joins have their sides.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let after = rules.iter().position(|rule| rule.name() == "join_selection").map_or(0, |at| at + 1);
+    rules.insert(after, Arc::new(HideConstants));
+    rules
+}
+
 /// A configuration in which numbers with a point are exact.
 pub fn config() -> SessionConfig {
     SessionConfig::new()
@@ -46,6 +56,7 @@ pub fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
         .with_analyzer_rules(analyzer_rules())
         .with_optimizer_rules(optimizer_rules())
+        .with_physical_optimizer_rules(physical_rules())
         .with_type_planner(Arc::new(SqlTypes))
         .with_query_planner(Arc::new(CheckedPlanner))
 }

@@ -157,7 +157,7 @@ impl VisitorMut for Rewriter<'_> {
         }
         names::qualify_wildcards(select);
         if self.purpose != Purpose::Live {
-            names::tell_columns_apart(select, self.purpose == Purpose::Apart);
+            names::tell_columns_apart(select, self.purpose == Purpose::Apart, self.tables);
         }
         ControlFlow::Continue(())
     }

@@ -42,14 +42,13 @@ pub(super) fn name_of(expr: &Expr) -> Option<String> {
 }
 
 /// Gives columns names of their own where two have one, which `DataFusion` refuses.
-pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool) {
-    let is_wild =
-        |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-    let has_wildcard = select.projection.iter().any(is_wild);
+pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool, tables: &dyn Tables) {
     if select.projection.len() < 2 {
         return;
     }
-    let mut seen: HashSet<String> = HashSet::new();
+    let shown = columns_of_wildcards(select, tables);
+    let is_unknown = shown.is_none();
+    let mut seen: HashSet<String> = shown.unwrap_or_default();
     for (at, item) in select.projection.iter_mut().enumerate() {
         let (name, is_bare) = match item {
             SelectItem::UnnamedExpr(expr) => {
@@ -61,9 +60,10 @@ pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool) {
         let Some(name) = name else { continue };
         // Two expressions that are written otherwise may have one name all the same.
         let is_new = seen.insert(name.clone()) && !(tells_all && at > 0 && !is_bare);
-        // Beside `*` any column may be there twice, but those that it does not show.
+        // Beside `*` of what is not known any column may be there twice, but those that it does not show.
         let is_shown = !matches!(name.as_str(), "_seq" | "_updated" | "_deleted" | "_id");
-        if is_new && !(has_wildcard && is_bare && is_shown) {
+        let is_column = is_bare && matches!(item, SelectItem::UnnamedExpr(_));
+        if is_new && !(is_unknown && is_column && is_shown) {
             continue;
         }
         let apart = Ident::with_quote('"', format!("{name}{APART}{at}"));
@@ -75,6 +75,27 @@ pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool) {
             _ => {}
         }
     }
+}
+
+/// The columns that `*` and `t.*` show; none where they are not known.
+fn columns_of_wildcards(select: &Select, tables: &dyn Tables) -> Option<HashSet<String>> {
+    let mut shown = HashSet::new();
+    for item in &select.projection {
+        let of = match item {
+            SelectItem::Wildcard(_) => None,
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                Some(folded(name.0.last()?.as_ident()?))
+            }
+            SelectItem::QualifiedWildcard(..) => return None,
+            _ => continue,
+        };
+        for factor in relations(select) {
+            if of.is_none() || relation_name(factor) == of {
+                shown.extend(super::using::columns_of(factor, tables)?);
+            }
+        }
+    }
+    Some(shown)
 }
 
 /// Gives names to the expressions of a grouped SELECT that ORDER BY names by their place: `DataFusion` looks for such a place among the
@@ -93,6 +114,7 @@ pub(super) fn name_ordered_items(query: &mut Query) {
     }
     let is_wild =
         |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let own: Vec<String> = relations(select).filter_map(relation_name).collect();
     for at in keys.iter().filter_map(|key| place_of(&key.expr)) {
         if select.projection.iter().take(at).any(is_wild) {
             continue;
@@ -101,7 +123,11 @@ pub(super) fn name_ordered_items(query: &mut Query) {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
         let is_group = groups.iter().any(|group| group == expr || place_of(group) == Some(at));
         let is_found = match &*expr {
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
+            Expr::Identifier(_) => true,
+            // Of another relation it is a column of the query around.
+            Expr::CompoundIdentifier(parts) => {
+                parts.len() != 2 || parts.first().is_some_and(|relation| own.contains(&folded(relation)))
+            }
             Expr::Function(call) => is_aggregate(call),
             _ => false,
         };

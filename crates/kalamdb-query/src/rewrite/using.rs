@@ -54,7 +54,9 @@ struct Joined {
 pub(super) fn merge_keys(select: &mut Select, tables: &dyn Tables) -> Vec<Merged> {
     let joined: Vec<Joined> = select.from.iter_mut().map(|from| Joined::of(from, tables)).collect();
     let is_named = |joined: &Joined| joined.relations.iter().all(|relation| relation.name.is_some());
-    if !joined.iter().any(|joined| joined.has_outer) || !joined.iter().all(is_named) {
+    let has_wildcard = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
+    let is_needed = |joined: &Joined| joined.has_outer || has_wildcard && !joined.merged.is_empty();
+    if !joined.iter().any(is_needed) || !joined.iter().all(is_named) {
         return Vec::new();
     }
     let all: Vec<Merged> = joined.iter().flat_map(|joined| joined.merged.iter().cloned()).collect();
@@ -97,6 +99,8 @@ impl Joined {
                     self.merge(&key, column(name, &key), side);
                     right.keys.push(key);
                 }
+                // Those of the last join stand first.
+                self.merged.sort_by_key(|merged| !right.keys.contains(&merged.name));
                 if let Some(Some(on)) = on {
                     *constraint = JoinConstraint::On(on);
                 }
@@ -227,7 +231,7 @@ pub(super) fn complete_alias_of(factor: &mut TableFactor, tables: &dyn Tables) {
 }
 
 /// The columns of a relation; none where they are not known.
-fn columns_of(factor: &TableFactor, tables: &dyn Tables) -> Option<Vec<String>> {
+pub(super) fn columns_of(factor: &TableFactor, tables: &dyn Tables) -> Option<Vec<String>> {
     let (alias, columns) = match factor {
         TableFactor::Table { name, args: None, alias, .. } => (alias, tables.columns(name)),
         TableFactor::Derived { subquery, alias, .. } => (alias, output_columns(&subquery.body, tables)),

@@ -203,6 +203,10 @@ fn resolve_call(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<E
         ("round", [value], Some(DataType::Float32 | DataType::Float64)) => {
             Ok(Transformed::yes(round_float(value.clone())))
         }
+        // One digit more than the number has: 9.5 becomes 10.
+        ("ceil" | "floor" | "round", [_], Some(found)) if operators::digits_of_decimal(found).is_some() => {
+            Ok(resolve_rounding(&call, found))
+        }
         ("length" | "octet_length" | "char_length" | "character_length", [value], Some(DataType::Binary)) => {
             Ok(Transformed::yes(bytes_length(value.clone())))
         }
@@ -241,6 +245,18 @@ fn resolve_call(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<E
         }
         _ => Ok(Transformed::no(Expr::ScalarFunction(call))),
     }
+}
+
+/// `ceil`, `floor` and `round` of a decimal, with room for a carry.
+fn resolve_rounding(call: &ScalarFunction, found: &DataType) -> Transformed<Expr> {
+    let (Some((digits, scale)), [value]) = (operators::digits_of_decimal(found), call.args.as_slice()) else {
+        return Transformed::no(Expr::ScalarFunction(call.clone()));
+    };
+    if i16::from(digits) - i16::from(scale) > 20 {
+        return Transformed::no(Expr::ScalarFunction(call.clone()));
+    }
+    let wide = adopt::exact_type(&[(digits.saturating_add(1), scale)], true);
+    Transformed::yes(with_args(call, vec![cast_to(value.clone(), found, &wide)]))
 }
 
 /// A call of the same function with other arguments.

@@ -23,6 +23,14 @@ const fn is_decimal(found: &DataType) -> bool {
     matches!(found, DataType::Decimal128(..) | DataType::Decimal256(..))
 }
 
+/// The digits and the scale of a decimal.
+pub(super) const fn digits_of_decimal(found: &DataType) -> Option<(u8, i8)> {
+    match found {
+        DataType::Decimal128(digits, scale) | DataType::Decimal256(digits, scale) => Some((*digits, *scale)),
+        _ => None,
+    }
+}
+
 const fn is_span(found: &DataType) -> bool {
     matches!(found, DataType::Interval(_) | DataType::Duration(_))
 }
