@@ -1,13 +1,14 @@
 //! Dates, times of day, times and zones in text.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use chrono::{Datelike, MappedLocalTime, NaiveDate, NaiveDateTime, Offset, TimeDelta, TimeZone};
 use chrono_tz::Tz;
 
-use super::Malformed;
+use super::{DAY_MICROS, MONTHS, Malformed};
 
 const SECOND: i64 = 1_000_000;
-const DAY_MICROS: i64 = 86_400 * SECOND;
-
 /// The parts of a time's text.
 #[derive(Default)]
 struct Parts {
@@ -26,10 +27,28 @@ pub enum Zone {
     Named(Tz),
 }
 
+/// The first day of PostgreSQL's calendar, 4714-11-24 BC, in days since 1970.
+const FIRST_DAY: i64 = -2_440_588;
+
+/// Whether a number of days since 1970 is a date: one that PostgreSQL's calendar and ours have.
+pub(crate) fn is_date(days: i64) -> bool {
+    days >= FIRST_DAY && i32::try_from(days).is_ok_and(|days| NaiveDate::from_epoch_days(days).is_some())
+}
+
+/// Whether a number of microseconds since 1970 is a time: one that PostgreSQL's calendar and ours have.
+pub(crate) fn is_timestamp(micros: i64) -> bool {
+    is_date(micros.div_euclid(DAY_MICROS))
+}
+
 /// The days since 1970 of a date in text; a time behind it is left out.
 pub fn parse_date(text: &str) -> Result<i32, Malformed> {
     let parts = parse(text).ok_or_else(|| Malformed::new("DATE", text))?;
-    parts.date.map(|date| date.to_epoch_days()).ok_or_else(|| Malformed::new("DATE", text))
+    let date = parts.date.ok_or_else(|| Malformed::new("DATE", text))?;
+    let days = date.to_epoch_days();
+    if !is_date(days.into()) {
+        return Err(Malformed::new("DATE", text).because("it is out of range"));
+    }
+    Ok(days)
 }
 
 /// The microseconds since midnight of a time of day in text.
@@ -40,16 +59,19 @@ pub fn parse_time(text: &str) -> Result<i64, Malformed> {
 
 /// The microseconds since 1970 of a time in text. A zone in it counts for an instant, and is passed over otherwise.
 pub fn parse_timestamp(text: &str, is_instant: bool) -> Result<i64, Malformed> {
-    let sql_type = if is_instant { "DATETIME" } else { "TIMESTAMP" };
+    let sql_type = if is_instant { "TIMESTAMPTZ" } else { "TIMESTAMP" };
     let wrong = || Malformed::new(sql_type, text);
     let parts = parse(text).ok_or_else(wrong)?;
     let date = parts.date.ok_or_else(wrong)?;
     let local = i64::from(date.to_epoch_days())
         .checked_mul(DAY_MICROS)
         .and_then(|micros| micros.checked_add(parts.time.unwrap_or(0)))
+        .filter(|micros| is_timestamp(*micros))
         .ok_or_else(|| wrong().because("it is out of range"))?;
     match parts.zone.filter(|_| is_instant) {
-        Some(zone) => instant_of_local(local, zone).ok_or_else(wrong),
+        Some(zone) => instant_of_local(local, zone)
+            .filter(|micros| is_timestamp(*micros))
+            .ok_or_else(|| wrong().because("it is out of range")),
         None => Ok(local),
     }
 }
@@ -57,7 +79,8 @@ pub fn parse_timestamp(text: &str, is_instant: bool) -> Result<i64, Malformed> {
 /// A zone by its name, abbreviation or offset.
 pub fn parse_zone(text: &str) -> Option<Zone> {
     let trimmed = text.trim();
-    match trimmed.to_ascii_lowercase().as_str() {
+    let lower = trimmed.to_ascii_lowercase();
+    match lower.as_str() {
         "z" | "zulu" | "utc" | "gmt" | "ut" => return Some(Zone::Fixed(0)),
         "est" => return Some(Zone::Fixed(-5 * 3600)),
         "edt" | "cst" => {
@@ -77,8 +100,10 @@ pub fn parse_zone(text: &str) -> Option<Zone> {
     if let Some(offset) = offset(trimmed) {
         return Some(Zone::Fixed(offset));
     }
-    let named = chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(trimmed));
-    named.copied().map(Zone::Named)
+    static ZONES: LazyLock<HashMap<String, Tz>> = LazyLock::new(|| {
+        chrono_tz::TZ_VARIANTS.iter().map(|zone| (zone.name().to_ascii_lowercase(), *zone)).collect()
+    });
+    ZONES.get(&lower).copied().map(Zone::Named)
 }
 
 /// `+hh[[:]mm[[:]ss]]` in seconds.
@@ -265,25 +290,12 @@ fn named_date(words: &[&str]) -> Option<NaiveDate> {
 }
 
 fn month(word: &str) -> Option<u32> {
-    const NAMES: [&str; 12] = [
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-    ];
-    let lower = word.to_ascii_lowercase();
+    let is_beginning =
+        |name: &str| name.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
     let is_name = |name: &str| {
-        lower.len() >= 3 && name.starts_with(&lower) || lower == "sept" && name.starts_with("sept")
+        word.len() >= 3 && is_beginning(name) || word.eq_ignore_ascii_case("sept") && name == "September"
     };
-    let at = NAMES.iter().position(|name| is_name(name))?;
+    let at = MONTHS.iter().position(|name| is_name(name))?;
     u32::try_from(at + 1).ok()
 }
 
@@ -321,7 +333,7 @@ fn seconds(text: &str) -> Option<i64> {
         return None;
     }
     let seven: String = fraction.chars().chain(std::iter::repeat('0')).take(7).collect();
-    Some(whole * SECOND + (seven.parse::<i64>().ok()? + 5) / 10)
+    whole.checked_mul(SECOND)?.checked_add((seven.parse::<i64>().ok()? + 5) / 10)
 }
 
 fn clock(hours: i64, minutes: i64, micros: i64) -> Option<i64> {

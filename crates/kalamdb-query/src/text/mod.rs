@@ -9,10 +9,30 @@ mod write;
 
 use std::fmt;
 
+/// Microseconds of a day.
+pub(crate) const DAY_MICROS: i64 = 86_400_000_000;
+
+/// Names of the months.
+pub(crate) const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+
 pub use clock::{
     Zone, instant_of_local, local_of_instant, parse_date, parse_time, parse_timestamp, parse_zone,
 };
-pub use interval::{Interval, parse_interval};
+pub(crate) use clock::{is_date, is_timestamp};
+pub use interval::{Fields, Interval, parse_interval};
 pub(crate) use numeric::power_of_ten;
 pub use numeric::{Numeric, parse_numeric};
 pub(crate) use write::days_and_time;
@@ -58,7 +78,7 @@ impl std::error::Error for Malformed {}
 
 /// The bytes that text writes: `\x` and hexadecimal digits, or PostgreSQL's escape format.
 pub fn parse_bytes(text: &str) -> Result<Vec<u8>, Malformed> {
-    let wrong = || Malformed::new("BYTES", text);
+    let wrong = || Malformed::new("BYTEA", text);
     if let Some(digits) = text.strip_prefix("\\x").or_else(|| text.strip_prefix("\\X")) {
         let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
         if !digits.len().is_multiple_of(2) {
@@ -116,6 +136,17 @@ pub fn parse_float(text: &str) -> Result<f64, Malformed> {
     let is_written = trimmed.bytes().any(|byte| byte.is_ascii_digit());
     if is_written && (value.is_infinite() || value == 0.0 && has_digit_but_zero(trimmed)) {
         return Err(wrong().because("it is out of range"));
+    }
+    Ok(value)
+}
+
+/// The 32-bit floating-point number that text writes.
+pub fn parse_real(text: &str) -> Result<f32, Malformed> {
+    let wide = parse_float(text).map_err(|error| Malformed { sql_type: "REAL", ..error })?;
+    // Rounded once, from the digits that are written.
+    let value: f32 = text.trim().parse().map_err(|_| Malformed::new("REAL", text))?;
+    if wide.is_finite() && (value.is_infinite() || value == 0.0 && wide != 0.0) {
+        return Err(Malformed::new("REAL", text).because("it is out of range"));
     }
     Ok(value)
 }

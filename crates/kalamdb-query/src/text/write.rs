@@ -2,11 +2,9 @@
 
 use chrono::{DateTime, Datelike, NaiveDate, Timelike};
 
-use super::Interval;
+use super::{DAY_MICROS, Interval};
 
 const SECOND: i64 = 1_000_000;
-const DAY_MICROS: i64 = 86_400 * SECOND;
-
 fn year_text(date: NaiveDate) -> (String, &'static str) {
     // There is no year 0: before 1 AD is 1 BC.
     if date.year() > 0 {
