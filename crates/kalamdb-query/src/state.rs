@@ -1,4 +1,4 @@
-//! Rules, types and functions of a session's state, by which statements mean here what they mean to PostgreSQL.
+//! The rules, types and functions of a session's state, which give statements PostgreSQL's meaning.
 
 use std::sync::Arc;
 
@@ -30,15 +30,19 @@ pub fn config() -> SessionConfig {
         .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
 }
 
-/// A state with our rules, types and planner.
-pub fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
+/// A state with our rules, types and planners.
+pub fn with_rules(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    // Before those of `DataFusion`, which plan every `extract`.
+    if let Some(planners) = builder.expr_planners() {
+        planners.insert(0, Arc::new(json::Calls));
+    }
     builder
         .with_analyzer_rules(analyzer_rules())
         .with_type_planner(Arc::new(SqlTypes))
         .with_query_planner(Arc::new(CheckedPlanner))
 }
 
-/// Makes our functions and operators known to every statement, and bounds those that make much of little.
+/// Registers our functions and operators, and the memory limits of functions.
 pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     json::register(registry)?;
     functions::register(registry)?;

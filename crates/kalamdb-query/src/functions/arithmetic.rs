@@ -1,4 +1,4 @@
-//! Arithmetic that PostgreSQL has otherwise than Arrow: exact division, rounding, spans times numbers.
+//! Arithmetic with PostgreSQL's results: exact quotients, rounding, negation, and intervals multiplied by numbers.
 
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 
-use super::spans::SPAN;
-use super::{Evaluate, Function};
-use crate::text::power_of_ten;
+use super::Totality::{Partial, Total};
+use super::spans::{SPAN, to_arrow};
+use super::{Evaluate, Function, call_shared};
+use crate::text::{Interval, power_of_ten};
 
 /// The largest integer part that a quotient in 128 bits has room for beside [`QUOTIENT_SCALE`].
 const NARROW_DIGITS: u8 = 18;
@@ -40,9 +41,37 @@ pub(crate) const fn digits_of(data_type: &DataType) -> Option<(u8, i8)> {
     }
 }
 
+/// Whether a type is one of floating-point numbers.
+pub(crate) const fn is_float(found: &DataType) -> bool {
+    matches!(found, DataType::Float32 | DataType::Float64)
+}
+
+/// Whether a type is one of decimals.
+pub(crate) const fn is_decimal(found: &DataType) -> bool {
+    matches!(found, DataType::Decimal128(..) | DataType::Decimal256(..))
+}
+
+/// The type that holds exact numbers of all these digits and scales.
+pub(crate) fn exact_type(digits: &[(u8, i8)], is_decimal: bool) -> DataType {
+    let scale = digits.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
+    let whole =
+        digits.iter().map(|(digits, scale)| i16::from(*digits) - i16::from(*scale)).max().unwrap_or(1);
+    if !is_decimal {
+        return match whole {
+            ..=5 => DataType::Int16,
+            6..=10 => DataType::Int32,
+            _ => DataType::Int64,
+        };
+    }
+    match u8::try_from(whole + i16::from(scale)).unwrap_or(76).clamp(1, 76) {
+        precision @ ..=38 => DataType::Decimal128(precision, scale),
+        precision => DataType::Decimal256(precision, scale),
+    }
+}
+
 /// `a / b` of numerics.
 pub(crate) fn divide_numerics(a: Expr, b: Expr) -> Expr {
-    Function::new("numeric_divide", quotient_type, evaluate_quotient).call(vec![a, b])
+    call_shared!(Function::new("numeric_divide", Partial, quotient_type, evaluate_quotient), vec![a, b])
 }
 
 fn quotient_type(types: &[DataType]) -> Result<DataType> {
@@ -156,7 +185,10 @@ fn leading_group(value: i256, scale: u8) -> (i32, u16) {
 
 /// `a / b` of floating-point numbers, an error where b is zero.
 pub(crate) fn divide_floats(a: Expr, b: Expr) -> Expr {
-    Function::to("float_divide", DataType::Float64, evaluate_float_quotient).call(vec![a, b])
+    call_shared!(
+        Function::to("float_divide", Partial, DataType::Float64, evaluate_float_quotient),
+        vec![a, b]
+    )
 }
 
 fn evaluate_float_quotient(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
@@ -173,18 +205,18 @@ fn evaluate_float_quotient(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> 
 
 /// A floating-point number rounded to a whole one, half to even.
 pub(crate) fn round_float(value: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| {
+    const EVALUATE: Evaluate = |args, _| {
         let [value] = args else { return exec_err!("round takes one argument") };
         let value = cast(value, &DataType::Float64)?;
         let rounded: Float64Array = value.as_primitive::<Float64Type>().unary(f64::round_ties_even);
         Ok(Arc::new(rounded))
     };
-    Function::to("round_float", DataType::Float64, evaluate).call(vec![value])
+    call_shared!(Function::to("round_float", Total, DataType::Float64, EVALUATE), vec![value])
 }
 
 /// A floating-point number as an integer, rounded half to even; an error where it does not fit.
 pub(crate) fn round_to_integer(value: Expr, target: &DataType) -> Expr {
-    Function::to("round_to_integer", target.clone(), evaluate_integer).call(vec![value])
+    Function::to("round_to_integer", Partial, target.clone(), evaluate_integer).call(vec![value])
 }
 
 fn evaluate_integer(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
@@ -227,35 +259,36 @@ where
 
 /// `-value` of an integer, an error where it does not fit.
 pub(crate) fn negate_checked(value: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| {
+    const EVALUATE: Evaluate = |args, _| {
         let [value] = args else { return exec_err!("negation takes one argument") };
         Ok(datafusion::arrow::compute::kernels::numeric::neg(value.as_ref())?)
     };
-    Function::new("checked_negate", |types| Ok(types.first().cloned().unwrap_or(DataType::Int64)), evaluate)
-        .call(vec![value])
+    const RETURNS: fn(&[DataType]) -> Result<DataType> =
+        |types| Ok(types.first().cloned().unwrap_or(DataType::Int64));
+    call_shared!(Function::new("checked_negate", Partial, RETURNS, EVALUATE), vec![value])
 }
 
-/// A span times a number.
+/// An interval multiplied by a number.
 pub(crate) fn multiply_span(span: Expr, factor: Expr) -> Expr {
-    Function::to("span_multiply", SPAN, |args, _| scale_span(args, |span, factor| Ok(span * factor)))
-        .call(vec![span, factor])
+    const EVALUATE: Evaluate = |args, _| scale_spans(args, |part, factor| Ok(part * factor));
+    call_shared!(Function::to("span_multiply", Partial, SPAN, EVALUATE), vec![span, factor])
 }
 
-/// A span divided by a number.
+/// An interval divided by a number.
 pub(crate) fn divide_span(span: Expr, divisor: Expr) -> Expr {
-    let divided: Evaluate = |args, _| {
-        scale_span(
+    const EVALUATE: Evaluate = |args, _| {
+        scale_spans(
             args,
-            |span, divisor| {
-                if divisor == 0.0 { exec_err!("division by zero") } else { Ok(span / divisor) }
+            |part, divisor| {
+                if divisor == 0.0 { exec_err!("division by zero") } else { Ok(part / divisor) }
             },
         )
     };
-    Function::to("span_divide", SPAN, divided).call(vec![span, divisor])
+    call_shared!(Function::to("span_divide", Partial, SPAN, EVALUATE), vec![span, divisor])
 }
 
-fn scale_span(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<ArrayRef> {
-    let [span, factor] = args else { return exec_err!("a span is scaled by one number") };
+fn scale_spans(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<ArrayRef> {
+    let [span, factor] = args else { return exec_err!("an interval is scaled by one number") };
     let (span, factor) = (cast(span, &SPAN)?, cast(factor, &DataType::Float64)?);
     let pairs = span
         .as_primitive::<IntervalMonthDayNanoType>()
@@ -268,53 +301,56 @@ fn scale_span(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<A
     Ok(Arc::new(spans.collect::<Result<IntervalMonthDayNanoArray>>()?))
 }
 
-/// Scales each part of a span. A fraction of a month goes on as days, a fraction of a day as time.
-#[expect(clippy::cast_possible_truncation, reason = "bounds are looked at")]
+/// A double as a 32-bit integer, truncated; an error where it does not fit.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+fn truncated(value: f64) -> Result<i32> {
+    if value.is_nan() || value > f64::from(i32::MAX) || value < f64::from(i32::MIN) {
+        return exec_err!("interval out of range");
+    }
+    Ok(value as i32)
+}
+
+/// An interval with each part scaled. A fraction of a month is carried to days, a fraction of a day to the time
+/// (`interval_mul` of PostgreSQL's `timestamp.c`).
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+#[expect(clippy::cast_precision_loss, reason = "PostgreSQL computes in doubles as well")]
 pub(super) fn scaled(
     span: IntervalMonthDayNano,
     factor: f64,
     scale: fn(f64, f64) -> Result<f64>,
 ) -> Result<IntervalMonthDayNano> {
-    let months = scale(f64::from(span.months), factor)?;
-    let month_days = months.fract() * 30.0;
-    let days = scale(f64::from(span.days), factor)? + month_days;
-    #[expect(clippy::cast_precision_loss, reason = "PostgreSQL computes in doubles as well")]
-    let micros = scale((span.nanoseconds / 1000) as f64, factor)? + days.fract() * 86_400e6;
-    let rounded = (micros.round() * 1000.0, days.trunc(), months.trunc());
-    let fits = rounded.0.abs() < 9.2e18 && rounded.1.abs() < 2e9 && rounded.2.abs() < 2e9;
-    if !fits {
+    const DAY_SECONDS: f64 = 86_400.0;
+    const MICROS_MAX: f64 = 9_223_372_036_854_775_807.0;
+    let to_micros = |value: f64| (value * 1e6).round_ties_even() / 1e6;
+    let exact_months = scale(f64::from(span.months), factor)?;
+    let months = truncated(exact_months)?;
+    let exact_days = scale(f64::from(span.days), factor)?;
+    let mut days = truncated(exact_days)?;
+    let month_days = to_micros((exact_months - f64::from(months)) * 30.0);
+    let whole_month_days = truncated(month_days)?;
+    let fraction = exact_days - f64::from(days) + month_days - f64::from(whole_month_days);
+    let mut seconds = to_micros(fraction * DAY_SECONDS);
+    let carried = truncated(seconds / DAY_SECONDS)?;
+    seconds -= f64::from(carried) * DAY_SECONDS;
+    let out_of_range = || datafusion::error::DataFusionError::Execution("interval out of range".to_owned());
+    days = days
+        .checked_add(carried)
+        .and_then(|days| days.checked_add(whole_month_days))
+        .ok_or_else(out_of_range)?;
+    let micros = (scale((span.nanoseconds / 1000) as f64, factor)? + seconds * 1e6).round_ties_even();
+    if micros.is_nan() || micros.abs() >= MICROS_MAX {
         return exec_err!("interval out of range");
     }
-    Ok(IntervalMonthDayNano::new(rounded.2 as i32, rounded.1 as i32, rounded.0 as i64))
+    to_arrow(Interval { months, days, micros: micros as i64 })
 }
 
-/// `mod`, `div` and `sign` by name.
+/// `div` by name.
 pub(super) fn named() -> Vec<Function> {
-    let same: fn(&[DataType]) -> Result<DataType> = |types| match types {
-        [DataType::Float32 | DataType::Float64, _] | [_, DataType::Float32 | DataType::Float64] => {
-            Ok(DataType::Float64)
-        }
-        [a, b] => {
-            let widest = if a.primitive_width() >= b.primitive_width() { a } else { b };
-            Ok(widest.clone())
-        }
-        _ => plan_err!("it takes two numbers"),
+    let returns: fn(&[DataType]) -> Result<DataType> = |types| match types {
+        [a, b] if digits_of(a).is_some() && digits_of(b).is_some() => Ok(DataType::Decimal128(38, 0)),
+        _ => plan_err!("div takes two numerics"),
     };
-    vec![
-        Function::new("mod", same, |args, target| {
-            let [a, b] = args else { return exec_err!("mod takes two arguments") };
-            let (a, b) = (cast(a, target)?, cast(b, target)?);
-            Ok(datafusion::arrow::compute::kernels::numeric::rem(&a, &b)?)
-        }),
-        Function::new(
-            "div",
-            |types| match types {
-                [a, b] if digits_of(a).is_some() && digits_of(b).is_some() => Ok(DataType::Decimal128(38, 0)),
-                _ => plan_err!("div takes two numerics"),
-            },
-            evaluate_whole_quotient,
-        ),
-    ]
+    vec![Function::new("div", Partial, returns, evaluate_whole_quotient)]
 }
 
 fn evaluate_whole_quotient(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
@@ -332,9 +368,9 @@ fn evaluate_whole_quotient(args: &[ArrayRef], target: &DataType) -> Result<Array
     narrow(values.collect::<Result<Vec<_>>>()?, target)
 }
 
-/// Whether an integer is one: a truth value that is not simplified.
+/// The truth value of an integer: true of one. The optimizer does not simplify it.
 pub(crate) fn is_one(value: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| {
+    const EVALUATE: Evaluate = |args, _| {
         let [value] = args else { return exec_err!("is_one takes one argument") };
         let truth: datafusion::arrow::array::BooleanArray = value
             .as_primitive::<datafusion::arrow::datatypes::Int8Type>()
@@ -343,7 +379,7 @@ pub(crate) fn is_one(value: Expr) -> Expr {
             .collect();
         Ok(Arc::new(truth))
     };
-    Function::to("is_one", DataType::Boolean, evaluate).call(vec![value])
+    call_shared!(Function::to("is_one", Total, DataType::Boolean, EVALUATE), vec![value])
 }
 
 /// The average of so many numbers with this sum, in a decimal type.

@@ -12,7 +12,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
-use super::arithmetic::{digits_of, quotient};
+use super::arithmetic::{average_of, digits_of, narrow};
 
 static AVERAGE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
     Arc::new(AggregateUDF::new_from_impl(Average { signature: Signature::any(1, Volatility::Immutable) }))
@@ -126,19 +126,11 @@ impl Accumulator for Mean {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let (precision, scale) = digits_of(&self.target).unwrap_or((38, 16));
         if self.count == 0 {
             return ScalarValue::try_from(&self.target);
         }
-        let digits = u8::try_from(scale).unwrap_or(0);
-        let mean = quotient(self.sum, self.scale, i256::from_i128(self.count.into()), 0, digits)?;
-        Ok(match self.target {
-            DataType::Decimal128(..) => match mean.to_i128() {
-                Some(mean) => ScalarValue::Decimal128(Some(mean), precision, scale),
-                None => return exec_err!("numeric field overflow"),
-            },
-            _ => ScalarValue::Decimal256(Some(mean), precision, scale),
-        })
+        let mean = average_of(self.sum, self.scale, self.count, &self.target)?;
+        ScalarValue::try_from_array(&narrow(vec![Some(mean)], &self.target)?, 0)
     }
 
     fn size(&self) -> usize {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Date32Array, Float32Array,
-    Float64Array, IntervalMonthDayNanoArray, PrimitiveArray, StringArray, Time64MicrosecondArray,
+    Float64Array, IntervalMonthDayNanoArray, ListArray, PrimitiveArray, StringArray, Time64MicrosecondArray,
     TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::cast;
@@ -17,17 +17,20 @@ use datafusion::common::exec_err;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
 
+use super::Totality::Partial;
 use super::arithmetic::narrow;
 use super::spans::{SPAN, from_arrow, to_arrow};
-use super::{Evaluate, Function};
+use super::{Evaluate, Function, call_shared};
 use crate::text::{self, Malformed};
 
 /// Text as a value of a type; `sql_type` where Arrow does not tell it (UUID, JSON).
 pub(crate) fn parse_as(value: Expr, target: &DataType, sql_type: Option<&'static str>) -> Expr {
     let function = match sql_type {
-        Some("UUID") => Function::to("parse_uuid", DataType::Utf8, parse_uuids).of_sql_type("UUID"),
-        Some("JSON") => Function::to("parse_json", DataType::Utf8, parse_documents).of_sql_type("JSON"),
-        _ => Function::to("parse_text", target.clone(), parse_texts),
+        Some("UUID") => Function::to("parse_uuid", Partial, DataType::Utf8, parse_uuids).of_sql_type("UUID"),
+        Some("JSON") => {
+            Function::to("parse_json", Partial, DataType::Utf8, parse_documents).of_sql_type("JSON")
+        }
+        _ => Function::to("parse_text", Partial, target.clone(), parse_texts),
     };
     function.call(vec![value])
 }
@@ -57,10 +60,7 @@ fn parse_uuids(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
 
 fn parse_documents(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let values = texts(args)?;
-    let parse = |text: &str| match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => exec_err!("invalid JSON: {error}"),
-    };
+    let parse = |text: &str| super::document::validated(text).map(str::to_owned);
     Ok(Arc::new(parsed(values.as_string(), parse).collect::<Result<StringArray>>()?))
 }
 
@@ -76,8 +76,7 @@ fn parse_texts(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
         DataType::Int32 => integers::<Int32Type>(values, "INT")?,
         DataType::Int64 => integers::<Int64Type>(values, "BIGINT")?,
         DataType::Float32 => {
-            #[expect(clippy::cast_possible_truncation, reason = "the type has 32 bits")]
-            let parse = |text: &str| text::parse_float(text).map(|value| value as f32).map_err(malformed);
+            let parse = |text: &str| text::parse_real(text).map_err(malformed);
             Arc::new(parsed(values, parse).collect::<Result<Float32Array>>()?)
         }
         DataType::Float64 => {
@@ -132,11 +131,11 @@ where
 
 /// A value as PostgreSQL writes it.
 pub(crate) fn as_text(value: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| match args {
+    const EVALUATE: Evaluate = |args, _| match args {
         [value] => written(value),
         _ => exec_err!("a cast takes one argument"),
     };
-    Function::to("as_text", DataType::Utf8, evaluate).call(vec![value])
+    call_shared!(Function::to("as_text", Partial, DataType::Utf8, EVALUATE), vec![value])
 }
 
 /// The text of each value.
@@ -192,9 +191,14 @@ pub(crate) fn written(array: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
+/// Bytes as hexadecimal digits, after `\\x`.
 fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 + bytes.len() * 2);
-    text.push_str("\\x");
+    format!("\\x{}", hex_digits(bytes))
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex_digits(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         // Writing into a string cannot fail.
         let _ = write!(text, "{byte:02x}");
@@ -202,16 +206,21 @@ fn hexadecimal(bytes: &[u8]) -> String {
     text
 }
 
-/// Lists in braces, with their elements quoted where it takes that to read them back.
-fn lists(array: &ArrayRef) -> Result<ArrayRef> {
+/// An array of lists of any kind as one of lists with 32-bit offsets.
+pub(super) fn as_list(array: &ArrayRef) -> Result<ListArray> {
     let list = match array.data_type() {
         DataType::List(_) => Arc::clone(array),
         DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
             cast(array, &DataType::List(Arc::clone(field)))?
         }
-        _ => return exec_err!("not a list"),
+        other => return exec_err!("an array is expected, not {other}"),
     };
-    let list = list.as_list::<i32>();
+    Ok(list.as_list::<i32>().clone())
+}
+
+/// Lists in braces. Elements that would not be read back as they are stand in quotation marks.
+fn lists(array: &ArrayRef) -> Result<ArrayRef> {
+    let list = as_list(array)?;
     let mut texts: Vec<Option<String>> = Vec::with_capacity(list.len());
     for items in list.iter() {
         let Some(items) = items else {

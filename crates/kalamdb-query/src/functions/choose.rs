@@ -6,12 +6,15 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 
 use super::Function;
+use super::Totality::Total;
 
 /// `coalesce` and its other names, with arguments of any types. The analysis puts `DataFusion`'s own in its place, which refuses text
 /// beside other types before a rule sees it.
 pub(super) fn named() -> Vec<Function> {
     ["coalesce", "nvl", "ifnull"]
-        .map(|name| Function::new(name, chosen_type, |_, _| internal_err!("coalesce was not resolved")))
+        .map(|name| {
+            Function::new(name, Total, chosen_type, |_, _| internal_err!("coalesce was not resolved"))
+        })
         .into()
 }
 

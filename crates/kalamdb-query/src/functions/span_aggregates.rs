@@ -7,7 +7,7 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
     DataType, Field, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
 };
-use datafusion::common::{ScalarValue, exec_err, not_impl_err};
+use datafusion::common::{ScalarValue, exec_err, internal_err, not_impl_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
@@ -43,7 +43,7 @@ impl AggregateUDFImpl for OfSpans {
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         if args.is_distinct {
             return not_impl_err!(
-                "DISTINCT in sum and avg of spans; select the distinct spans in a subquery"
+                "DISTINCT in sum and avg of intervals; select the distinct intervals in a subquery"
             );
         }
         Ok(Box::new(Total { sum: IntervalMonthDayNano::ZERO, count: 0, is_average: self.is_average }))
@@ -80,7 +80,7 @@ impl Total {
 
 impl Accumulator for Total {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let Some(values) = values.first() else { return exec_err!("it takes one span") };
+        let Some(values) = values.first() else { return exec_err!("sum and avg take one interval") };
         let spans = cast(values, &SPAN)?;
         for span in spans.as_primitive::<IntervalMonthDayNanoType>().iter().flatten() {
             self.add(span)?;
@@ -111,7 +111,9 @@ impl Accumulator for Total {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let [sums, counts] = states else { return exec_err!("it has a sum and a count") };
+        let [sums, counts] = states else {
+            return internal_err!("the state of an aggregate of intervals has two columns");
+        };
         let counts = counts.as_primitive::<Int64Type>();
         for (row, sum) in sums.as_primitive::<IntervalMonthDayNanoType>().iter().enumerate() {
             let Some(sum) = sum else { continue };

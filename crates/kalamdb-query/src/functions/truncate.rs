@@ -12,14 +12,14 @@ use datafusion::common::{exec_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 
 use super::Function;
+use super::Totality::Partial;
 use super::spans::SPAN;
 use super::times::{TIMESTAMP, instant_type};
-
-const DAY_MICROS: i64 = 86_400_000_000;
+use crate::text::DAY_MICROS;
 
 /// `date_trunc` by name.
 pub(super) fn named() -> Vec<Function> {
-    vec![Function::new("date_trunc", truncated_type, evaluate)]
+    vec![Function::new("date_trunc", Partial, truncated_type, evaluate)]
 }
 
 fn truncated_type(types: &[DataType]) -> Result<DataType> {

@@ -12,16 +12,9 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator, Pr
 use super::{adopt, cast_to, sql_type_of, type_of};
 use crate::functions::{
     TIMESTAMP, as_text, average, date_at_time, date_difference, date_plus_days, digits_of, divide_floats,
-    divide_numerics, divide_span, multiply_span, of_spans, regular_pattern, span_between, span_key,
+    divide_numerics, divide_span, exact_type, is_decimal, is_float, multiply_span, of_spans, regular_pattern,
+    span_between, span_key,
 };
-
-const fn is_float(found: &DataType) -> bool {
-    matches!(found, DataType::Float32 | DataType::Float64)
-}
-
-const fn is_decimal(found: &DataType) -> bool {
-    matches!(found, DataType::Decimal128(..) | DataType::Decimal256(..))
-}
 
 const fn is_span(found: &DataType) -> bool {
     matches!(found, DataType::Interval(_) | DataType::Duration(_))
@@ -467,7 +460,7 @@ pub(super) fn union_of_floats(union: Union) -> Result<Transformed<LogicalPlan>> 
         let is_wide = types.iter().any(|found| matches!(found, DataType::Decimal256(..)));
         let exact: Option<Vec<(u8, i8)>> = types.iter().map(digits_of).collect();
         targets.push(match exact {
-            Some(exact) if is_wide => Some(adopt::exact_type(&exact, true)),
+            Some(exact) if is_wide => Some(exact_type(&exact, true)),
             _ => mixed.then_some(DataType::Float64),
         });
     }
