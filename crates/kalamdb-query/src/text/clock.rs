@@ -53,8 +53,7 @@ pub fn parse_date(text: &str) -> Result<i32, Malformed> {
 
 /// The microseconds since midnight of a time of day in text.
 pub fn parse_time(text: &str) -> Result<i64, Malformed> {
-    let parts = parse(text).filter(|parts| parts.time.is_some());
-    parts.and_then(|parts| parts.time).ok_or_else(|| Malformed::new("TIME", text))
+    parse(text).and_then(|parts| parts.time).ok_or_else(|| Malformed::new("TIME", text))
 }
 
 /// The microseconds since 1970 of a time in text. A zone in it counts for an instant, and is passed over otherwise.
@@ -75,6 +74,11 @@ pub fn parse_timestamp(text: &str, is_instant: bool) -> Result<i64, Malformed> {
         None => Ok(local),
     }
 }
+
+/// Zones by their names in lower case.
+static ZONES: LazyLock<HashMap<String, Tz>> = LazyLock::new(|| {
+    chrono_tz::TZ_VARIANTS.iter().map(|zone| (zone.name().to_ascii_lowercase(), *zone)).collect()
+});
 
 /// A zone by its name, abbreviation or offset.
 pub fn parse_zone(text: &str) -> Option<Zone> {
@@ -100,9 +104,6 @@ pub fn parse_zone(text: &str) -> Option<Zone> {
     if let Some(offset) = offset(trimmed) {
         return Some(Zone::Fixed(offset));
     }
-    static ZONES: LazyLock<HashMap<String, Tz>> = LazyLock::new(|| {
-        chrono_tz::TZ_VARIANTS.iter().map(|zone| (zone.name().to_ascii_lowercase(), *zone)).collect()
-    });
     ZONES.get(&lower).copied().map(Zone::Named)
 }
 
@@ -339,9 +340,10 @@ fn seconds(text: &str) -> Option<i64> {
 fn clock(hours: i64, minutes: i64, micros: i64) -> Option<i64> {
     let is_valid = (0..=24).contains(&hours)
         && (0..60).contains(&minutes)
-        && (0..=60 * SECOND).contains(&micros)
+        && (0..61 * SECOND).contains(&micros)
         && (hours < 24 || minutes == 0 && micros == 0);
-    is_valid.then_some((hours * 60 + minutes) * 60 * SECOND + micros)
+    // A leap second may lead to midnight and not beyond.
+    is_valid.then_some((hours * 60 + minutes) * 60 * SECOND + micros).filter(|time| *time <= DAY_MICROS)
 }
 
 fn half_day(time: i64, is_pm: bool) -> Option<i64> {

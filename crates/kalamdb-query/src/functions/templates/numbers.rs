@@ -30,6 +30,7 @@ enum Piece {
 }
 
 /// A template of numbers.
+#[expect(clippy::struct_excessive_bools, reason = "each is a pattern that a template may have")]
 #[derive(Clone, Debug, Default)]
 pub(super) struct Template {
     pieces: Vec<Piece>,
@@ -187,6 +188,7 @@ impl Template {
 }
 
 /// The state of writing one number.
+#[expect(clippy::struct_excessive_bools, reason = "each is a part of the state of `NUM_processor`")]
 struct Writer<'t> {
     template: &'t Template,
     number: &'t [u8],
@@ -284,11 +286,10 @@ impl<'t> Writer<'t> {
             match name {
                 "9" | "0" | "." | "D" => self.write_place(name),
                 "," | "G" if self.is_in_number => self.text.push(','),
-                "," | "G" if !is_plain => self.text.push(' '),
                 "L" => self.text.push(' '),
                 "MI" if self.is_negative => self.text.push('-'),
                 "PL" if !self.is_negative => self.text.push('+'),
-                "MI" | "PL" if !is_plain => self.text.push(' '),
+                "," | "G" | "MI" | "PL" if !is_plain => self.text.push(' '),
                 "SG" => self.text.push(if self.is_negative { '-' } else { '+' }),
                 "TH" if !self.is_negative
                     && !self.template.has_point
