@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, Decimal256Array, Float64Array,
-    IntervalMonthDayNanoArray, PrimitiveArray,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, Decimal256Array, Float32Array,
+    Float64Array, IntervalMonthDayNanoArray, PrimitiveArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
@@ -20,12 +20,12 @@ use super::spans::{SPAN, to_arrow};
 use super::{Evaluate, Function, call_shared};
 use crate::text::{Interval, power_of_ten};
 
-/// The largest integer part that a quotient in 128 bits has room for beside [`QUOTIENT_SCALE`].
+/// Maximum digits before the point of a quotient in 128 bits, which has [`QUOTIENT_SCALE`] behind it.
 const NARROW_DIGITS: u8 = 18;
-/// Digits behind the point of a quotient's type; how many of them a value has follows PostgreSQL.
+/// Digits behind the point of a quotient's type; PostgreSQL's rule decides how many of them a value uses.
 const QUOTIENT_SCALE: i8 = 20;
 
-/// A decimal type's digits and scale; of integers those that hold them all.
+/// The digits and scale of a decimal type, or of the decimal type that holds all values of an integer type.
 pub(crate) const fn digits_of(data_type: &DataType) -> Option<(u8, i8)> {
     match data_type {
         DataType::Decimal32(precision, scale)
@@ -51,7 +51,7 @@ pub(crate) const fn is_decimal(found: &DataType) -> bool {
     matches!(found, DataType::Decimal128(..) | DataType::Decimal256(..))
 }
 
-/// The type that holds exact numbers of all these digits and scales.
+/// The smallest type that holds the exact numbers of several digits and scales.
 pub(crate) fn exact_type(digits: &[(u8, i8)], is_decimal: bool) -> DataType {
     let scale = digits.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
     let whole =
@@ -105,7 +105,7 @@ fn evaluate_quotient(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     narrow(values.collect::<Result<Vec<_>>>()?, target)
 }
 
-/// Values of a decimal type, refused where one does not fit.
+/// Values in a decimal type; an error where one does not fit.
 pub(crate) fn narrow(values: Vec<Option<i256>>, target: &DataType) -> Result<ArrayRef> {
     match target {
         DataType::Decimal128(precision, scale) => {
@@ -132,7 +132,7 @@ pub(crate) fn narrow(values: Vec<Option<i256>>, target: &DataType) -> Result<Arr
     }
 }
 
-/// The quotient of two numerics at `scale`, rounded to as many digits as PostgreSQL gives it.
+/// The quotient of two numerics at `scale`, rounded to the digits that PostgreSQL gives it.
 pub(crate) fn quotient(a: i256, a_scale: u8, b: i256, b_scale: u8, scale: u8) -> Result<i256> {
     if b == i256::ZERO {
         return exec_err!("division by zero");
@@ -230,7 +230,7 @@ fn evaluate_integer(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     }
 }
 
-/// Floating-point numbers as integers, as [`round_to_integer`] makes them.
+/// Floating-point numbers as integers, as [`round_to_integer`] computes them.
 pub(super) fn integers_of(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     evaluate_integer(&[Arc::clone(array)], target)
 }
@@ -255,6 +255,30 @@ where
         },
     });
     Ok(Arc::new(integers.collect::<Result<PrimitiveArray<T>>>()?))
+}
+
+/// A number as a 32-bit floating-point number; an error where it is too large or too small for one.
+pub(crate) fn to_real(value: Expr) -> Expr {
+    const EVALUATE: Evaluate = |args, _| {
+        let [value] = args else { return exec_err!("a cast takes one argument") };
+        reals_of(value)
+    };
+    call_shared!(Function::to("to_real", Partial, DataType::Float32, EVALUATE), vec![value])
+}
+
+/// Numbers as 32-bit floating-point numbers, as [`to_real`] computes them.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+pub(super) fn reals_of(array: &ArrayRef) -> Result<ArrayRef> {
+    let wide = cast(array, &DataType::Float64)?;
+    let values = wide.as_primitive::<Float64Type>().iter().map(|value| match value {
+        None => Ok(None),
+        Some(value) => {
+            let narrow = value as f32;
+            let is_lost = narrow.is_infinite() && value.is_finite() || narrow == 0.0 && value != 0.0;
+            if is_lost { exec_err!("{value} is out of range of REAL") } else { Ok(Some(narrow)) }
+        }
+    });
+    Ok(Arc::new(values.collect::<Result<Float32Array>>()?))
 }
 
 /// `-value` of an integer, an error where it does not fit.
@@ -382,7 +406,7 @@ pub(crate) fn is_one(value: Expr) -> Expr {
     call_shared!(Function::to("is_one", Total, DataType::Boolean, EVALUATE), vec![value])
 }
 
-/// The average of so many numbers with this sum, in a decimal type.
+/// The average of `count` numbers with the sum `sum`, in a decimal type.
 ///
 /// # Errors
 /// An average that does not fit.

@@ -23,7 +23,7 @@ use super::spans::{SPAN, from_arrow, to_arrow};
 use super::{Evaluate, Function, call_shared};
 use crate::text::{self, Malformed};
 
-/// Text as a value of a type; `sql_type` where Arrow does not tell it (UUID, JSON).
+/// Text as a value of a type; `sql_type` names one that Arrow does not have (UUID, JSON).
 pub(crate) fn parse_as(value: Expr, target: &DataType, sql_type: Option<&'static str>) -> Expr {
     let function = match sql_type {
         Some("UUID") => Function::to("parse_uuid", Partial, DataType::Utf8, parse_uuids).of_sql_type("UUID"),
@@ -129,7 +129,7 @@ where
     Ok(Arc::new(parsed(values, parse).collect::<Result<PrimitiveArray<T>>>()?))
 }
 
-/// A value as PostgreSQL writes it.
+/// The text of a value, as PostgreSQL writes it.
 pub(crate) fn as_text(value: Expr) -> Expr {
     const EVALUATE: Evaluate = |args, _| match args {
         [value] => written(value),
@@ -191,7 +191,7 @@ pub(crate) fn written(array: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
-/// Bytes as hexadecimal digits, after `\\x`.
+/// Bytes as hexadecimal digits after `\x`.
 fn hexadecimal(bytes: &[u8]) -> String {
     format!("\\x{}", hex_digits(bytes))
 }
@@ -249,10 +249,10 @@ fn element(text: &str, is_nested: bool) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// An array as one of another type, as a cast or an assignment makes it: rounded, read from text or written as text.
+/// An array in another type, as a cast or an assignment computes it: rounded, read from text or written as text.
 ///
 /// # Errors
-/// A value that has no place in the type.
+/// A value that the type does not hold.
 pub fn cast_array(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     use datafusion::arrow::compute::{CastOptions, cast_with_options};
     let from = array.data_type();
@@ -268,6 +268,9 @@ pub fn cast_array(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
         _ if is_text => parse_texts(&[Arc::clone(array)], target),
         (DataType::Float32 | DataType::Float64, _) if is_integer => {
             super::arithmetic::integers_of(array, target)
+        }
+        (DataType::Float64 | DataType::Decimal128(..) | DataType::Decimal256(..), DataType::Float32) => {
+            super::arithmetic::reals_of(array)
         }
         (DataType::Decimal128(..) | DataType::Decimal256(..), _) if is_integer => {
             let whole = cast_with_options(array, &DataType::Decimal256(76, 0), &strict)?;

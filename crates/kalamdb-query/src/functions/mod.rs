@@ -1,4 +1,4 @@
-//! Scalar functions that the analysis puts into plans, and those that PostgreSQL has and `DataFusion` lacks.
+//! Functions that the analysis puts into plans, and functions of PostgreSQL that `DataFusion` lacks.
 
 mod arithmetic;
 mod average;
@@ -39,7 +39,7 @@ use datafusion::logical_expr::{
 pub use arithmetic::average_of;
 pub(crate) use arithmetic::{
     digits_of, divide_floats, divide_numerics, divide_span, exact_type, is_decimal, is_float, is_one,
-    multiply_span, negate_checked, round_float, round_to_integer,
+    multiply_span, negate_checked, round_float, round_to_integer, to_real,
 };
 pub(crate) use average::average;
 pub(crate) use bytes::{bytes_length, substring};
@@ -57,10 +57,10 @@ pub(crate) use times::{
     TIMESTAMP, clock_part, date_at_time, date_plus_days, instant_type, part_of_time, time_moved,
 };
 
-/// The metadata entry of an Arrow field that tells its SQL type where Arrow alone does not.
+/// The key of a field's metadata with the SQL type that Arrow does not have.
 pub const TYPE_METADATA: &str = "kalam_type";
 
-/// Evaluates a function: its arguments, all as long as the result, and the type of the result.
+/// The evaluation of a function: of its arguments, each as long as the result, and the type of the result.
 type Evaluate = fn(&[ArrayRef], &DataType) -> Result<ArrayRef>;
 
 /// Whether a function has a result for every value of its arguments' types. Conditions guard calls of partial functions.
@@ -77,9 +77,9 @@ pub(crate) enum Totality {
 pub(crate) struct Function {
     name: &'static str,
     totality: Totality,
-    /// The type of its values; none where its arguments decide.
+    /// The type of the results; none where `returns` computes it.
     target: Option<DataType>,
-    /// The SQL type that Arrow does not tell.
+    /// The SQL type that Arrow does not have.
     sql_type: Option<&'static str>,
     returns: fn(&[DataType]) -> Result<DataType>,
     evaluate: Evaluate,
@@ -102,7 +102,7 @@ impl Function {
         Self { target: Some(target), ..Self::new(name, totality, |_| Ok(DataType::Null), evaluate) }
     }
 
-    /// A function that also computes a type, and so refuses arguments of a wrong type when a statement is planned.
+    /// A function that computes the type of its results, and so refuses arguments of a wrong type when a statement is planned.
     fn of_types(self, returns: fn(&[DataType]) -> Result<DataType>) -> Self {
         Self { target: None, returns, ..self }
     }
@@ -221,7 +221,7 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// Makes the functions that statements may call by name known.
+/// Registers the functions that statements call by name.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     let all = arithmetic::named()
         .into_iter()
@@ -246,5 +246,6 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     registry.register_udf(bytes::substring())?;
     registry.register_udf(Arc::new(round::Rounded::instead_of(registry.udf("round")?)))?;
     registry.register_udaf(Arc::new(percentile::named()))?;
+    registry.register_udaf(Arc::new(average::unresolved()))?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Sums and averages of spans of time.
+//! Sums and averages of intervals.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Sign
 use super::arithmetic::scaled;
 use super::spans::SPAN;
 
-/// `sum` or `avg` of spans.
+/// `sum` or `avg` of intervals.
 pub(crate) fn of_spans(is_average: bool) -> Arc<AggregateUDF> {
     let signature = Signature::any(1, Volatility::Immutable);
     Arc::new(AggregateUDF::new_from_impl(OfSpans { is_average, signature }))
@@ -70,6 +70,18 @@ impl Total {
         let months = sum.months.checked_add(span.months);
         let days = sum.days.checked_add(span.days);
         let nanos = sum.nanoseconds.checked_add(span.nanoseconds);
+        self.replace(months, days, nanos)
+    }
+
+    fn subtract(&mut self, span: IntervalMonthDayNano) -> Result<()> {
+        let sum = self.sum;
+        let months = sum.months.checked_sub(span.months);
+        let days = sum.days.checked_sub(span.days);
+        let nanos = sum.nanoseconds.checked_sub(span.nanoseconds);
+        self.replace(months, days, nanos)
+    }
+
+    fn replace(&mut self, months: Option<i32>, days: Option<i32>, nanos: Option<i64>) -> Result<()> {
         let (Some(months), Some(days), Some(nanos)) = (months, days, nanos) else {
             return exec_err!("interval out of range");
         };
@@ -87,6 +99,20 @@ impl Accumulator for Total {
             self.count += 1;
         }
         Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let Some(values) = values.first() else { return exec_err!("sum and avg take one interval") };
+        let spans = cast(values, &SPAN)?;
+        for span in spans.as_primitive::<IntervalMonthDayNanoType>().iter().flatten() {
+            self.subtract(span)?;
+            self.count -= 1;
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
     }
 
     #[expect(clippy::cast_precision_loss, reason = "PostgreSQL divides spans by doubles as well")]

@@ -365,13 +365,21 @@ pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Transform
             let func = datafusion::functions_aggregate::first_last::first_value_udaf();
             return Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }));
         }
+        // The order of the values means nothing to these.
         ("sum" | "avg", Some(DataType::Interval(_) | DataType::Duration(_))) => {
+            params.order_by.clear();
             let call = AggregateFunction { func: of_spans(func.name() == "avg"), params };
             return Transformed::yes(Expr::AggregateFunction(call));
         }
         ("avg", Some(found)) if digits_of(&found).is_some() => {
+            params.order_by.clear();
             let call = AggregateFunction { func: average(), params };
             return Transformed::yes(Expr::AggregateFunction(call));
+        }
+        ("avg", Some(_)) => {
+            params.order_by.clear();
+            let func = datafusion::functions_aggregate::average::avg_udaf();
+            return Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }));
         }
         _ => {}
     }
