@@ -1,4 +1,4 @@
-//! Conditions that guard others: AND, OR and CASE evaluate nothing that they exclude.
+//! Conditions that guard others: AND, OR and CASE do not evaluate what they exclude.
 //!
 //! `DataFusion` evaluates both sides of an AND on whole batches, takes it apart and moves its parts, and makes ANDs and ORs of a CASE
 //! whose results are truth values. Where one part may fail (a division, a cast of text), it is put into a CASE of integers,
@@ -20,10 +20,10 @@ use datafusion::prelude::lit;
 use crate::functions::{Function, digits_of, is_one};
 use crate::sizes;
 
-/// Parts of one condition that may fail, beyond which they do not guard each other.
+/// Maximum number of fallible parts of one condition that guard each other.
 const FALLIBLE_MAX: usize = 8;
 
-/// Puts what may fail behind what guards it.
+/// Makes conditions guard the fallible expressions that stand after them.
 #[derive(Debug, Default)]
 pub struct GuardConditions;
 
@@ -52,7 +52,7 @@ impl AnalyzerRule for GuardConditions {
     }
 }
 
-/// An expression in which conditions guard what stands behind them.
+/// An expression in which conditions guard fallible ones.
 pub(crate) fn guard(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     // From the top: a chain of ANDs is taken whole.
     expr.transform_down(|part| match part {
@@ -103,7 +103,7 @@ fn flatten(expr: Expr, op: Operator, parts: &mut Vec<Expr>) {
     }
 }
 
-/// A chain of ANDs or ORs in which what may fail is evaluated only for rows that the rest leaves open.
+/// A chain of ANDs or ORs whose fallible parts are evaluated only for the rows that the other parts do not decide.
 fn guard_chain(parts: Vec<Expr>, op: Operator, schema: &DFSchema) -> Transformed<Expr> {
     let is_and = op == Operator::And;
     let join = |parts: Vec<Expr>| if is_and { conjunction(parts) } else { disjunction(parts) };

@@ -13,7 +13,7 @@ use crate::{
     functions, json, sizes,
 };
 
-/// The rules that analyse a plan, in their order.
+/// The analyzer rules, in order.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![Arc::new(CountCopies), Arc::new(UnnestSubqueries), Arc::new(ResolveTypes)];
@@ -23,7 +23,7 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules
 }
 
-/// A configuration in which numbers with a point are exact.
+/// A configuration in which literals with a point are decimals.
 pub fn config() -> SessionConfig {
     SessionConfig::new()
         .set_bool("datafusion.sql_parser.collect_spans", true)

@@ -161,7 +161,7 @@ impl ScalarUDFImpl for Substring {
 fn part_of_bytes(args: &[ArrayRef]) -> Result<ArrayRef> {
     let [bytes, starts, lengths @ ..] = args else { return exec_err!("substr takes a BYTEA and a place") };
     let (bytes, starts) = (bytes.as_binary::<i32>(), starts.as_primitive::<Int64Type>());
-    let lengths = lengths.first().map(|lengths| lengths.as_primitive::<Int64Type>());
+    let lengths = lengths.first().map(AsArray::as_primitive::<Int64Type>);
     let place = |at: i64| usize::try_from(at.max(0)).unwrap_or(usize::MAX);
     let parts = bytes.iter().zip(starts.iter()).enumerate().map(|(row, pair)| {
         let (Some(bytes), Some(start)) = pair else { return Ok(None) };

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, ListArray, UInt32Array,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, ListArray, Scalar,
 };
 use datafusion::arrow::compute::kernels::cmp;
-use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
@@ -75,17 +74,29 @@ fn comparable(values: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     })
 }
 
-/// Each value, as often as its row's array has elements, and the elements, both in one comparable type.
-pub(super) fn beside_elements(values: &ArrayRef, lists: &ListArray) -> Result<(ArrayRef, ArrayRef)> {
+/// The comparisons of each row's value with the elements of its array; none where the array is NULL. Both sides are cast once, to
+/// one comparable type.
+fn each_row<T>(
+    values: &ArrayRef,
+    lists: &ListArray,
+    compare: Compare,
+    answer: impl Fn(&BooleanArray) -> Option<T>,
+) -> Result<Vec<Option<T>>> {
+    let target = common_type(values.data_type(), lists.values().data_type());
+    let place = |offset: i32| usize::try_from(offset).unwrap_or(0);
     let offsets = lists.value_offsets();
     let (first, last) = (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
-    let place = |offset: i32| usize::try_from(offset).unwrap_or(0);
     let items = lists.values().slice(place(first), place(last - first));
-    let counts = offsets.iter().zip(offsets.iter().skip(1)).map(|(from, to)| place(to - from));
-    let rows = (0_u32..).zip(counts).flat_map(|(row, count)| std::iter::repeat_n(row, count));
-    let values = take(values, &UInt32Array::from_iter_values(rows), None)?;
-    let target = common_type(values.data_type(), items.data_type());
-    Ok((comparable(&values, &target)?, comparable(&items, &target)?))
+    let (values, items) = (comparable(values, &target)?, comparable(&items, &target)?);
+    let rows = offsets.windows(2).enumerate().map(|(row, ends)| {
+        let [from, to] = ends else { return Ok(None) };
+        if lists.is_null(row) {
+            return Ok(None);
+        }
+        let items = items.slice(place(from - first), place(to - from));
+        Ok(answer(&compare(&Scalar::new(values.slice(row, 1)), &items)?))
+    });
+    rows.collect()
 }
 
 fn quantified(args: &[ArrayRef], is_any: bool, compare: Compare) -> Result<ArrayRef> {
@@ -93,19 +104,9 @@ fn quantified(args: &[ArrayRef], is_any: bool, compare: Compare) -> Result<Array
     if *lists.data_type() == DataType::Null {
         return Ok(Arc::new(BooleanArray::new_null(values.len())));
     }
-    let lists = as_list(lists)?;
-    let (each, items) = beside_elements(values, &lists)?;
-    let compared = compare(&each, &items)?;
-    let first = lists.value_offsets().first().copied().unwrap_or(0);
-    let results = lists.value_offsets().windows(2).enumerate().map(|(row, ends)| {
-        let [from, to] = ends else { return None };
-        if lists.is_null(row) {
-            return None;
-        }
-        let place = |offset: i32| usize::try_from(offset - first).unwrap_or(0);
-        let answers = (place(*from)..place(*to)).map(|at| compared.is_valid(at).then(|| compared.value(at)));
+    let results = each_row(values, &as_list(lists)?, compare, |compared| {
         let mut is_unknown = false;
-        for answer in answers {
+        for answer in compared {
             match answer {
                 None => is_unknown = true,
                 Some(answer) if answer == is_any => return Some(is_any),
@@ -113,8 +114,8 @@ fn quantified(args: &[ArrayRef], is_any: bool, compare: Compare) -> Result<Array
             }
         }
         (!is_unknown).then_some(!is_any)
-    });
-    Ok(Arc::new(results.collect::<BooleanArray>()))
+    })?;
+    Ok(Arc::new(BooleanArray::from(results)))
 }
 
 /// The number of thresholds, in a rising array, that a value reaches.
@@ -123,16 +124,13 @@ pub(super) fn thresholds_reached(values: &ArrayRef, lists: &ArrayRef) -> Result<
     if lists.values().null_count() > 0 {
         return exec_err!("thresholds array must not contain NULLs");
     }
-    let (each, items) = beside_elements(values, &lists)?;
-    let reached = cmp::gt_eq(&each, &items)?;
-    let first = lists.value_offsets().first().copied().unwrap_or(0);
-    let counts = lists.value_offsets().windows(2).enumerate().map(|(row, ends)| {
-        let [from, to] = ends else { return None };
-        if lists.is_null(row) || values.is_null(row) {
-            return None;
-        }
-        let place = |offset: i32| usize::try_from(offset - first).unwrap_or(0);
-        i32::try_from((place(*from)..place(*to)).filter(|at| reached.value(*at)).count()).ok()
-    });
-    Ok(Arc::new(counts.collect::<Int32Array>()))
+    let counts = each_row(
+        values,
+        &lists,
+        |value, items| cmp::gt_eq(value, items),
+        |reached| {
+            if reached.null_count() > 0 { None } else { i32::try_from(reached.true_count()).ok() }
+        },
+    )?;
+    Ok(Arc::new(Int32Array::from(counts)))
 }

@@ -30,8 +30,11 @@ pub fn documents(array: &ArrayRef) -> Result<Vec<Json>> {
     let null_or = |is_null: bool, value: Json| if is_null { Json::Null } else { value };
     // A number that JSON's would round stays text.
     let number = |text: String| match serde_json::from_str::<Json>(&text) {
-        Ok(number) if number.to_string() == text => number,
-        _ => Json::String(text),
+        Ok(number) => {
+            let written = number.to_string();
+            if written == text { number } else { Json::String(text) }
+        }
+        Err(_) => Json::String(text),
     };
     let rows = 0..array.len();
     Ok(match array.data_type() {

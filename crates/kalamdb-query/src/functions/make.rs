@@ -1,5 +1,6 @@
 //! Times and intervals of their parts, and buckets of numbers.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use chrono::NaiveDate;
@@ -214,8 +215,7 @@ fn evaluate_bucket(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
         let target = DataType::Decimal256(76, scale);
         let [operand, low, high] =
             [cast_array(operand, &target)?, cast_array(low, &target)?, cast_array(high, &target)?];
-        let [operand, low, high] =
-            [&operand, &low, &high].map(|bound| bound.as_primitive::<Decimal256Type>());
+        let [operand, low, high] = [&operand, &low, &high].map(AsArray::as_primitive::<Decimal256Type>);
         let rows = operand.iter().zip(low.iter()).zip(high.iter()).zip(counts.iter());
         rows.map(|(((operand, low), high), count)| match (operand, low, high, count) {
             (Some(operand), Some(low), Some(high), Some(count)) => {
@@ -228,7 +228,7 @@ fn evaluate_bucket(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
         let target = DataType::Float64;
         let [operand, low, high] =
             [cast_array(operand, &target)?, cast_array(low, &target)?, cast_array(high, &target)?];
-        let [operand, low, high] = [&operand, &low, &high].map(|bound| bound.as_primitive::<Float64Type>());
+        let [operand, low, high] = [&operand, &low, &high].map(AsArray::as_primitive::<Float64Type>);
         let rows = operand.iter().zip(low.iter()).zip(high.iter()).zip(counts.iter());
         rows.map(|(((operand, low), high), count)| match (operand, low, high, count) {
             (Some(operand), Some(low), Some(high), Some(count)) => {
@@ -287,14 +287,16 @@ fn float_bucket(operand: f64, low: f64, high: f64, count: i32) -> Result<i32> {
     if low.is_infinite() || high.is_infinite() {
         return exec_err!("lower and upper bounds must be finite");
     }
-    if low < high && operand < low || low > high && operand > low {
+    let (is_below, is_above) = match low.partial_cmp(&high) {
+        Some(Ordering::Less) => (operand < low, operand >= high),
+        Some(Ordering::Greater) => (operand > low, operand <= high),
+        _ => return exec_err!("lower bound cannot equal upper bound"),
+    };
+    if is_below {
         return Ok(0);
     }
-    if low < high && operand >= high || low > high && operand <= high {
+    if is_above {
         return above(count);
-    }
-    if low.total_cmp(&high).is_eq() || low + 0.0 == high + 0.0 {
-        return exec_err!("lower bound cannot equal upper bound");
     }
     let quotient = if (high - low).is_finite() {
         (operand - low) / (high - low)

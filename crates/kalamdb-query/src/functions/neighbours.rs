@@ -1,4 +1,4 @@
-//! `lead` and `lag` that pass over NULLs, whatever the frame is.
+//! `lead` and `lag` that ignore NULLs.
 
 use std::sync::Arc;
 
@@ -97,7 +97,7 @@ impl PartitionEvaluator for Neighbours {
     }
 }
 
-/// The nth row that is present before or after a row.
+/// The nth row before or after a row whose value is not NULL.
 fn nth(present: &[usize], row: usize, distance: usize, is_forward: bool) -> Option<usize> {
     if is_forward {
         let first = present.partition_point(|at| *at <= row);

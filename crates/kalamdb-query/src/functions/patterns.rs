@@ -105,7 +105,7 @@ fn evaluate_similar(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(found))
 }
 
-/// The regular expression of an SQL pattern, of which the whole text is to match.
+/// The regular expression of a pattern of SIMILAR TO, which matches whole texts.
 fn regular(pattern: &str, escape: Option<char>) -> Result<String> {
     let mut regular = String::from("^(?s:");
     let mut characters = pattern.chars();
@@ -151,7 +151,7 @@ fn regular(pattern: &str, escape: Option<char>) -> Result<String> {
     Ok(regular)
 }
 
-/// A pattern of PostgreSQL's regular expressions as one of Rust's.
+/// A regular expression of PostgreSQL in the syntax of Rust's.
 pub(crate) fn regular_pattern(pattern: Expr) -> Expr {
     const EVALUATE: Evaluate = |args, _| {
         let [pattern] = args else { return exec_err!("a regular expression is one text") };
@@ -225,7 +225,7 @@ impl ScalarUDFImpl for Translated {
     }
 }
 
-/// PostgreSQL's `.` matches a newline too, and words' edges are written `\m`, `\M` and `\y`.
+/// A regular expression in Rust's syntax. In PostgreSQL's, `.` also matches a newline, and `\m`, `\M` and `\y` are the edges of words.
 fn translated(pattern: &str) -> String {
     let mut text = String::with_capacity(pattern.len() + 4);
     let mut has_dot = false;
@@ -251,7 +251,7 @@ fn translated(pattern: &str) -> String {
     if has_dot { format!("(?s){text}") } else { text }
 }
 
-/// A character after a backslash, as Rust's regular expressions write what PostgreSQL's mean by it.
+/// The escape of a character in the syntax of Rust's regular expressions.
 fn translated_escape(escaped: char, in_class: bool) -> String {
     match escaped {
         'm' if !in_class => "\\b{start}".to_owned(),

@@ -1,4 +1,4 @@
-//! `percentile_disc`: the first value of an order that is at or behind a share of it.
+//! `percentile_disc`: the first value in an order whose rank reaches a share of all.
 
 use std::mem::size_of_val;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Spans of time: differences, and the number that orders them.
+//! Intervals: differences of times, the key that orders intervals, and their justification.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use super::casts::cast_array;
 use super::{Evaluate, Function, call_shared};
 use crate::text::{DAY_MICROS, Interval};
 
-/// The type of spans.
+/// The type of intervals.
 pub(crate) const SPAN: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 pub(super) fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("interval out of range".to_owned())
 }
 
-/// A span as Arrow holds it.
+/// An interval in Arrow's form.
 pub(crate) fn to_arrow(interval: Interval) -> Result<IntervalMonthDayNano> {
     let Interval { months, days, micros } = interval;
     if let Some(nanos) = micros.checked_mul(1000) {
@@ -38,12 +38,12 @@ pub(crate) fn to_arrow(interval: Interval) -> Result<IntervalMonthDayNano> {
     Ok(IntervalMonthDayNano::new(months, days, micros % DAY_MICROS * 1000))
 }
 
-/// A span in PostgreSQL's parts.
+/// An interval in PostgreSQL's parts.
 pub(crate) const fn from_arrow(value: IntervalMonthDayNano) -> Interval {
     Interval { months: value.months, days: value.days, micros: value.nanoseconds / 1000 }
 }
 
-/// `a - b` of two times or dates, as days and the time left over.
+/// `a - b` of two times or dates, in days and the remaining time.
 pub(crate) fn span_between(a: Expr, b: Expr) -> Expr {
     call_shared!(Function::to("span_between", Partial, SPAN, evaluate_between), vec![a, b])
 }
@@ -104,7 +104,7 @@ pub(crate) fn date_difference(a: Expr, b: Expr) -> Expr {
 /// The type of [`span_key`].
 pub(super) const SPAN_KEY: DataType = DataType::Decimal128(38, 0);
 
-/// A number that orders spans as PostgreSQL does: microseconds, a month having 30 days and a day 24 hours.
+/// A number that orders intervals as PostgreSQL does: microseconds, a month having 30 days and a day 24 hours.
 pub(crate) fn span_key(span: Expr) -> Expr {
     call_shared!(Function::to("span_key", Total, SPAN_KEY, evaluate_key), vec![span])
 }

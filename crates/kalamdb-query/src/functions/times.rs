@@ -23,10 +23,10 @@ use crate::text::{
     DAY_MICROS, Interval, Zone, instant_of_local, is_date, is_timestamp, local_of_instant, parse_zone,
 };
 
-/// Times without a zone.
+/// The type of times without a zone.
 pub(crate) const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
-/// Instants.
+/// The type of instants.
 pub(crate) fn instant_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))
 }
@@ -111,7 +111,7 @@ fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("timestamp out of range".to_owned())
 }
 
-/// A date some days later.
+/// A date plus a number of days.
 pub(crate) fn date_plus_days(date: Expr, days: Expr) -> Expr {
     const EVALUATE: Evaluate = |args, _| {
         let [date, days] = args else { return exec_err!("a date and days are added") };
@@ -130,7 +130,7 @@ pub(crate) fn date_plus_days(date: Expr, days: Expr) -> Expr {
     call_shared!(Function::to("date_plus_days", Partial, DataType::Date32, EVALUATE), vec![date, days])
 }
 
-/// A date at a time of day.
+/// A date plus a time of day.
 pub(crate) fn date_at_time(date: Expr, time: Expr) -> Expr {
     const EVALUATE: Evaluate = |args, _| {
         let [date, time] = args else { return exec_err!("a date and a time are added") };
@@ -150,7 +150,7 @@ pub(crate) fn date_at_time(date: Expr, time: Expr) -> Expr {
     call_shared!(Function::to("date_at_time", Partial, TIMESTAMP, EVALUATE), vec![date, time])
 }
 
-/// A time of day some span later or earlier, wrapped at midnight.
+/// A time of day plus or minus an interval, wrapped at midnight.
 pub(crate) fn time_moved(time: Expr, span: Expr, is_back: bool) -> Expr {
     let evaluate: Evaluate = if is_back { |args, _| moved(args, -1) } else { |args, _| moved(args, 1) };
     let name = if is_back { "time_minus" } else { "time_plus" };
@@ -171,7 +171,7 @@ fn moved(args: &[ArrayRef], sign: i64) -> Result<ArrayRef> {
     Ok(Arc::new(times))
 }
 
-/// A part of a time or span as a number, where PostgreSQL has it.
+/// A part of a time or an interval as a number; none where PostgreSQL has no such part.
 pub(crate) fn part_of_time(field: &str, value: Expr) -> Option<Expr> {
     let (name, scale, evaluate): (&'static str, i8, Evaluate) = match field {
         "second" | "seconds" | "sec" => ("part_second", 6, |args, target| parts(args, target, "second")),
@@ -203,7 +203,7 @@ pub(crate) fn part_of_time(field: &str, value: Expr) -> Option<Expr> {
     Some(Function::to(name, Partial, DataType::Decimal128(20, scale), evaluate).call(vec![value]))
 }
 
-/// A part of the time of day, where `field` is one: of a value that has a time of day.
+/// A part of the time of day of a value that has one; none where `field` is another part.
 pub(crate) fn clock_part(field: &str, value: Expr) -> Option<Expr> {
     fn returns<const SCALE: i8>(types: &[DataType]) -> Result<DataType> {
         match types {
@@ -252,7 +252,7 @@ fn parts(args: &[ArrayRef], target: &DataType, field: &str) -> Result<ArrayRef> 
         }
         _ => {
             let zone = zone_of(value);
-            let times = cast(value, &DataType::Timestamp(TimeUnit::Microsecond, zone))?;
+            let times = cast_array(value, &DataType::Timestamp(TimeUnit::Microsecond, zone))?;
             for time in times.as_primitive::<TimestampMicrosecondType>() {
                 values.push(time.map(|time| part_of_instant(time, field)).transpose()?);
             }
@@ -299,7 +299,7 @@ fn part_of_instant(micros: i64, field: &str) -> Result<i128> {
     })
 }
 
-/// The number of the hundred or thousand years that a year is in, the first being 1.
+/// The number of a year's century or millennium, the first being 1.
 const fn grouped(year: i128, of: i128) -> i128 {
     if year > 0 { (year + of - 1) / of } else { -((-year + of - 1) / of) }
 }
@@ -344,7 +344,7 @@ pub(super) fn named() -> Vec<Function> {
     ]
 }
 
-/// Years, months, days and time from one time to another.
+/// `age`: the years, months, days and time between two times.
 fn evaluate_age(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [late, early] = args else { return exec_err!("age takes two times") };
     let micros = |array: &ArrayRef| -> Result<ArrayRef> {

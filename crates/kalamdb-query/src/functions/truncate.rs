@@ -13,6 +13,7 @@ use datafusion::error::{DataFusionError, Result};
 
 use super::Function;
 use super::Totality::Partial;
+use super::casts::cast_array;
 use super::spans::SPAN;
 use super::times::{TIMESTAMP, instant_type};
 use crate::text::DAY_MICROS;
@@ -48,7 +49,7 @@ fn evaluate(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     }
     let times = match times.data_type() {
         DataType::Date32 => cast(&cast(times, &TIMESTAMP)?, target)?,
-        _ => cast(times, target)?,
+        _ => cast_array(times, target)?,
     };
     let pairs = units.iter().zip(times.as_primitive::<TimestampMicrosecondType>().iter());
     let times = pairs.map(|(unit, time)| match (unit, time) {
@@ -63,7 +64,7 @@ fn evaluate(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(times.with_timezone_opt(zone)))
 }
 
-/// Microseconds of the units that all have one length.
+/// Microseconds of a unit of fixed length.
 fn fixed(unit: &str) -> Option<i64> {
     Some(match unit {
         "microsecond" | "microseconds" => 1,
