@@ -4,6 +4,8 @@
 //! whose results are truth values. Where one part may fail (a division, a cast of text), it is put into a CASE of integers,
 //! which is evaluated row by row and left as it is.
 
+use std::collections::HashSet;
+
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
@@ -107,7 +109,8 @@ fn flatten(expr: Expr, op: Operator, parts: &mut Vec<Expr>) {
 fn guard_chain(parts: Vec<Expr>, op: Operator, schema: &DFSchema) -> Transformed<Expr> {
     let is_and = op == Operator::And;
     let join = |parts: Vec<Expr>| if is_and { conjunction(parts) } else { disjunction(parts) };
-    let (fallible, safe): (Vec<Expr>, Vec<Expr>) = parts.into_iter().partition(|part| may_fail(part, schema));
+    let (fallible, safe): (Vec<Expr>, Vec<Expr>) =
+        parts.into_iter().partition(|part| may_fail(part, schema) && !(is_and && is_join_key(part, schema)));
     let count = fallible.len();
     let mut guards = safe.clone();
     let mut whole = safe;
@@ -132,6 +135,22 @@ fn guard_chain(parts: Vec<Expr>, op: Operator, schema: &DFSchema) -> Transformed
     let whole = join(whole).unwrap_or_else(|| lit(is_and));
     // What is inside has been looked at as a whole; its parts' own conditions are still to come.
     Transformed::new(whole, true, datafusion::common::tree_node::TreeNodeRecursion::Jump)
+}
+
+/// Whether a conjunct is a join's equality whose sides fail only where a sum does. Guarded, it would not be a key of a hash join;
+/// conditions on each side are evaluated before the join all the same.
+fn is_join_key(part: &Expr, schema: &DFSchema) -> bool {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = part else { return false };
+    let relations = |side: &Expr| -> HashSet<_> {
+        side.column_refs().into_iter().filter_map(|column| column.relation.clone()).collect()
+    };
+    let (left, right) = (relations(left), relations(right));
+    let is_sum = |part: &Expr| {
+        matches!(part, Expr::Negative(_))
+            || matches!(part, Expr::BinaryExpr(binary) if matches!(binary.op, Operator::Plus | Operator::Minus))
+    };
+    let fails_otherwise = part.exists(|part| Ok(fails_itself(part, schema) && !is_sum(part))).unwrap_or(true);
+    !left.is_empty() && !right.is_empty() && left.is_disjoint(&right) && !fails_otherwise
 }
 
 fn integer(expr: Expr) -> Expr {
