@@ -25,14 +25,17 @@ use crate::text::{self, Malformed};
 
 /// Text as a value of a type; `sql_type` names one that Arrow does not have (UUID, JSON).
 pub(crate) fn parse_as(value: Expr, target: &DataType, sql_type: Option<&'static str>) -> Expr {
-    let function = match sql_type {
-        Some("UUID") => Function::to("parse_uuid", Partial, DataType::Utf8, parse_uuids).of_sql_type("UUID"),
-        Some("JSON") => {
-            Function::to("parse_json", Partial, DataType::Utf8, parse_documents).of_sql_type("JSON")
-        }
-        _ => Function::to("parse_text", Partial, target.clone(), parse_texts),
-    };
-    function.call(vec![value])
+    match sql_type {
+        Some("UUID") => call_shared!(
+            Function::to("parse_uuid", Partial, DataType::Utf8, parse_uuids).of_sql_type("UUID"),
+            vec![value]
+        ),
+        Some("JSON") => call_shared!(
+            Function::to("parse_json", Partial, DataType::Utf8, parse_documents).of_sql_type("JSON"),
+            vec![value]
+        ),
+        _ => Function::to("parse_text", Partial, target.clone(), parse_texts).call(vec![value]),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]

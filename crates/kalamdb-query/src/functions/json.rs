@@ -196,6 +196,13 @@ fn value_at(document: &str, path: &[Option<String>], is_text: bool) -> Result<Op
     })
 }
 
+fn extracted_type(types: &[DataType]) -> Result<DataType> {
+    match types {
+        [_, _, ..] if types.iter().all(is_document) => Ok(DataType::Utf8),
+        _ => plan_err!("json_extract_path takes a document and keys"),
+    }
+}
+
 /// The value at a path whose keys are the arguments after the document.
 fn evaluate_extract(args: &[ArrayRef], is_text: bool) -> Result<ArrayRef> {
     let [documents, keys @ ..] = args else {
@@ -310,10 +317,10 @@ pub(super) fn named() -> Vec<Function> {
         json("jsonb_build_array", |args, _| evaluate_array(args, true)).or_of_none(),
         json("to_json", |args, _| evaluate_document(args, false)),
         json("to_jsonb", |args, _| evaluate_document(args, true)),
-        json("json_extract_path", |args, _| evaluate_extract(args, false)),
-        json("jsonb_extract_path", |args, _| evaluate_extract(args, false)),
-        text("json_extract_path_text", |args, _| evaluate_extract(args, true)),
-        text("jsonb_extract_path_text", |args, _| evaluate_extract(args, true)),
+        json("json_extract_path", |args, _| evaluate_extract(args, false)).of_types(extracted_type),
+        json("jsonb_extract_path", |args, _| evaluate_extract(args, false)).of_types(extracted_type),
+        text("json_extract_path_text", |args, _| evaluate_extract(args, true)).of_types(extracted_type),
+        text("jsonb_extract_path_text", |args, _| evaluate_extract(args, true)).of_types(extracted_type),
         text("json_typeof", evaluate_kind),
         text("jsonb_typeof", evaluate_kind),
         length("json_array_length"),
