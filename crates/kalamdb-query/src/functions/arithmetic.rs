@@ -31,7 +31,11 @@ pub(crate) const fn digits_of(data_type: &DataType) -> Option<(u8, i8)> {
         DataType::Decimal32(precision, scale)
         | DataType::Decimal64(precision, scale)
         | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale) => Some((*precision, *scale)),
+        | DataType::Decimal256(precision, scale) => {
+            // Digits before the point that are not kept are zeros.
+            let zeros = if *scale < 0 { scale.unsigned_abs() } else { 0 };
+            Some((precision.saturating_add(zeros), if *scale < 0 { 0 } else { *scale }))
+        }
         DataType::Int8 | DataType::UInt8 => Some((3, 0)),
         DataType::Int16 | DataType::UInt16 => Some((5, 0)),
         DataType::Int32 | DataType::UInt32 => Some((10, 0)),

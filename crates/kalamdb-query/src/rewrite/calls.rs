@@ -8,6 +8,47 @@ use datafusion::sql::sqlparser::ast::{
 use super::expressions::{call, op};
 use crate::text;
 
+/// Whether a type is one of floating-point numbers.
+pub(super) const fn is_float(data_type: &ast::DataType) -> bool {
+    use ast::DataType as T;
+    matches!(
+        data_type,
+        T::Float(_)
+            | T::Real
+            | T::Double(_)
+            | T::DoublePrecision
+            | T::Float4
+            | T::Float8
+            | T::Float32
+            | T::Float64
+    )
+}
+
+/// A number with an exponent that is cast to a floating-point number: it is read as one, with whatever exponent.
+pub(super) fn float_of_digits(expr: &Expr, data_type: &ast::DataType) -> Option<Expr> {
+    let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = expr else { return None };
+    digits.contains(['e', 'E']).then(|| Expr::Cast {
+        kind: ast::CastKind::Cast,
+        expr: Box::new(Expr::value(Value::SingleQuotedString(digits.clone()))),
+        data_type: data_type.clone(),
+        array: false,
+        format: None,
+    })
+}
+
+/// A number with an exponent without it: `DataFusion` gives `1e3` the scale -3, which functions of decimals do not expect.
+pub(super) fn without_exponent(digits: &str) -> Result<Option<Expr>, String> {
+    if !digits.contains(['e', 'E']) {
+        return Ok(None);
+    }
+    let mut digits = text::parse_numeric(digits).map_err(|error| error.to_string())?.to_string();
+    if !digits.contains('.') {
+        // It is a numeric all the same.
+        digits.push('.');
+    }
+    Ok(Some(Expr::value(Value::Number(digits, false))))
+}
+
 /// A literal of an interval in the words that `DataFusion` reads alike; none where it has them already.
 pub(super) fn interval_literal(interval: &ast::Interval) -> Result<Option<Expr>, String> {
     let written = match interval.value.as_ref() {

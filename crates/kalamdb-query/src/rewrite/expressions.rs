@@ -80,6 +80,12 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
         Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(text), .. }) => {
             Some(Expr::value(Value::SingleQuotedString(text.clone())))
         }
+        Expr::Cast { expr, data_type, .. } if calls::is_float(data_type) => {
+            calls::float_of_digits(expr, data_type)
+        }
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
+            calls::without_exponent(digits)?
+        }
         Expr::Interval(interval) => calls::interval_literal(interval)?,
         Expr::Function(function) => array_of(function, rewriter)
             .or_else(|| calls::renamed(function))
