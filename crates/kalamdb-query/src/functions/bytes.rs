@@ -128,7 +128,9 @@ impl ScalarUDFImpl for Substring {
             return Ok(std::iter::once(DataType::Binary).chain(places).collect());
         }
         let fields = |found: &DataType| Arc::new(Field::new("", found.clone(), true));
-        let fields: Vec<FieldRef> = types.iter().map(fields).collect();
+        // Integers of any size are places.
+        let wide = |found: &DataType| if found.is_integer() { DataType::Int64 } else { found.clone() };
+        let fields: Vec<FieldRef> = types.iter().map(|found| fields(&wide(found))).collect();
         let coerced = fields_with_udf(&fields, self.of_text.as_ref())?;
         Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
     }

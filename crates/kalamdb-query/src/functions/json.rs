@@ -94,16 +94,27 @@ fn join_pairs(pairs: &[&str], open: &str, close: &str) -> String {
     format!("{open}{}{close}", pairs.join(", "))
 }
 
+/// The names of members, as strings of JSON.
+fn name_texts(names: &ArrayRef) -> Result<Vec<String>> {
+    if names.data_type().is_nested() {
+        return exec_err!(
+            "the name of a member of an object must not be an array, a structure or a document"
+        );
+    }
+    if names.logical_null_count() > 0 {
+        return exec_err!("the name of a member of an object must not be NULL");
+    }
+    let texts = json_texts(names)?.into_iter();
+    Ok(texts.map(|text| if text.starts_with('"') { text } else { quoted(&text) }).collect())
+}
+
 /// A member of an object: a name and a document.
 fn evaluate_pair(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [names, documents] = args else { return exec_err!("json_object_agg takes a name and a value") };
-    let (names, documents) = (written(names)?, cast(documents, &DataType::Utf8)?);
-    let pairs = names.as_string::<i32>().iter().zip(documents.as_string::<i32>().iter());
-    let members = pairs.map(|(name, document)| match name {
-        Some(name) => Ok(Some(format!("{} : {}", quoted(name), document.unwrap_or("null")))),
-        None => exec_err!("the name of a member of an object must not be NULL"),
-    });
-    Ok(Arc::new(members.collect::<Result<StringArray>>()?))
+    let documents = cast(documents, &DataType::Utf8)?;
+    let pairs = name_texts(names)?.into_iter().zip(documents.as_string::<i32>().iter());
+    let members = pairs.map(|(name, document)| Some(format!("{name} : {}", document.unwrap_or("null"))));
+    Ok(Arc::new(members.collect::<StringArray>()))
 }
 
 fn evaluate_contains(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
@@ -230,14 +241,10 @@ fn evaluate_object(args: &[ArrayRef], is_binary: bool) -> Result<ArrayRef> {
     let mut objects = vec!["{".to_owned(); rows];
     for pair in args.chunks(2) {
         let [names, values] = pair else { continue };
-        let (names, values) = (written(names)?, json_texts(values)?);
-        let names = names.as_string::<i32>();
-        for (row, (object, value)) in objects.iter_mut().zip(values).enumerate() {
-            if names.is_null(row) {
-                return exec_err!("a name in json_build_object must not be NULL");
-            }
+        let members = name_texts(names)?.into_iter().zip(json_texts(values)?);
+        for (object, (name, value)) in objects.iter_mut().zip(members) {
             object.push_str(if object.len() > 1 { ", " } else { "" });
-            object.push_str(&quoted(names.value(row)));
+            object.push_str(&name);
             object.push_str(" : ");
             object.push_str(&value);
         }
@@ -258,8 +265,10 @@ fn evaluate_array(args: &[ArrayRef], is_binary: bool) -> Result<ArrayRef> {
 
 fn evaluate_document(args: &[ArrayRef], is_binary: bool) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("to_json takes one value") };
+    let nulls = value.logical_nulls();
+    let is_valid = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
     let texts = json_texts(value)?.into_iter().enumerate();
-    built(texts.map(|(row, text)| value.is_valid(row).then_some(text)), is_binary)
+    built(texts.map(|(row, text)| is_valid(row).then_some(text)), is_binary)
 }
 
 /// Documents as they were built, or as `jsonb` writes them.

@@ -241,6 +241,12 @@ fn translated(pattern: &str) -> String {
                 match other {
                     '[' => in_class = true,
                     ']' => in_class = false,
+                    // A brace that begins no repetition is a character.
+                    '{' if !in_class
+                        && !characters.clone().next().is_some_and(|next| next.is_ascii_digit()) =>
+                    {
+                        text.push('\\');
+                    }
                     '.' if !in_class => has_dot = true,
                     _ => {}
                 }

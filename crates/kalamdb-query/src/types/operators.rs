@@ -139,7 +139,7 @@ fn matched(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
     // Most patterns mean the same to both.
     let is_alike = match &right {
         Expr::Literal(value, _) => {
-            value.try_as_str().flatten().is_some_and(|text| !text.contains(['.', '\\']))
+            value.try_as_str().flatten().is_some_and(|text| !text.contains(['.', '\\', '{']))
         }
         _ => false,
     };
