@@ -1,4 +1,4 @@
-//! Calls of functions that have another name or other arguments here, and literals of intervals.
+//! Calls of functions that have another name or other arguments here, and literals.
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
@@ -8,8 +8,21 @@ use datafusion::sql::sqlparser::ast::{
 use super::expressions::{call, op};
 use crate::text;
 
+/// A literal in a form that `DataFusion` reads as PostgreSQL does; none where it has that form.
+pub(super) fn literal(expr: &Expr) -> Result<Option<Expr>, String> {
+    match expr {
+        Expr::Cast { expr, data_type, .. } if is_float(data_type) => Ok(float_of_digits(expr, data_type)),
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => without_exponent(digits),
+        Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(text), .. }) => {
+            Ok(Some(Expr::value(Value::SingleQuotedString(text.clone()))))
+        }
+        Expr::Interval(interval) => interval_literal(interval),
+        _ => Ok(None),
+    }
+}
+
 /// Whether a type is one of floating-point numbers.
-pub(super) const fn is_float(data_type: &ast::DataType) -> bool {
+const fn is_float(data_type: &ast::DataType) -> bool {
     use ast::DataType as T;
     matches!(
         data_type,
@@ -25,7 +38,7 @@ pub(super) const fn is_float(data_type: &ast::DataType) -> bool {
 }
 
 /// A number with an exponent that is cast to a floating-point number: it is read as one, with whatever exponent.
-pub(super) fn float_of_digits(expr: &Expr, data_type: &ast::DataType) -> Option<Expr> {
+fn float_of_digits(expr: &Expr, data_type: &ast::DataType) -> Option<Expr> {
     let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = expr else { return None };
     digits.contains(['e', 'E']).then(|| Expr::Cast {
         kind: ast::CastKind::Cast,
@@ -37,7 +50,7 @@ pub(super) fn float_of_digits(expr: &Expr, data_type: &ast::DataType) -> Option<
 }
 
 /// A number with an exponent without it: `DataFusion` gives `1e3` the scale -3, which functions of decimals do not expect.
-pub(super) fn without_exponent(digits: &str) -> Result<Option<Expr>, String> {
+fn without_exponent(digits: &str) -> Result<Option<Expr>, String> {
     if !digits.contains(['e', 'E']) {
         return Ok(None);
     }
@@ -50,7 +63,7 @@ pub(super) fn without_exponent(digits: &str) -> Result<Option<Expr>, String> {
 }
 
 /// A literal of an interval in the words that `DataFusion` reads alike; none where it has them already.
-pub(super) fn interval_literal(interval: &ast::Interval) -> Result<Option<Expr>, String> {
+fn interval_literal(interval: &ast::Interval) -> Result<Option<Expr>, String> {
     let written = match interval.value.as_ref() {
         Expr::Value(ValueWithSpan {
             value: Value::SingleQuotedString(text) | Value::Number(text, _),

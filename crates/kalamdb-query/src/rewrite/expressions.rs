@@ -77,22 +77,12 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
         Expr::AtTimeZone { timestamp, time_zone } => {
             Some(call("timezone", vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()]))
         }
-        Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(text), .. }) => {
-            Some(Expr::value(Value::SingleQuotedString(text.clone())))
-        }
-        Expr::Cast { expr, data_type, .. } if calls::is_float(data_type) => {
-            calls::float_of_digits(expr, data_type)
-        }
-        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
-            calls::without_exponent(digits)?
-        }
-        Expr::Interval(interval) => calls::interval_literal(interval)?,
         Expr::Function(function) => array_of(function, rewriter)
             .or_else(|| calls::renamed(function))
             .or_else(|| with_floats(function))
             .or_else(|| sorted_set(function))
             .or_else(|| json_array(function)),
-        _ => None,
+        other => calls::literal(other)?,
     })
 }
 
