@@ -308,7 +308,18 @@ pub(super) fn named() -> Vec<Function> {
     let text = |name: &'static str, evaluate: Evaluate| Function::to(name, Partial, DataType::Utf8, evaluate);
     let boolean =
         |name: &'static str, evaluate: Evaluate| Function::to(name, Partial, DataType::Boolean, evaluate);
-    let length = |name: &'static str| Function::to(name, Partial, DataType::Int32, evaluate_array_length);
+    let length = |name: &'static str| {
+        Function::to(name, Partial, DataType::Int32, evaluate_array_length).of_types(|types| match types {
+            [document] if is_document(document) => Ok(DataType::Int32),
+            _ => plan_err!("json_array_length takes one document"),
+        })
+    };
+    let kind = |name: &'static str| {
+        text(name, evaluate_kind).of_types(|types| match types {
+            [document] if is_document(document) => Ok(DataType::Utf8),
+            _ => plan_err!("json_typeof takes one document"),
+        })
+    };
     vec![
         boolean("json_contains_document", evaluate_contains),
         boolean("json_has_key", evaluate_has_key),
@@ -330,8 +341,8 @@ pub(super) fn named() -> Vec<Function> {
         json("jsonb_extract_path", |args, _| evaluate_extract(args, false)).of_types(extracted_type),
         text("json_extract_path_text", |args, _| evaluate_extract(args, true)).of_types(extracted_type),
         text("jsonb_extract_path_text", |args, _| evaluate_extract(args, true)).of_types(extracted_type),
-        text("json_typeof", evaluate_kind),
-        text("jsonb_typeof", evaluate_kind),
+        kind("json_typeof"),
+        kind("jsonb_typeof"),
         length("json_array_length"),
         length("jsonb_array_length"),
     ]
