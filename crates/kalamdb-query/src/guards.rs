@@ -95,6 +95,7 @@ pub(crate) fn guard(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
     })
 }
 
+/// Collects the parts of a chain of ANDs or ORs.
 fn flatten(expr: Expr, op: Operator, parts: &mut Vec<Expr>) {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: own, right }) if own == op => {
@@ -153,10 +154,12 @@ fn is_join_key(part: &Expr, schema: &DFSchema) -> bool {
     !left.is_empty() && !right.is_empty() && left.is_disjoint(&right) && !fails_otherwise
 }
 
+/// A truth value as an integer, which the optimizer leaves in its CASE.
 fn integer(expr: Expr) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr), DataType::Int8))
 }
 
+/// A CASE with integers in place of truth values.
 fn of_integers(case: Case) -> Case {
     Case {
         expr: None,
@@ -169,6 +172,7 @@ fn of_integers(case: Case) -> Case {
     }
 }
 
+/// Whether a result of a CASE may be an error for some row.
 fn may_fail_in_results(case: &Case, schema: &DFSchema) -> bool {
     case.when_then_expr.iter().any(|(_, then)| may_fail(then, schema))
         || case.else_expr.as_deref().is_some_and(|other| may_fail(other, schema))
@@ -179,6 +183,7 @@ fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
     expr.exists(|part| Ok(fails_itself(part, schema))).unwrap_or(true)
 }
 
+/// Whether an expression may be an error for some row, whatever its parts are.
 fn fails_itself(expr: &Expr, schema: &DFSchema) -> bool {
     use Operator as O;
     // Without columns it is computed once, whatever its rows are.

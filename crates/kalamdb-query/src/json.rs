@@ -95,6 +95,7 @@ fn resolved(expr: RawBinaryExpr, schema: &DFSchema) -> QueryResult<PlannerResult
     })
 }
 
+/// The operator of a plan, of one in a statement.
 const fn operator(op: &BinaryOperator) -> Option<Operator> {
     Some(match op {
         BinaryOperator::Plus => Operator::Plus,

@@ -292,10 +292,12 @@ struct Bounded {
 }
 
 impl Bounded {
+    /// A function with a memory limit.
     fn function(inner: Arc<ScalarUDF>, measure: Measure) -> ScalarUDF {
         ScalarUDF::new_from_impl(Self { inner, measure })
     }
 
+    /// The error of a result that is too large.
     fn refuse<T>(&self, bytes: f64, limit: f64) -> QueryResult<T> {
         if bytes.is_infinite() {
             return resources_err!(

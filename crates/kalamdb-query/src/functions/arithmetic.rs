@@ -78,6 +78,7 @@ pub(crate) fn divide_numerics(a: Expr, b: Expr) -> Expr {
     call_shared!(Function::new("numeric_divide", Partial, quotient_type, evaluate_quotient), vec![a, b])
 }
 
+/// The type of a quotient of numerics.
 fn quotient_type(types: &[DataType]) -> Result<DataType> {
     let [a, b] = types else { return plan_err!("numeric_divide takes two arguments") };
     let (Some((a_precision, a_scale)), Some((_, b_scale))) = (digits_of(a), digits_of(b)) else {
@@ -96,6 +97,7 @@ fn wide(array: &ArrayRef) -> Result<(ArrayRef, u8)> {
     Ok((wide, u8::try_from(scale).unwrap_or(0)))
 }
 
+/// Evaluates `numeric_divide`.
 fn evaluate_quotient(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [a, b] = args else { return exec_err!("numeric_divide takes two arguments") };
     let ((a, a_scale), (b, b_scale)) = (wide(a)?, wide(b)?);
@@ -195,6 +197,7 @@ pub(crate) fn divide_floats(a: Expr, b: Expr) -> Expr {
     )
 }
 
+/// Evaluates `float_divide`.
 fn evaluate_float_quotient(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [a, b] = args else { return exec_err!("float_divide takes two arguments") };
     let (a, b) = (cast(a, &DataType::Float64)?, cast(b, &DataType::Float64)?);
@@ -223,6 +226,7 @@ pub(crate) fn round_to_integer(value: Expr, target: &DataType) -> Expr {
     Function::to("round_to_integer", Partial, target.clone(), evaluate_integer).call(vec![value])
 }
 
+/// Evaluates `round_to_integer`.
 fn evaluate_integer(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("round_to_integer takes one argument") };
     let value = cast(value, &DataType::Float64)?;
@@ -239,6 +243,7 @@ pub(super) fn integers_of(array: &ArrayRef, target: &DataType) -> Result<ArrayRe
     evaluate_integer(&[Arc::clone(array)], target)
 }
 
+/// Doubles as integers of a type, rounded half to even.
 fn integers<T: ArrowPrimitiveType>(values: &Float64Array, name: &str) -> Result<ArrayRef>
 where
     T::Native: TryFrom<i64>,
@@ -315,6 +320,7 @@ pub(crate) fn divide_span(span: Expr, divisor: Expr) -> Expr {
     call_shared!(Function::to("span_divide", Partial, SPAN, EVALUATE), vec![span, divisor])
 }
 
+/// Evaluates the multiplication or division of intervals by numbers.
 fn scale_spans(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<ArrayRef> {
     let [span, factor] = args else { return exec_err!("an interval is scaled by one number") };
     let (span, factor) = (cast(span, &SPAN)?, cast(factor, &DataType::Float64)?);
@@ -381,6 +387,7 @@ pub(super) fn named() -> Vec<Function> {
     vec![Function::new("div", Partial, returns, evaluate_whole_quotient)]
 }
 
+/// Evaluates `div`: the quotient without its fraction.
 fn evaluate_whole_quotient(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [a, b] = args else { return exec_err!("div takes two arguments") };
     let ((a, a_scale), (b, b_scale)) = (wide(a)?, wide(b)?);

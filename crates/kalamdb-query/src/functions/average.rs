@@ -15,6 +15,7 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Sign
 use super::arithmetic::{average_of, digits_of, narrow};
 use super::spans::SPAN;
 
+/// The aggregate of [`average`].
 static AVERAGE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
     Arc::new(AggregateUDF::new_from_impl(Average { signature: Signature::any(1, Volatility::Immutable) }))
 });
@@ -29,6 +30,7 @@ pub(super) fn unresolved() -> AggregateUDF {
     AggregateUDF::new_from_impl(Unresolved { signature: Signature::any(1, Volatility::Immutable) })
 }
 
+/// The aggregate of [`unresolved`].
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Unresolved {
     signature: Signature,
@@ -57,6 +59,7 @@ impl AggregateUDFImpl for Unresolved {
     }
 }
 
+/// The average of exact numbers, as a function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Average {
     signature: Signature,
@@ -131,6 +134,7 @@ struct Mean {
 }
 
 impl Mean {
+    /// Adds values to the sum, or takes them back.
     fn add(&mut self, values: &[ArrayRef], is_back: bool) -> Result<()> {
         let [values] = values else { return exec_err!("avg takes one argument") };
         let values = cast(values, &self.sum_type)?;

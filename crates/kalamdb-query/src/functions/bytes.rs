@@ -37,6 +37,7 @@ pub(super) fn named() -> Vec<Function> {
     ]
 }
 
+/// Evaluates the length in bytes of a BYTEA or a text.
 fn evaluate_length(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("octet_length takes one argument") };
     let value = match value.data_type() {
@@ -61,6 +62,7 @@ fn evaluate_encode(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(texts.collect::<Result<StringArray>>()?))
 }
 
+/// The text of bytes in a format.
 fn encoded(bytes: &[u8], format: &str) -> Result<String> {
     match format.to_ascii_lowercase().as_str() {
         "hex" => Ok(hex_digits(bytes)),

@@ -38,16 +38,19 @@ pub(crate) fn parse_as(value: Expr, target: &DataType, sql_type: Option<&'static
     }
 }
 
+/// The error of a text that is not a value of its type.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn malformed(error: Malformed) -> DataFusionError {
     DataFusionError::Execution(error.to_string())
 }
 
+/// The one argument of a cast, as text.
 fn texts(args: &[ArrayRef]) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("a cast takes one argument") };
     Ok(cast(value, &DataType::Utf8)?)
 }
 
+/// The values of texts.
 fn parsed<T>(
     values: &StringArray,
     parse: impl Fn(&str) -> Result<T>,
@@ -55,18 +58,21 @@ fn parsed<T>(
     values.iter().map(move |text| text.map(&parse).transpose())
 }
 
+/// Evaluates `parse_uuid`.
 fn parse_uuids(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let values = texts(args)?;
     let parse = |text: &str| Ok(text::parse_uuid(text).map_err(malformed)?.to_string());
     Ok(Arc::new(parsed(values.as_string(), parse).collect::<Result<StringArray>>()?))
 }
 
+/// Evaluates `parse_json`, which keeps the text of a document.
 fn parse_documents(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let values = texts(args)?;
     let parse = |text: &str| super::document::validated(text).map(str::to_owned);
     Ok(Arc::new(parsed(values.as_string(), parse).collect::<Result<StringArray>>()?))
 }
 
+/// Evaluates `parse_text`.
 fn parse_texts(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let values = texts(args)?;
     let values: &StringArray = values.as_string();
@@ -120,6 +126,7 @@ fn parse_texts(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     })
 }
 
+/// The integers of texts, in a type.
 fn integers<T: ArrowPrimitiveType>(values: &StringArray, name: &str) -> Result<ArrayRef>
 where
     T::Native: TryFrom<i64>,
@@ -242,6 +249,7 @@ fn lists(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(StringArray::from(texts)))
 }
 
+/// An element of a list as text, in quotation marks where it takes them to be read back.
 fn element(text: &str, is_nested: bool) -> String {
     let is_plain = !text.is_empty()
         && !text.eq_ignore_ascii_case("null")

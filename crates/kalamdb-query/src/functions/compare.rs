@@ -38,6 +38,7 @@ pub(super) fn named() -> Vec<Function> {
     forms.into_iter().map(|(name, evaluate)| Function::new(name, Partial, returns, evaluate)).collect()
 }
 
+/// A comparison of two arrays, or of a value and an array.
 type Compare = fn(
     &dyn datafusion::arrow::array::Datum,
     &dyn datafusion::arrow::array::Datum,
@@ -99,6 +100,7 @@ fn each_row<T>(
     rows.collect()
 }
 
+/// Evaluates a comparison with any or all elements.
 fn quantified(args: &[ArrayRef], is_any: bool, compare: Compare) -> Result<ArrayRef> {
     let [values, lists] = args else { return exec_err!("ANY and ALL take a value and an array") };
     if *lists.data_type() == DataType::Null {

@@ -25,6 +25,7 @@ pub(super) enum Document {
     Object(Vec<(String, Document)>),
 }
 
+/// The error of a text that is not a document.
 fn invalid(error: &JiterError) -> DataFusionError {
     DataFusionError::Execution(format!("invalid JSON: {error}"))
 }
@@ -49,6 +50,7 @@ impl Document {
         Ok(document)
     }
 
+    /// Reads the value that begins with `first`, of at most `depth` levels.
     fn read(reader: &mut Jiter<'_>, first: Peek, depth: usize) -> Result<Self> {
         let Some(depth) = depth.checked_sub(1) else {
             return exec_err!("invalid JSON: it has more than {DEPTH_MAX} levels");
@@ -114,6 +116,7 @@ impl Document {
         }
     }
 
+    /// Whether `part` is contained in the document, below the top.
     fn contains_inside(&self, part: &Self) -> bool {
         match (part, self) {
             (Self::Object(members), Self::Object(_)) => members
@@ -208,6 +211,7 @@ pub(super) fn at_path<'d>(document: &'d str, path: &[Option<String>]) -> Result<
     Ok(Some(found))
 }
 
+/// The text of the value at one key of a document.
 fn step<'d>(document: &'d str, key: &str) -> std::result::Result<Option<&'d str>, JiterError> {
     let mut reader = Jiter::new(document.as_bytes());
     // Where the value that the reader skips begins and ends.

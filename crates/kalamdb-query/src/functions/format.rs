@@ -182,6 +182,7 @@ pub(super) fn named() -> Vec<Function> {
     vec![Function::new("format", Partial, returns, evaluate_format)]
 }
 
+/// Evaluates `format`.
 fn evaluate_format(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [template, values @ ..] = args else { return exec_err!("format takes a text and values") };
     let template = cast(template, &DataType::Utf8)?;

@@ -39,6 +39,7 @@ pub(crate) fn at(document: Expr, path: Expr, is_text: bool) -> Expr {
     )
 }
 
+/// The function of `#>` or `#>>`.
 fn path_function(name: &'static str, evaluate: Evaluate) -> Function {
     let returns: fn(&[DataType]) -> Result<DataType> = |types| match types {
         [document, path] if is_document(document) && (path.is_nested() || is_document(path)) => {
@@ -49,6 +50,7 @@ fn path_function(name: &'static str, evaluate: Evaluate) -> Function {
     Function::new(name, Partial, returns, evaluate)
 }
 
+/// Whether a type may be that of a document.
 fn is_document(found: &DataType) -> bool {
     matches!(found, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
 }
@@ -90,6 +92,7 @@ fn binary_form(text: &str) -> Result<String> {
     Ok(written)
 }
 
+/// Documents or members with commas between them and brackets around them.
 fn join_pairs(pairs: &[&str], open: &str, close: &str) -> String {
     format!("{open}{}{close}", pairs.join(", "))
 }
@@ -117,6 +120,7 @@ fn evaluate_pair(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(members.collect::<StringArray>()))
 }
 
+/// Evaluates `@>`.
 fn evaluate_contains(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [document, part] = args else { return exec_err!("@> takes two documents") };
     let (document, part) = (cast(document, &DataType::Utf8)?, cast(part, &DataType::Utf8)?);
@@ -132,6 +136,7 @@ fn evaluate_contains(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(found.collect::<Result<BooleanArray>>()?))
 }
 
+/// Evaluates `?`.
 fn evaluate_has_key(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [document, key] = args else { return exec_err!("? takes a document and a key") };
     let (document, key) = (cast(document, &DataType::Utf8)?, cast(key, &DataType::Utf8)?);
@@ -143,6 +148,7 @@ fn evaluate_has_key(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(found.collect::<Result<BooleanArray>>()?))
 }
 
+/// Evaluates `?|` and `?&`.
 fn evaluate_has_keys(args: &[ArrayRef], is_all: bool) -> Result<ArrayRef> {
     let name = if is_all { "json_has_all_keys" } else { "json_has_any_key" };
     let [document, keys] = args else { return exec_err!("{name} takes a document and an array of keys") };
@@ -207,6 +213,7 @@ fn value_at(document: &str, path: &[Option<String>], is_text: bool) -> Result<Op
     })
 }
 
+/// Checks the types of `json_extract_path`.
 fn extracted_type(types: &[DataType]) -> Result<DataType> {
     match types {
         [_, _, ..] if types.iter().all(is_document) => Ok(DataType::Utf8),
@@ -233,6 +240,7 @@ fn evaluate_extract(args: &[ArrayRef], is_text: bool) -> Result<ArrayRef> {
     Ok(Arc::new(found.collect::<Result<StringArray>>()?))
 }
 
+/// Evaluates `json_build_object`.
 fn evaluate_object(args: &[ArrayRef], is_binary: bool) -> Result<ArrayRef> {
     if !args.len().is_multiple_of(2) {
         return exec_err!("json_build_object takes names and values in turn");
@@ -252,6 +260,7 @@ fn evaluate_object(args: &[ArrayRef], is_binary: bool) -> Result<ArrayRef> {
     built(objects.into_iter().map(|object| Some(object + "}")), is_binary)
 }
 
+/// Evaluates `json_build_array`.
 fn evaluate_array(args: &[ArrayRef], is_binary: bool) -> Result<ArrayRef> {
     let rows = args.first().map_or(1, Array::len);
     let columns = args.iter().map(json_texts).collect::<Result<Vec<_>>>()?;
@@ -263,6 +272,7 @@ fn evaluate_array(args: &[ArrayRef], is_binary: bool) -> Result<ArrayRef> {
     built((0..rows).map(array), is_binary)
 }
 
+/// Evaluates `to_json`.
 fn evaluate_document(args: &[ArrayRef], is_binary: bool) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("to_json takes one value") };
     let nulls = value.logical_nulls();
@@ -280,6 +290,7 @@ fn built(documents: impl Iterator<Item = Option<String>>, is_binary: bool) -> Re
     Ok(Arc::new(texts.collect::<Result<StringArray>>()?))
 }
 
+/// Evaluates `json_typeof`.
 fn evaluate_kind(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [document] = args else { return exec_err!("json_typeof takes one document") };
     let document = cast(document, &DataType::Utf8)?;
@@ -288,6 +299,7 @@ fn evaluate_kind(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(kinds.collect::<Result<StringArray>>()?))
 }
 
+/// Evaluates `json_array_length`.
 fn evaluate_array_length(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [document] = args else { return exec_err!("json_array_length takes one document") };
     let document = cast(document, &DataType::Utf8)?;

@@ -75,6 +75,7 @@ struct Parts {
 }
 
 impl Parts {
+    /// Casts the first `count` arguments to integers and the next to doubles.
     fn new(args: &[ArrayRef], count: usize) -> Result<Self> {
         let to = |args: &[ArrayRef], target: &DataType| -> Result<Vec<ArrayRef>> {
             args.iter().map(|arg| cast_array(arg, target)).collect()
@@ -105,6 +106,7 @@ impl Parts {
         Some((values, seconds))
     }
 
+    /// Computes a value of each row without NULLs.
     fn each<const N: usize, T>(
         &self,
         make: impl Fn([i32; N], f64) -> Result<T>,
@@ -127,6 +129,7 @@ fn date_of(year: i32, month: i32, day: i32) -> Result<i32> {
     }
 }
 
+/// The microseconds since midnight of a time of day in parts.
 #[expect(clippy::cast_possible_truncation, reason = "the seconds are at most 60")]
 fn time_of(hour: i32, minute: i32, seconds: f64) -> Result<i64> {
     let out_of_range = || exec_err!("time field value out of range: {hour}:{minute:02}:{seconds}");
@@ -138,18 +141,21 @@ fn time_of(hour: i32, minute: i32, seconds: f64) -> Result<i64> {
     if micros > DAY_MICROS { out_of_range() } else { Ok(micros) }
 }
 
+/// Evaluates `make_date`.
 fn evaluate_date(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let parts = Parts::new(args, 3)?;
     let dates = parts.each(|[year, month, day], _| date_of(year, month, day));
     Ok(Arc::new(dates.collect::<Result<Date32Array>>()?))
 }
 
+/// Evaluates `make_time`.
 fn evaluate_time(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let parts = Parts::new(args, 2)?;
     let times = parts.each(|[hour, minute], seconds| time_of(hour, minute, seconds));
     Ok(Arc::new(times.collect::<Result<Time64MicrosecondArray>>()?))
 }
 
+/// Evaluates `make_timestamp`.
 fn evaluate_timestamp(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let parts = Parts::new(args, 5)?;
     let times = parts.each(|[year, month, day, hour, minute], seconds| {
@@ -162,6 +168,7 @@ fn evaluate_timestamp(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(times.collect::<Result<TimestampMicrosecondArray>>()?))
 }
 
+/// Evaluates `make_interval`.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
 fn evaluate_interval(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     const MICROS_MAX: f64 = 9_223_372_036_854_775_807.0;
@@ -181,6 +188,7 @@ fn evaluate_interval(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(spans.collect::<Result<IntervalMonthDayNanoArray>>()?))
 }
 
+/// Checks the types of `width_bucket`.
 fn bucket_type(types: &[DataType]) -> Result<DataType> {
     let is_number = |found: &DataType| found.is_numeric() || *found == DataType::Null;
     match types {
@@ -197,6 +205,7 @@ fn bucket_type(types: &[DataType]) -> Result<DataType> {
     }
 }
 
+/// Evaluates `width_bucket`.
 fn evaluate_bucket(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let (operand, low, high, count) = match args {
         [operand, low, high, count] => (operand, low, high, count),
@@ -249,6 +258,7 @@ fn above(count: i32) -> Result<i32> {
     }
 }
 
+/// The bucket of an exact number, as PostgreSQL computes it.
 fn exact_bucket(operand: i256, low: i256, high: i256, count: i32) -> Result<i32> {
     if count <= 0 {
         return exec_err!("count must be greater than zero");
@@ -276,6 +286,7 @@ fn exact_bucket(operand: i256, low: i256, high: i256, count: i32) -> Result<i32>
     }
 }
 
+/// The bucket of a double, as PostgreSQL computes it.
 #[expect(clippy::cast_possible_truncation, reason = "the quotient is between 0 and 1")]
 fn float_bucket(operand: f64, low: f64, high: f64, count: i32) -> Result<i32> {
     if count <= 0 {

@@ -87,6 +87,7 @@ pub(crate) struct Function {
 }
 
 impl Function {
+    /// A function whose arguments decide the type of its results.
     fn new(
         name: &'static str,
         totality: Totality,
@@ -124,10 +125,12 @@ impl Function {
         Arc::new(ScalarUDF::new_from_impl(self))
     }
 
+    /// A function whose results have an SQL type that Arrow does not have.
     fn of_sql_type(self, sql_type: &'static str) -> Self {
         Self { sql_type: Some(sql_type), ..self }
     }
 
+    /// A call of the function.
     fn call(self, args: Vec<Expr>) -> Expr {
         Expr::ScalarFunction(ScalarFunction::new_udf(self.shared(), args))
     }

@@ -20,6 +20,7 @@ pub(crate) fn present_neighbour(is_lead: bool) -> Arc<WindowUDF> {
     Arc::new(WindowUDF::from(PresentNeighbour { is_lead, signature }))
 }
 
+/// `lead` or `lag` as a window function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PresentNeighbour {
     is_lead: bool,
@@ -49,6 +50,7 @@ impl WindowUDFImpl for PresentNeighbour {
     }
 }
 
+/// The evaluation of one partition.
 #[derive(Debug)]
 struct Neighbours {
     is_lead: bool,

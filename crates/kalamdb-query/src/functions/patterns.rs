@@ -38,6 +38,7 @@ pub(super) fn named() -> Vec<Function> {
     ]
 }
 
+/// The escape character of a text; none of an empty one.
 fn escape_of(text: &str) -> Result<Option<char>> {
     let mut characters = text.chars();
     match (characters.next(), characters.next()) {
@@ -46,6 +47,7 @@ fn escape_of(text: &str) -> Result<Option<char>> {
     }
 }
 
+/// Evaluates `like_pattern`.
 fn evaluate_like_pattern(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [pattern, escape] = args else { return exec_err!("ESCAPE takes one character") };
     let (pattern, escape) = (cast(pattern, &DataType::Utf8)?, cast(escape, &DataType::Utf8)?);
@@ -57,6 +59,7 @@ fn evaluate_like_pattern(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(patterns.collect::<Result<StringArray>>()?))
 }
 
+/// A pattern of LIKE in which a backslash stands in place of the escape character.
 fn backslashed(pattern: &str, escape: Option<char>) -> Result<String> {
     let mut text = String::with_capacity(pattern.len());
     let mut characters = pattern.chars();
@@ -79,6 +82,7 @@ fn backslashed(pattern: &str, escape: Option<char>) -> Result<String> {
     Ok(text)
 }
 
+/// Evaluates `similar_to`.
 fn evaluate_similar(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [text, pattern, escape] = args else {
         return exec_err!("similar_to takes a text, a pattern and an escape character");

@@ -16,6 +16,7 @@ pub(super) fn named() -> AggregateUDF {
     AggregateUDF::new_from_impl(PercentileDisc { signature: Signature::any(2, Volatility::Immutable) })
 }
 
+/// The aggregate of `percentile_disc`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PercentileDisc {
     signature: Signature,

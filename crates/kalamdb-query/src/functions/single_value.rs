@@ -11,6 +11,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+/// The function of [`single_value`].
 static SINGLE_VALUE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     Arc::new(ScalarUDF::new_from_impl(SingleValue { signature: Signature::any(2, Volatility::Immutable) }))
 });
@@ -20,6 +21,7 @@ pub(crate) fn single_value(value: Expr, rows: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&SINGLE_VALUE), vec![value, rows]))
 }
 
+/// The check of a scalar subquery, as a function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct SingleValue {
     signature: Signature,

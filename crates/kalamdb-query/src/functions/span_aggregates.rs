@@ -21,6 +21,7 @@ pub(crate) fn of_spans(is_average: bool) -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::new_from_impl(OfSpans { is_average, signature }))
 }
 
+/// The aggregate of [`of_spans`].
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OfSpans {
     is_average: bool,
@@ -57,6 +58,7 @@ impl AggregateUDFImpl for OfSpans {
     }
 }
 
+/// The sum of intervals, and their number.
 #[derive(Debug)]
 struct Total {
     sum: IntervalMonthDayNano,
@@ -65,6 +67,7 @@ struct Total {
 }
 
 impl Total {
+    /// Adds an interval to the sum.
     fn add(&mut self, span: IntervalMonthDayNano) -> Result<()> {
         let sum = self.sum;
         let months = sum.months.checked_add(span.months);
@@ -73,6 +76,7 @@ impl Total {
         self.replace(months, days, nanos)
     }
 
+    /// Takes an interval back from the sum.
     fn subtract(&mut self, span: IntervalMonthDayNano) -> Result<()> {
         let sum = self.sum;
         let months = sum.months.checked_sub(span.months);
@@ -81,6 +85,7 @@ impl Total {
         self.replace(months, days, nanos)
     }
 
+    /// Replaces the sum; an error where a part does not fit.
     fn replace(&mut self, months: Option<i32>, days: Option<i32>, nanos: Option<i64>) -> Result<()> {
         let (Some(months), Some(days), Some(nanos)) = (months, days, nanos) else {
             return exec_err!("interval out of range");

@@ -22,6 +22,7 @@ use crate::text::{DAY_MICROS, Interval};
 /// The type of intervals.
 pub(crate) const SPAN: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
+/// The error of an interval that its type does not hold.
 pub(super) fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("interval out of range".to_owned())
 }
@@ -48,6 +49,7 @@ pub(crate) fn span_between(a: Expr, b: Expr) -> Expr {
     call_shared!(Function::to("span_between", Partial, SPAN, evaluate_between), vec![a, b])
 }
 
+/// Times, dates and times of day in microseconds.
 fn micros(array: &ArrayRef) -> Result<ArrayRef> {
     let target = match array.data_type() {
         DataType::Time64(_) | DataType::Time32(_) => DataType::Time64(TimeUnit::Microsecond),
@@ -69,6 +71,7 @@ fn micros(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast_array)
 }
 
+/// Evaluates `span_between`.
 fn evaluate_between(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [a, b] = args else { return exec_err!("span_between takes two arguments") };
     let (a, b) = (micros(a)?, micros(b)?);
@@ -109,6 +112,7 @@ pub(crate) fn span_key(span: Expr) -> Expr {
     call_shared!(Function::to("span_key", Total, SPAN_KEY, evaluate_key), vec![span])
 }
 
+/// Evaluates `span_key`.
 pub(super) fn evaluate_key(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [span] = args else { return exec_err!("span_key takes one argument") };
     let span = match span.data_type() {
@@ -147,6 +151,7 @@ pub(super) fn named() -> Vec<Function> {
     ]
 }
 
+/// Evaluates one of the functions that justify intervals.
 fn justified(args: &[ArrayRef], justify: fn(Interval) -> Option<Interval>) -> Result<ArrayRef> {
     let [span] = args else { return exec_err!("an interval is justified alone") };
     let spans = cast_array(span, &SPAN)?;
@@ -180,10 +185,12 @@ const fn align_time(mut span: Interval) -> Interval {
     span
 }
 
+/// Carries the time to the days.
 fn justify_hours(span: Interval) -> Option<Interval> {
     days_of_time(span).map(align_time)
 }
 
+/// Carries the days to the months.
 fn justify_days(span: Interval) -> Option<Interval> {
     let mut span = months_of_days(span)?;
     if span.months > 0 && span.days < 0 {

@@ -31,6 +31,7 @@ pub(crate) fn instant_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))
 }
 
+/// The type of AT TIME ZONE.
 fn zoned_type(types: &[DataType]) -> Result<DataType> {
     match types {
         [_, DataType::Timestamp(_, Some(_))] => Ok(TIMESTAMP),
@@ -41,6 +42,7 @@ fn zoned_type(types: &[DataType]) -> Result<DataType> {
     }
 }
 
+/// Evaluates `timezone`, the function of AT TIME ZONE.
 fn evaluate_zoned(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [zone, time] = args else { return exec_err!("AT TIME ZONE takes a time and a zone") };
     let is_local = matches!(target, DataType::Timestamp(_, Some(_)));
@@ -100,6 +102,7 @@ fn zone_named(name: &str) -> Result<Zone> {
     }
 }
 
+/// The zone of an array's type.
 fn zone_of(array: &ArrayRef) -> Option<Arc<str>> {
     match array.data_type() {
         DataType::Timestamp(_, zone) => zone.clone(),
@@ -107,6 +110,7 @@ fn zone_of(array: &ArrayRef) -> Option<Arc<str>> {
     }
 }
 
+/// The error of a time beyond the calendar.
 fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("timestamp out of range".to_owned())
 }
@@ -157,6 +161,7 @@ pub(crate) fn time_moved(time: Expr, span: Expr, is_back: bool) -> Expr {
     Function::to(name, Total, DataType::Time64(TimeUnit::Microsecond), evaluate).call(vec![time, span])
 }
 
+/// Evaluates the sum or difference of a time of day and an interval.
 fn moved(args: &[ArrayRef], sign: i64) -> Result<ArrayRef> {
     let [time, span] = args else { return exec_err!("a time of day is moved by a span") };
     let (time, span) = (cast(time, &DataType::Time64(TimeUnit::Microsecond))?, cast(span, &SPAN)?);
@@ -234,6 +239,7 @@ pub(crate) fn clock_part(field: &str, value: Expr) -> Option<Expr> {
     Some(function.call(vec![value]))
 }
 
+/// Evaluates a part of times, times of day or intervals.
 fn parts(args: &[ArrayRef], target: &DataType, field: &str) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("extract takes one value") };
     let mut values: Vec<Option<i128>> = Vec::with_capacity(value.len());
@@ -262,6 +268,7 @@ fn parts(args: &[ArrayRef], target: &DataType, field: &str) -> Result<ArrayRef> 
     Ok(Arc::new(Decimal128Array::from(values).with_precision_and_scale(*precision, *scale)?))
 }
 
+/// A part of a time of day.
 fn part_of_clock(micros: i64, field: &str) -> Result<i128> {
     let minute = i128::from(micros.rem_euclid(60_000_000));
     Ok(match field {
@@ -273,6 +280,7 @@ fn part_of_clock(micros: i64, field: &str) -> Result<i128> {
     })
 }
 
+/// A part of a time.
 fn part_of_instant(micros: i64, field: &str) -> Result<i128> {
     if field == "epoch" {
         return Ok(micros.into());
@@ -304,6 +312,7 @@ const fn grouped(year: i128, of: i128) -> i128 {
     if year > 0 { (year + of - 1) / of } else { -((-year + of - 1) / of) }
 }
 
+/// A part of an interval.
 fn part_of_span(span: IntervalMonthDayNano, field: &str) -> Result<i128> {
     let Interval { months, days, micros } = from_arrow(span);
     let (months, days, micros) = (i128::from(months), i128::from(days), i128::from(micros));
@@ -368,6 +377,7 @@ fn evaluate_age(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(spans.collect::<Result<datafusion::arrow::array::IntervalMonthDayNanoArray>>()?))
 }
 
+/// The years, months, days and time between two times.
 fn age(late: i64, early: i64) -> Option<IntervalMonthDayNano> {
     if late < early {
         let span = age(early, late)?;

@@ -23,6 +23,7 @@ pub(super) fn named() -> Vec<Function> {
     vec![Function::new("date_trunc", Partial, truncated_type, evaluate)]
 }
 
+/// The type of `date_trunc`.
 fn truncated_type(types: &[DataType]) -> Result<DataType> {
     match types {
         [_, DataType::Timestamp(_, zone)] => Ok(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
@@ -34,6 +35,7 @@ fn truncated_type(types: &[DataType]) -> Result<DataType> {
     }
 }
 
+/// Evaluates `date_trunc`.
 fn evaluate(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [units, times] = args else { return exec_err!("date_trunc takes a unit and a time") };
     let units = cast(units, &DataType::Utf8)?;
@@ -77,10 +79,12 @@ fn fixed(unit: &str) -> Option<i64> {
     })
 }
 
+/// The error of an unknown unit.
 fn unknown<T>(unit: &str) -> Result<T> {
     exec_err!("unit \"{unit}\" is not one of date_trunc; there are microseconds to millennium")
 }
 
+/// The beginning of a time's unit.
 fn truncated(time: i64, unit: &str) -> Result<i64> {
     let unit = unit.to_ascii_lowercase();
     if let Some(length) = fixed(&unit) {
@@ -108,6 +112,7 @@ fn truncated(time: i64, unit: &str) -> Result<i64> {
     days.checked_mul(DAY_MICROS).ok_or_else(out_of_range)
 }
 
+/// An interval without the parts below a unit.
 fn truncated_span(span: IntervalMonthDayNano, unit: &str) -> Result<IntervalMonthDayNano> {
     let unit = unit.to_ascii_lowercase();
     if let Some(length) = fixed(&unit) {

@@ -97,6 +97,7 @@ fn interval_literal(interval: &ast::Interval) -> Result<Option<Expr>, String> {
     })))
 }
 
+/// The two arguments of a call.
 fn pair(args: Vec<Expr>) -> Option<(Expr, Expr)> {
     let [first, second] = <[Expr; 2]>::try_from(args).ok()?;
     Some((first, second))

@@ -8,6 +8,7 @@ use chrono_tz::Tz;
 
 use super::{DAY_MICROS, MONTHS, Malformed};
 
+/// Microseconds of a second.
 const SECOND: i64 = 1_000_000;
 /// The parts of a time's text.
 #[derive(Default)]
@@ -167,6 +168,7 @@ pub fn local_of_instant(instant: i64, zone: Zone) -> Option<i64> {
     instant.checked_add(i64::from(offset) * SECOND)
 }
 
+/// The parts of a time's text.
 fn parse(text: &str) -> Option<Parts> {
     let text = text.trim();
     if text.eq_ignore_ascii_case("epoch") {
@@ -235,17 +237,20 @@ fn parse(text: &str) -> Option<Parts> {
     (parts.date.is_some() || parts.time.is_some()).then_some(parts)
 }
 
+/// Whether a word names a day of the week, which is ignored.
 fn is_weekday(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
     ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].iter().any(|day| lower.starts_with(day))
 }
 
+/// Whether a word is a date of digits.
 fn is_whole_date(word: &str) -> bool {
     let digits = word.bytes().filter(u8::is_ascii_digit).count();
     let separators = word.bytes().filter(|byte| matches!(byte, b'-' | b'/' | b'.')).count();
     digits + separators == word.len() && (separators == 2 || separators == 0 && word.len() == 8)
 }
 
+/// A date of digits.
 fn date(word: &str) -> Option<NaiveDate> {
     if word.len() == 8 && word.bytes().all(|byte| byte.is_ascii_digit()) {
         let part = |range: std::ops::Range<usize>| word.get(range)?.parse::<u32>().ok();
@@ -266,6 +271,7 @@ fn date(word: &str) -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)
 }
 
+/// A year; one of two digits is near 2000.
 fn full_year(text: &str) -> Option<u32> {
     let year: u32 = text.parse().ok()?;
     Some(match (text.len(), year) {
@@ -290,6 +296,7 @@ fn named_date(words: &[&str]) -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(year, month, day.parse().ok()?)
 }
 
+/// The number of a month, by its name or the beginning of it.
 fn month(word: &str) -> Option<u32> {
     let is_beginning =
         |name: &str| name.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
@@ -300,6 +307,7 @@ fn month(word: &str) -> Option<u32> {
     u32::try_from(at + 1).ok()
 }
 
+/// A time of day, perhaps with a zone.
 fn time_and_zone(word: &str) -> Option<(i64, Option<Zone>)> {
     let lower = word.to_ascii_lowercase();
     let (clock_text, half) = match lower
@@ -337,6 +345,7 @@ fn seconds(text: &str) -> Option<i64> {
     whole.checked_mul(SECOND)?.checked_add((seven.parse::<i64>().ok()? + 5) / 10)
 }
 
+/// The microseconds since midnight of a time of day in parts.
 fn clock(hours: i64, minutes: i64, micros: i64) -> Option<i64> {
     let is_valid = (0..=24).contains(&hours)
         && (0..60).contains(&minutes)
@@ -346,6 +355,7 @@ fn clock(hours: i64, minutes: i64, micros: i64) -> Option<i64> {
     is_valid.then_some((hours * 60 + minutes) * 60 * SECOND + micros).filter(|time| *time <= DAY_MICROS)
 }
 
+/// A time of day of the 12-hour clock.
 fn half_day(time: i64, is_pm: bool) -> Option<i64> {
     const HALF: i64 = DAY_MICROS / 2;
     if time >= HALF + 3600 * SECOND {

@@ -13,7 +13,9 @@ pub struct Interval {
     pub micros: i64,
 }
 
+/// Microseconds of a second.
 const SECOND: f64 = 1e6;
+/// Seconds of a day.
 const DAY_SECONDS: f64 = 86_400.0;
 
 /// Parts of a span as they are added up.
@@ -47,6 +49,7 @@ impl Sum {
         }
     }
 
+    /// The interval of the sum; none where it does not fit.
     #[expect(clippy::cast_possible_truncation, reason = "bounds are looked at before")]
     fn finish(&self) -> Option<Interval> {
         let fits = |value: f64, bound: f64| value.abs() <= bound;
@@ -61,6 +64,7 @@ impl Sum {
     }
 }
 
+/// A unit, by its number of months, days or microseconds.
 #[derive(Clone, Copy)]
 enum Unit {
     Months(f64),
@@ -68,6 +72,7 @@ enum Unit {
     Micros(f64),
 }
 
+/// The unit that a word names.
 fn unit(word: &str) -> Option<Unit> {
     Some(match word {
         "microsecond" | "microseconds" | "us" | "usec" | "usecs" | "usecond" | "useconds" => {
@@ -154,6 +159,7 @@ pub fn parse_interval(text: &str, fields: Option<Fields<'_>>) -> Result<Interval
     }
 }
 
+/// The sum of an ISO 8601 text, after its `P`.
 fn iso(text: &str) -> Option<Sum> {
     let (mut sum, mut rest, mut in_time, mut any) = (Sum::default(), text, false, false);
     while !rest.is_empty() {
@@ -182,6 +188,7 @@ fn iso(text: &str) -> Option<Sum> {
     any.then_some(sum)
 }
 
+/// The sum of PostgreSQL's words.
 fn words(text: &str, fields: Option<Fields<'_>>) -> Option<Sum> {
     let default_unit = fields.as_ref().map_or("second", Fields::least);
     let is_of_minutes = fields.is_some_and(|fields| fields.first == "minute" && fields.last.is_some());

@@ -50,6 +50,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
+    /// The error of a text, of which it keeps the beginning.
     fn new(sql_type: &'static str, text: &str) -> Self {
         const CHARACTERS_MAX: usize = 60;
         let mut excerpt: String = text.chars().take(CHARACTERS_MAX).collect();
@@ -59,6 +60,7 @@ impl Malformed {
         Self { sql_type, text: excerpt, reason: None }
     }
 
+    /// The error with a reason.
     fn because(self, reason: &'static str) -> Self {
         Self { reason: Some(reason), ..self }
     }
@@ -151,6 +153,7 @@ pub fn parse_real(text: &str) -> Result<f32, Malformed> {
     Ok(value)
 }
 
+/// Whether a number's digits are not all zero.
 fn has_digit_but_zero(text: &str) -> bool {
     let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
     mantissa.bytes().any(|byte| matches!(byte, b'1'..=b'9'))

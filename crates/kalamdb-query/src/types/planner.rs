@@ -23,6 +23,7 @@ pub(crate) const NANOSECONDS: &str = "\u{1}nanoseconds";
 #[derive(Debug)]
 pub struct SqlTypes;
 
+/// A field of a type, with the SQL type that Arrow does not have.
 fn field(data_type: DataType, sql_type: Option<&str>) -> FieldRef {
     let field = Field::new("", data_type, true);
     Arc::new(match sql_type {
@@ -58,6 +59,7 @@ impl TypePlanner for SqlTypes {
     }
 }
 
+/// The type of a NUMERIC; an error of digits or a scale that it cannot have.
 fn decimal_type(precision: u64, scale: i64) -> Result<DataType> {
     let Some(digits @ 1..=DIGITS_MAX) = u8::try_from(precision).ok() else {
         return plan_err!("NUMERIC precision {precision} must be between 1 and {DIGITS_MAX}");
@@ -70,6 +72,7 @@ fn decimal_type(precision: u64, scale: i64) -> Result<DataType> {
     Ok(if digits > 38 { DataType::Decimal256(digits, scale) } else { DataType::Decimal128(digits, scale) })
 }
 
+/// A type that only KalamDB has, or that has another name.
 fn custom(name: &ObjectName, arguments: &[String]) -> Option<FieldRef> {
     let [part] = name.0.as_slice() else { return None };
     let name = part.as_ident()?.value.to_ascii_lowercase();

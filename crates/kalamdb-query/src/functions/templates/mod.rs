@@ -50,10 +50,12 @@ pub(super) fn named() -> Vec<Function> {
     ]
 }
 
+/// Whether a type is one of texts.
 fn is_text(found: &DataType) -> bool {
     matches!(found, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
 }
 
+/// Whether `to_char` writes values of a type.
 fn is_written(found: &DataType) -> bool {
     found.is_numeric()
         || matches!(
@@ -66,6 +68,7 @@ fn is_written(found: &DataType) -> bool {
         )
 }
 
+/// Evaluates `to_char`.
 fn evaluate_to_char(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [value, template] = args else { return exec_err!("to_char takes a value and a template") };
     let template = cast(template, &DataType::Utf8)?;
@@ -123,6 +126,7 @@ fn evaluate_to_char(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(texts?))
 }
 
+/// Reads texts by templates.
 fn read_times(args: &[ArrayRef]) -> Result<TimestampMicrosecondArray> {
     let [text, template] = args else { return exec_err!("a time is read from a text by a template") };
     let (text, template) = (cast(text, &DataType::Utf8)?, cast(template, &DataType::Utf8)?);
@@ -137,12 +141,14 @@ fn read_times(args: &[ArrayRef]) -> Result<TimestampMicrosecondArray> {
         .collect()
 }
 
+/// Evaluates `to_date`.
 fn evaluate_to_date(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let times = read_times(args)?;
     let day = |micros: i64| i32::try_from(crate::text::days_and_time(micros).0).ok();
     Ok(Arc::new(times.iter().map(|micros| micros.and_then(day)).collect::<Date32Array>()))
 }
 
+/// Evaluates `to_timestamp`.
 fn evaluate_to_timestamp(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [seconds] = args else {
         return Ok(Arc::new(read_times(args)?.with_timezone("+00:00")));

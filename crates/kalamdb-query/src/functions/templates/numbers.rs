@@ -17,12 +17,14 @@ const PATTERNS: [&str; 20] = [
     "V",
 ];
 
+/// The side of a number that its sign stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SignAt {
     Front,
     Back,
 }
 
+/// A piece of a template.
 #[derive(Clone, Debug)]
 enum Piece {
     Pattern(&'static str, Letters),
@@ -85,6 +87,7 @@ impl Template {
         Ok(template)
     }
 
+    /// Takes a pattern into account; an error where it does not go with those before it.
     fn add(&mut self, name: &str) -> Result<()> {
         let is_signed = self.sign.is_some();
         match name {
@@ -214,6 +217,7 @@ struct Writer<'t> {
 }
 
 impl<'t> Writer<'t> {
+    /// Begins to write a number with `fraction` digits behind the point, after `blanks` places.
     fn new(
         template: &'t Template,
         number: &'t [u8],
@@ -270,6 +274,7 @@ impl<'t> Writer<'t> {
         Some(last.max((self.number.len() - 1).min(zero_end - self.blanks)))
     }
 
+    /// Writes the number.
     fn write(mut self) -> Result<String> {
         let is_plain = self.template.is_plain;
         for piece in &self.template.pieces {
@@ -315,10 +320,12 @@ impl<'t> Writer<'t> {
             && self.fraction != 0
     }
 
+    /// Whether no digit behind the point is left.
     fn is_point_last(&self) -> bool {
         self.last_relevant.is_some_and(|at| self.number.get(at) == Some(&b'.'))
     }
 
+    /// Writes the sign before the number.
     fn write_sign(&mut self) {
         match (self.sign, self.has_brackets, self.is_negative) {
             (Some(SignAt::Back), ..) => return,
@@ -365,6 +372,7 @@ impl<'t> Writer<'t> {
         self.places += 1;
     }
 
+    /// Writes the next digit, or the point.
     fn write_digit(&mut self, name: &str) {
         let is_plain = self.template.is_plain;
         let digit = self.number.get(self.at).copied();

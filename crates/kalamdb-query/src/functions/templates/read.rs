@@ -24,6 +24,7 @@ struct Read {
     is_half_day: bool,
 }
 
+/// Reads a time.
 pub(super) fn read_time(text: &str, template: &[Piece]) -> Result<NaiveDateTime> {
     let mut read = Read::default();
     let mut rest = text.trim_start();

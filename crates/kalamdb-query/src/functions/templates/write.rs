@@ -7,7 +7,9 @@ use datafusion::error::Result;
 use super::pieces::{Letters, Pattern, Piece, ordinal_suffix};
 use crate::text::{Interval, MONTHS};
 
+/// Names of the days of a week.
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+/// Numbers of the months in Roman numerals.
 const ROMAN_MONTHS: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
 
 /// A time or an interval in parts.
@@ -65,6 +67,7 @@ impl Parts {
         if self.time.is_some() && year <= 0 { 1 - year } else { year }
     }
 
+    /// The text of a pattern.
     fn part(&self, pattern: Pattern) -> Result<String> {
         if let Some(number) = self.number(pattern)? {
             let suffix = pattern.ordinal.map_or("", |letters| ordinal_suffix(&number, letters));
@@ -149,6 +152,7 @@ impl Parts {
         }
     }
 
+    /// A part that is a word.
     fn word(&self, pattern: Pattern) -> Result<String> {
         let name = pattern.name;
         let cased = |word: &str| match pattern.letters {
@@ -190,6 +194,7 @@ impl Parts {
         })
     }
 
+    /// The month in Roman numerals; none of an interval without months.
     fn roman_month(&self) -> Option<&'static str> {
         let at = match (self.month, self.year) {
             (0, 0) => return None,
