@@ -7,6 +7,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Case, Expr};
 
+use super::operators::common_time;
 use super::{cast_to, sql_type_of, type_of};
 use crate::functions::{coalesce, digits_of, exact_type, is_decimal, is_float, to_arrow};
 use crate::text;
@@ -86,6 +87,9 @@ fn common(values: &[&Expr], schema: &DFSchema) -> Option<(DataType, Option<Strin
     {
         return Some((exact_type(&exact, typed.iter().any(|(_, found)| is_decimal(found))), None));
     }
+    if let Some(target) = common_time(typed.iter().map(|(_, found)| found)) {
+        return Some((target, None));
+    }
     let (first, found) = typed.into_iter().next()?;
     Some((found, sql_type_of(first, schema)))
 }
@@ -100,7 +104,10 @@ fn alike(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
                 return literal(value, &target, sql_type.as_deref());
             }
             match type_of(&value, schema) {
-                Some(found) if target.is_numeric() && found.is_numeric() => {
+                Some(found)
+                    if target.is_numeric() && found.is_numeric()
+                        || found == DataType::Date32 && matches!(target, DataType::Timestamp(..)) =>
+                {
                     Ok(cast_to(value, &found, &target))
                 }
                 _ => Ok(value),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
@@ -99,6 +99,10 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     let typed = Typed { left: *left, left_type, op, right: *right, right_type };
     let mut whole = if is_span(&typed.left_type) || is_span(&typed.right_type) {
         typed.of_spans()?
+    } else if compares(op)
+        && let Some(target) = common_time([&typed.left_type, &typed.right_type])
+    {
+        Transformed::yes(typed.cast_both(&target))
     } else if is_arithmetic && (typed.left_type.is_temporal() || typed.right_type.is_temporal()) {
         typed.of_times()
     } else {
@@ -106,6 +110,20 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     };
     whole.transformed |= has_adopted || counts;
     Ok(whole)
+}
+
+/// The type of dates beside times: times in microseconds. `DataFusion` has nanoseconds, which end in 2262.
+pub(super) fn common_time<'t>(types: impl IntoIterator<Item = &'t DataType>) -> Option<DataType> {
+    let (mut has_date, mut time) = (false, None);
+    for found in types {
+        match found {
+            DataType::Date32 => has_date = true,
+            DataType::Timestamp(_, zone) => time = time.max(Some(zone.clone())),
+            DataType::Null => {}
+            _ => return None,
+        }
+    }
+    time.filter(|_| has_date).map(|zone| DataType::Timestamp(TimeUnit::Microsecond, zone))
 }
 
 /// A literal without a type, as a value of the type that it has beside another operand.
@@ -447,6 +465,10 @@ pub(super) fn join_keys(plan: LogicalPlan) -> Transformed<LogicalPlan> {
             *a = cast_to(a.clone(), &a_type, &DataType::Float64);
             *b = cast_to(b.clone(), &b_type, &DataType::Float64);
             changed = true;
+        } else if let Some(target) = common_time([&a_type, &b_type]) {
+            *a = cast_to(a.clone(), &a_type, &target);
+            *b = cast_to(b.clone(), &b_type, &target);
+            changed = true;
         } else if is_span(&a_type) && is_span(&b_type) {
             (*a, *b) = (span_key(a.clone()), span_key(b.clone()));
             changed = true;
@@ -455,7 +477,7 @@ pub(super) fn join_keys(plan: LogicalPlan) -> Transformed<LogicalPlan> {
     Transformed::new_transformed(LogicalPlan::Join(join), changed)
 }
 
-/// A UNION of floats and decimals is of floats, and literals take the type of the other branches.
+/// A UNION of floats and decimals is of floats, one of dates and times of times, and literals take the type of the other branches.
 pub(super) fn union_of_floats(union: Union) -> Result<Transformed<LogicalPlan>> {
     let width = union.schema.fields().len();
     let type_at = |input: &LogicalPlan, at: usize| {
@@ -469,7 +491,8 @@ pub(super) fn union_of_floats(union: Union) -> Result<Transformed<LogicalPlan>> 
         let exact: Option<Vec<(u8, i8)>> = types.iter().map(digits_of).collect();
         targets.push(match exact {
             Some(exact) if is_wide => Some(exact_type(&exact, true)),
-            _ => mixed.then_some(DataType::Float64),
+            _ if mixed => Some(DataType::Float64),
+            _ => common_time(&types),
         });
     }
     if targets.iter().all(Option::is_none) {
