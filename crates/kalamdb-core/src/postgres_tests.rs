@@ -11,6 +11,8 @@ use crate::tests::open;
 
 /// Statements in their order, each with PostgreSQL's answer: its rows, `done` or `error`.
 const STATEMENTS: &[(&str, &str)] = &include!("postgres_tests.in");
+/// Statements without tables, about functions and literals, with PostgreSQL's answers.
+const FUNCTIONS: &[(&str, &str)] = &include!("postgres_functions.in");
 
 /// A result as PostgreSQL writes it: cells with `|` between them, rows in the order of their text.
 fn text_of(result: &StatementResult) -> String {
@@ -66,7 +68,7 @@ async fn statements_are_answered_as_postgresql_answers_them() {
     let engine = open(directory.path());
     answer(&engine, "CREATE NAMESPACE b").await.unwrap();
     let mut wrong = Vec::new();
-    for &(sql, expected) in STATEMENTS {
+    for &(sql, expected) in STATEMENTS.iter().chain(FUNCTIONS) {
         let answered = answer(&engine, sql).await;
         let is_right = match &answered {
             Ok(text) => *text == expected || expected == "done",

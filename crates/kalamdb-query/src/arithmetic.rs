@@ -1,4 +1,4 @@
-//! Integer arithmetic that says so where a result does not fit. `DataFusion`'s own goes on from the other end of the type.
+//! Integer arithmetic with overflow errors; `DataFusion`'s own wraps around.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use datafusion::physical_expr_common::datum::apply;
 
 use crate::functions::negate_checked;
 
-/// Makes `+`, `-` and `*` of integers, and their negation, checked ones.
+/// Replaces `+`, `-`, `*` and the negation of integers by checked functions.
 ///
 /// This is the last step before a plan runs: the optimizer's rules match operators, and would compute the types of nested
 /// functions repeatedly.
@@ -25,7 +25,7 @@ pub(crate) fn check_integers(expr: Expr, schema: &DFSchema) -> QueryResult<Trans
     expr.transform_down(|part| Ok(check(part, schema)))
 }
 
-/// One operator as a checked one.
+/// Replaces one operator by a checked function.
 pub(crate) fn check(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let is_integer = |side: &Expr| side.get_type(schema).is_ok_and(|found| width(&found).is_some());
     match expr {
@@ -42,7 +42,7 @@ pub(crate) fn check(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     }
 }
 
-/// Bits of a signed integer.
+/// The bits of a signed integer type.
 const fn width(data_type: &ArrowType) -> Option<u8> {
     match data_type {
         ArrowType::Int8 => Some(8),
@@ -53,7 +53,7 @@ const fn width(data_type: &ArrowType) -> Option<u8> {
     }
 }
 
-/// One of the operators, as a function.
+/// A checked operator as a function.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Checked {
     operator: Operator,

@@ -1,4 +1,4 @@
-//! Plans and expressions made ready to run: one evaluation for plans and for expressions by themselves.
+//! Compilation of plans and of single expressions, with one meaning.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use crate::arithmetic::check_integers;
 use crate::{ResolveTypes, guards, types};
 
-/// A plan with PostgreSQL's meaning of types, before anything is made alike.
+/// Resolves the types of a plan as PostgreSQL does, before `DataFusion` coerces them.
 pub fn resolve_types(plan: LogicalPlan) -> Result<LogicalPlan> {
     ResolveTypes.analyze(plan, &datafusion::common::config::ConfigOptions::default())
 }
 
-/// An expression over the columns of `schema`, as a plan would evaluate it.
+/// Compiles an expression over the columns of `schema`, with the result that it has in a plan.
 pub fn compile(state: &SessionState, expr: Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(schema.clone()))
@@ -53,7 +53,7 @@ pub fn compile(state: &SessionState, expr: Expr, schema: &DFSchema) -> Result<Ar
     )
 }
 
-/// Plans with arithmetic that says where a result does not fit.
+/// The planner of physical plans, with checked integer arithmetic.
 #[derive(Debug, Default)]
 pub struct CheckedPlanner;
 

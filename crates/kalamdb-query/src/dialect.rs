@@ -68,7 +68,7 @@ impl Dialect for SqlDialect {
     fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
         match parser.peek_token_ref().token {
             // More than arithmetic and `||`: a path into JSON is one thing.
-            Token::Arrow | Token::LongArrow => Some(Ok(45)),
+            Token::Arrow | Token::LongArrow | Token::HashArrow | Token::HashLongArrow => Some(Ok(45)),
             // More than multiplication.
             Token::Caret => Some(Ok(42)),
             _ if is_key_question(parser) => Some(Ok(25)),

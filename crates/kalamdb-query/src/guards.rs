@@ -1,25 +1,31 @@
-//! Conditions that guard others: AND, OR and CASE evaluate nothing that they exclude.
+//! Conditions that guard others: AND, OR and CASE do not evaluate what they exclude.
 //!
 //! `DataFusion` evaluates both sides of an AND on whole batches, takes it apart and moves its parts, and makes ANDs and ORs of a CASE
 //! whose results are truth values. Where one part may fail (a division, a cast of text), it is put into a CASE of integers,
 //! which is evaluated row by row and left as it is.
 
+use std::collections::HashSet;
+
 use datafusion::arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, disjunction, merge_schema};
-use datafusion::logical_expr::{BinaryExpr, Case, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{
+    BinaryExpr, Case, Cast, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF,
+};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::lit;
 
-use crate::functions::is_one;
+use crate::functions::{Function, digits_of, is_one};
+use crate::sizes;
 
-/// Parts of one condition that may fail, beyond which they do not guard each other.
+/// Maximum number of fallible parts of one condition that guard each other.
 const FALLIBLE_MAX: usize = 8;
 
-/// Puts what may fail behind what guards it.
+/// Makes conditions guard the fallible expressions that stand after them.
 #[derive(Debug, Default)]
 pub struct GuardConditions;
 
@@ -32,7 +38,7 @@ impl AnalyzerRule for GuardConditions {
             let schema = merge_schema(&node.inputs());
             let names = NamePreserver::new(&node);
             node.map_expressions(|expr| {
-                if !may_fail(&expr) {
+                if !may_fail(&expr, &schema) {
                     return Ok(Transformed::no(expr));
                 }
                 let name = names.save(&expr);
@@ -48,16 +54,18 @@ impl AnalyzerRule for GuardConditions {
     }
 }
 
-/// An expression in which conditions guard what stands behind them.
-pub(crate) fn guard(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transformed<Expr>> {
+/// An expression in which conditions guard fallible ones.
+pub(crate) fn guard(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     // From the top: a chain of ANDs is taken whole.
     expr.transform_down(|part| match part {
-        Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) if may_fail(&part) => {
+        Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. })
+            if may_fail(&part, schema) =>
+        {
             let mut parts = Vec::new();
             flatten(part, op, &mut parts);
-            Ok(guard_chain(parts, op))
+            Ok(guard_chain(parts, op, schema))
         }
-        Expr::Case(case) if case.expr.is_none() && may_fail_in_results(&case) => {
+        Expr::Case(case) if case.expr.is_none() && may_fail_in_results(&case, schema) => {
             let whole = Expr::Case(case);
             let is_truth = whole.get_type(schema)? == DataType::Boolean;
             match whole {
@@ -73,7 +81,7 @@ pub(crate) fn guard(expr: Expr, schema: &datafusion::common::DFSchema) -> Result
             let Some(filter) = call.params.filter.clone() else {
                 return Ok(Transformed::no(Expr::AggregateFunction(call)));
             };
-            if !call.params.args.iter().any(may_fail) {
+            if !call.params.args.iter().any(|arg| may_fail(arg, schema)) {
                 return Ok(Transformed::no(Expr::AggregateFunction(call)));
             }
             let only = |arg: Expr| {
@@ -87,6 +95,7 @@ pub(crate) fn guard(expr: Expr, schema: &datafusion::common::DFSchema) -> Result
     })
 }
 
+/// Collects the parts of a chain of ANDs or ORs.
 fn flatten(expr: Expr, op: Operator, parts: &mut Vec<Expr>) {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: own, right }) if own == op => {
@@ -97,11 +106,12 @@ fn flatten(expr: Expr, op: Operator, parts: &mut Vec<Expr>) {
     }
 }
 
-/// A chain of ANDs or ORs in which what may fail is evaluated only for rows that the rest leaves open.
-fn guard_chain(parts: Vec<Expr>, op: Operator) -> Transformed<Expr> {
+/// A chain of ANDs or ORs whose fallible parts are evaluated only for the rows that the other parts do not decide.
+fn guard_chain(parts: Vec<Expr>, op: Operator, schema: &DFSchema) -> Transformed<Expr> {
     let is_and = op == Operator::And;
     let join = |parts: Vec<Expr>| if is_and { conjunction(parts) } else { disjunction(parts) };
-    let (fallible, safe): (Vec<Expr>, Vec<Expr>) = parts.into_iter().partition(may_fail);
+    let (fallible, safe): (Vec<Expr>, Vec<Expr>) =
+        parts.into_iter().partition(|part| may_fail(part, schema) && !(is_and && is_join_key(part, schema)));
     let count = fallible.len();
     let mut guards = safe.clone();
     let mut whole = safe;
@@ -128,10 +138,28 @@ fn guard_chain(parts: Vec<Expr>, op: Operator) -> Transformed<Expr> {
     Transformed::new(whole, true, datafusion::common::tree_node::TreeNodeRecursion::Jump)
 }
 
+/// Whether a conjunct is a join's equality whose sides fail only where a sum does. Guarded, it would not be a key of a hash join;
+/// conditions on each side are evaluated before the join all the same.
+fn is_join_key(part: &Expr, schema: &DFSchema) -> bool {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = part else { return false };
+    let relations = |side: &Expr| -> HashSet<_> {
+        side.column_refs().into_iter().filter_map(|column| column.relation.clone()).collect()
+    };
+    let (left, right) = (relations(left), relations(right));
+    let is_sum = |part: &Expr| {
+        matches!(part, Expr::Negative(_))
+            || matches!(part, Expr::BinaryExpr(binary) if matches!(binary.op, Operator::Plus | Operator::Minus))
+    };
+    let fails_otherwise = part.exists(|part| Ok(fails_itself(part, schema) && !is_sum(part))).unwrap_or(true);
+    !left.is_empty() && !right.is_empty() && left.is_disjoint(&right) && !fails_otherwise
+}
+
+/// A truth value as an integer, which the optimizer leaves in its CASE.
 fn integer(expr: Expr) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr), DataType::Int8))
 }
 
+/// A CASE with integers in place of truth values.
 fn of_integers(case: Case) -> Case {
     Case {
         expr: None,
@@ -144,73 +172,102 @@ fn of_integers(case: Case) -> Case {
     }
 }
 
-fn may_fail_in_results(case: &Case) -> bool {
-    case.when_then_expr.iter().any(|(_, then)| may_fail(then))
-        || case.else_expr.as_deref().is_some_and(may_fail)
+/// Whether a result of a CASE may be an error for some row.
+fn may_fail_in_results(case: &Case, schema: &DFSchema) -> bool {
+    case.when_then_expr.iter().any(|(_, then)| may_fail(then, schema))
+        || case.else_expr.as_deref().is_some_and(|other| may_fail(other, schema))
 }
 
 /// Whether evaluating an expression may be an error for some row.
-fn may_fail(expr: &Expr) -> bool {
-    expr.exists(|part| Ok(fails_itself(part))).unwrap_or(true)
+fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.exists(|part| Ok(fails_itself(part, schema))).unwrap_or(true)
 }
 
-fn fails_itself(expr: &Expr) -> bool {
+/// Whether an expression may be an error for some row, whatever its parts are.
+fn fails_itself(expr: &Expr, schema: &DFSchema) -> bool {
+    use Operator as O;
+    // Without columns it is computed once, whatever its rows are.
+    let of_columns = |expr: &Expr| !expr.column_refs().is_empty();
     match expr {
-        Expr::BinaryExpr(binary) => {
-            matches!(binary.op, Operator::Divide | Operator::Modulo | Operator::Multiply)
-        }
-        Expr::Cast(cast) => !is_safe(cast),
-        Expr::ScalarFunction(call) => {
-            let name = call.func.name();
-            matches!(
-                name,
-                "parse_text"
-                    | "parse_uuid"
-                    | "parse_json"
-                    | "numeric_divide"
-                    | "float_divide"
-                    | "round_to_integer"
-                    | "single_value"
-                    | "mod"
-                    | "div"
-                    | "timezone"
-                    | "to_date"
-                    | "to_timestamp"
-                    | "span_divide"
-                    | "span_multiply"
-                    | "similar_to"
-                    | "date_plus_days"
-                    | "span_between"
-                    | "date_trunc"
-                    | "date_bin"
-                    | "make_date"
-                    | "factorial"
-                    | "power"
-                    | "sqrt"
-                    | "ln"
-                    | "log"
-                    | "log10"
-                    | "log2"
-                    | "chr"
-                    | "decode"
-            )
-        }
+        Expr::BinaryExpr(binary) => match binary.op {
+            O::Divide | O::Modulo | O::Multiply => true,
+            O::Plus | O::Minus => of_columns(expr),
+            O::RegexMatch | O::RegexIMatch | O::RegexNotMatch | O::RegexNotIMatch => {
+                of_columns(&binary.right)
+            }
+            _ => false,
+        },
+        Expr::Negative(inner) => of_columns(inner),
+        Expr::Cast(cast) => !is_safe(cast, schema),
+        Expr::ScalarFunction(call) => is_partial(&call.func),
         _ => false,
     }
 }
 
-fn is_safe(cast: &Cast) -> bool {
-    // Casts that the coercion of types puts in only widen; those that narrow name a smaller type than 64 bits.
+/// Whether a function is an error for some values.
+fn is_partial(function: &ScalarUDF) -> bool {
+    if let Some(function) = function.inner().downcast_ref::<Function>() {
+        return function.is_partial();
+    }
+    if let Some(inner) = sizes::unbounded(function) {
+        return is_partial(inner);
+    }
+    // Those of `DataFusion`.
     matches!(
-        cast.field.data_type(),
-        DataType::Int64
-            | DataType::Float64
-            | DataType::Utf8
-            | DataType::Utf8View
-            | DataType::Timestamp(..)
-            | DataType::Decimal128(..)
-            | DataType::Decimal256(..)
-            | DataType::Boolean
-            | DataType::Int8
+        function.name(),
+        "single_value"
+            | "checked_add"
+            | "checked_subtract"
+            | "checked_multiply"
+            | "abs"
+            | "chr"
+            | "date_bin"
+            | "decode"
+            | "factorial"
+            | "gcd"
+            | "generate_series"
+            | "lcm"
+            | "ln"
+            | "log"
+            | "log10"
+            | "log2"
+            | "power"
+            | "range"
+            | "regexp_count"
+            | "regexp_instr"
+            | "regexp_like"
+            | "regexp_match"
+            | "regexp_replace"
+            | "split_part"
+            | "sqrt"
+            | "substr"
     )
+}
+
+/// Whether a cast has a result for every value of its operand.
+fn is_safe(cast: &Cast, schema: &DFSchema) -> bool {
+    let target = cast.field.data_type();
+    let Ok(found) = cast.expr.get_type(schema) else { return false };
+    if found == *target || found == DataType::Null {
+        return true;
+    }
+    if let (Some((digits, scale)), Some((target_digits, target_scale))) =
+        (digits_of(&found), digits_of(target))
+    {
+        let whole = |digits: u8, scale: i8| i16::from(digits) - i16::from(scale);
+        // Rounding may carry a digit, and an integer type does not hold all numbers of its digits.
+        let is_rounded = scale > target_scale;
+        let is_narrow = target.is_integer() && !found.is_integer();
+        let carried = i16::from(is_rounded || is_narrow);
+        return whole(digits, scale) + carried <= whole(target_digits, target_scale);
+    }
+    match target {
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => true,
+        DataType::Float64 | DataType::Boolean => found.is_numeric() || found == DataType::Boolean,
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => found == DataType::Boolean,
+        DataType::Timestamp(..) | DataType::Date32 => {
+            matches!(found, DataType::Timestamp(..) | DataType::Date32)
+        }
+        _ => false,
+    }
 }

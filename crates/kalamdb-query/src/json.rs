@@ -1,17 +1,18 @@
-//! Operators as they are planned: those of JSON as PostgreSQL has them, and those that `DataFusion` has for fewer types. The functions
-//! of `datafusion-functions-json`.
+//! Planning of operators: those of JSON as PostgreSQL has them, and those that `DataFusion` has for fewer types.
 
 use datafusion::common::DFSchema;
 use datafusion::error::Result as QueryResult;
 use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use datafusion_functions_json::{functions, udfs};
 
-use crate::functions::json_contains;
+use crate::functions::{clock_part, json_at, json_contains, substring};
 
-/// Makes them known to every statement. Those whose result has a type that no client knows are left out.
+/// Registers the operators and the functions of `datafusion-functions-json`, except those whose result has a type that no client
+/// knows.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
     for function in [
         udfs::json_as_text_udf(),
@@ -28,7 +29,28 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
     registry.register_expr_planner(std::sync::Arc::new(Operators))
 }
 
-/// `json -> key` is JSON, `json ->> key` is text.
+/// Plans calls that have a syntax of their own: `substring`, which is also of a BYTEA, and `extract`, which PostgreSQL refuses
+/// for the hour of a date, where `date_part` has one.
+#[derive(Debug)]
+pub(crate) struct Calls;
+
+impl ExprPlanner for Calls {
+    fn plan_substring(&self, args: Vec<Expr>) -> QueryResult<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(substring(), args))))
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> QueryResult<PlannerResult<Vec<Expr>>> {
+        if let [Expr::Literal(field, _), value] = args.as_slice()
+            && let Some(Some(field)) = field.try_as_str()
+            && let Some(part) = clock_part(field, value.clone())
+        {
+            return Ok(PlannerResult::Planned(part));
+        }
+        Ok(PlannerResult::Original(args))
+    }
+}
+
+/// Plans the operators of JSON: `json -> key` is JSON, `json ->> key` is text.
 #[derive(Debug)]
 struct Operators;
 
@@ -46,6 +68,8 @@ impl ExprPlanner for Operators {
             BinaryOperator::ArrowAt if !is_list(&expr.right) => {
                 PlannerResult::Planned(json_contains(expr.right, expr.left))
             }
+            BinaryOperator::HashArrow => PlannerResult::Planned(json_at(expr.left, expr.right, false)),
+            BinaryOperator::HashLongArrow => PlannerResult::Planned(json_at(expr.left, expr.right, true)),
             BinaryOperator::Arrow => PlannerResult::Planned(functions::json_get_json(expr.left, expr.right)),
             BinaryOperator::LongArrow => {
                 PlannerResult::Planned(functions::json_as_text(expr.left, expr.right))
@@ -71,6 +95,7 @@ fn resolved(expr: RawBinaryExpr, schema: &DFSchema) -> QueryResult<PlannerResult
     })
 }
 
+/// The operator of a plan, of one in a statement.
 const fn operator(op: &BinaryOperator) -> Option<Operator> {
     Some(match op {
         BinaryOperator::Plus => Operator::Plus,

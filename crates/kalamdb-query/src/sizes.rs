@@ -1,8 +1,8 @@
-//! Functions that make much of little (`repeat`, `lpad`, `range` and the like) say so before they do: the memory pool bounds what
-//! operators keep, but it knows nothing of what a function allocates, and one call could take all the memory there is.
+//! Memory limits of functions whose result may be much larger than their arguments (`repeat`, `lpad`, `range`).
 //!
-//! Those that put their arguments together are among them, `||` too: each doubles at the most, but subqueries in subqueries double
-//! what was doubled, for each of many rows.
+//! The memory pool limits what operators keep. It does not count what a function allocates, so that one call could exhaust the
+//! memory. Functions that join their arguments have limits as well, `||` included: each at most doubles its arguments, but nested
+//! subqueries repeat that for every row.
 
 mod arguments;
 mod operator;
@@ -28,20 +28,28 @@ use datafusion::logical_expr::{
 use arguments::{Arguments, bytes_of_rows};
 use operator::Concatenation;
 
-/// Bytes that one row's result may have, and about how many are made at a time.
+/// Maximum bytes of one row's result, and the estimated bytes of the rows that are evaluated together.
 const CALL_BYTES_MAX: f64 = (128 << 20) as f64;
-/// Bytes that one call, of a batch of rows, may make.
+/// Maximum bytes of the result of one call, for a batch of rows.
 const BATCH_BYTES_MAX: f64 = (256 << 20) as f64;
-/// Bytes of an element of a list at the least, and of a character at the most.
+/// Minimum bytes of an element of a list.
 const ELEMENT_BYTES: f64 = 8.0;
+/// Maximum bytes of a character.
 const CHARACTER_BYTES: f64 = 4.0;
-/// Bytes that a number or a time has as text at the most; of a float all digits are written.
+/// Maximum bytes of the text of a number or a time.
 const NUMBER_BYTES: f64 = 48.0;
+/// Maximum bytes of the text of a float with all its digits.
 const FLOAT_BYTES: f64 = 330.0;
-/// How often a format that says how to write a time fits into what it makes: `%+` makes 35 bytes.
+/// Maximum ratio of a written time to its template.
 const FORMAT_FACTOR: f64 = 18.0;
+/// Maximum ratio of encoded bytes to the bytes: `\\000` of each.
+const ENCODED_FACTOR: f64 = 4.0;
+/// Maximum ratio of a string of JSON to its text: `\\u0001` of a character.
+const ESCAPED_FACTOR: f64 = 6.0;
+/// Maximum bytes of the JSON of a value that is no text.
+const JSON_VALUE_BYTES: f64 = 100.0;
 
-/// Each function whose result may be much larger than its largest argument.
+/// Functions whose result may be much larger than their largest argument, each with its measure.
 const MEASURES: &[(&str, Measure)] = &[
     ("repeat", Measure::Repeat),
     ("lpad", Measure::Pad),
@@ -53,6 +61,17 @@ const MEASURES: &[(&str, Measure)] = &[
     ("concat_ws", Measure::Joined),
     (Concatenation::NAME, Measure::Sum),
     ("overlay", Measure::Sum),
+    ("encode", Measure::Encoded),
+    ("json_build_object", Measure::Json),
+    ("jsonb_build_object", Measure::Json),
+    ("json_build_array", Measure::Json),
+    ("jsonb_build_array", Measure::Json),
+    ("to_json", Measure::Json),
+    ("to_jsonb", Measure::Json),
+    ("json_pair", Measure::Json),
+    ("json_join", Measure::Json),
+    ("json_join_pairs", Measure::Json),
+    ("jsonb_join_pairs", Measure::Json),
     ("to_char", Measure::Format),
     ("range", Measure::Range),
     ("generate_series", Measure::Range),
@@ -74,7 +93,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("string_to_array", Measure::Split),
 ];
 
-/// Puts a bound on each of them, however a statement comes to it.
+/// Gives each of these functions its memory limit.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
     for (name, measure) in MEASURES {
         // `||` is no function that could be called by name.
@@ -86,7 +105,7 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> QueryResult<()> {
     registry.register_function_rewrite(Arc::new(BoundAll))
 }
 
-/// Operators (`||`) and literals (`[…]`) stand for functions that no registry is asked for.
+/// Limits the functions that operators (`||`) and literals (`[…]`) stand for, which are not looked up in a registry.
 #[derive(Debug)]
 struct BoundAll;
 
@@ -126,47 +145,51 @@ impl FunctionRewrite for BoundAll {
     }
 }
 
-/// Whether a value is one of those that a chain of texts is made of.
+/// Whether a value may be a part of a chain of concatenated texts.
 fn is_flat(expr: &Expr, schema: &DFSchema) -> bool {
     let is_bytes = |found: &ArrowType| matches!(found, ArrowType::Binary | ArrowType::LargeBinary);
     expr.get_type(schema).is_ok_and(|found| !found.is_nested() && !is_bytes(&found))
 }
 
-/// How large the result of a row becomes at the most, from its arguments.
+/// An upper bound of the size of a row's result, by its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Measure {
-    /// The first, as often as the second says.
+    /// The first argument, repeated as often as the second says.
     Repeat,
-    /// As many characters as the second says.
+    /// The number of characters that the second argument gives.
     Pad,
-    /// The third in the place of the second, at each byte of the first at the most.
+    /// The third argument in place of the second, at most at each byte of the first.
     Replace,
-    /// The third once, with the first in it at each of its groups; with flags, at each byte of the first.
+    /// The third argument once, with the first in each of its groups; with flags, at each byte of the first.
     ReplacePattern,
-    /// The first for each group of the second.
+    /// The first argument for each group of the second.
     Groups,
-    /// All together.
+    /// The sum of all arguments.
     Sum,
-    /// All together, with the first between them.
+    /// The sum of all arguments, with the first between each two.
     Joined,
-    /// What the second says of a time.
+    /// The text of a time by the template that is the second argument.
     Format,
-    /// From the first to the second in steps of the third.
+    /// The numbers from the first argument to the second in steps of the third.
     Range,
-    /// As many elements as the second says, each like this argument.
+    /// The number of elements that the second argument gives, each as large as the argument `of`.
     Elements { of: usize },
-    /// The third in the place of each element of the first.
+    /// The third argument in place of each element of the first.
     ReplaceElements,
-    /// For each element of the longest a value of all of them.
+    /// A value of each argument for each element of the longest.
     Zip,
-    /// The elements of the first as text, with the longer of the others at each.
+    /// The elements of the first argument as text, each with the longer of the others.
     ElementsAsText,
-    /// An element for each byte of the first.
+    /// An element for each byte of the first argument.
     Split,
+    /// The first argument with each of its bytes encoded.
+    Encoded,
+    /// The sum of all arguments as JSON.
+    Json,
 }
 
 impl Measure {
-    /// About how many bytes the result has for each row.
+    /// Estimates the bytes of each row's result.
     fn of_rows(self, args: &Arguments<'_>) -> QueryResult<Box<dyn Fn(usize) -> f64>> {
         let (bytes, numbers) = (|at| args.bytes(at), |at| args.numbers(at));
         Ok(match self {
@@ -204,7 +227,7 @@ impl Measure {
         })
     }
 
-    /// The same, of functions of many arguments and of lists.
+    /// Estimates the bytes of each row's result, for functions of many arguments and of lists.
     fn of_lists(self, args: &Arguments<'_>) -> QueryResult<Box<dyn Fn(usize) -> f64>> {
         let (bytes, numbers, elements) = (|at| args.bytes(at), |at| args.numbers(at), |at| args.elements(at));
         Ok(match self {
@@ -231,6 +254,17 @@ impl Measure {
                     text.at(row) + count.at(row) * (written + between.at(row).max(none.at(row)))
                 })
             }
+            Self::Json => {
+                let (sum, leaves) = (args.sum()?, args.each(Arguments::leaves)?);
+                Box::new(move |row| {
+                    let values: f64 = leaves.iter().map(|it| it.at(row)).sum();
+                    sum(row) * ESCAPED_FACTOR + values * JSON_VALUE_BYTES
+                })
+            }
+            Self::Encoded => {
+                let value = bytes(0)?;
+                Box::new(move |row| value.at(row) * ENCODED_FACTOR)
+            }
             Self::Split => {
                 let text = bytes(0)?;
                 Box::new(move |row| (text.at(row) + 1.0) * ELEMENT_BYTES)
@@ -245,6 +279,12 @@ impl Measure {
     }
 }
 
+/// The function that a limited one calls; none of a function without a limit.
+pub(crate) fn unbounded(function: &ScalarUDF) -> Option<&ScalarUDF> {
+    function.inner().downcast_ref::<Bounded>().map(|bounded| bounded.inner.as_ref())
+}
+
+/// A function with a memory limit.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
@@ -252,14 +292,16 @@ struct Bounded {
 }
 
 impl Bounded {
+    /// A function with a memory limit.
     fn function(inner: Arc<ScalarUDF>, measure: Measure) -> ScalarUDF {
         ScalarUDF::new_from_impl(Self { inner, measure })
     }
 
+    /// The error of a result that is too large.
     fn refuse<T>(&self, bytes: f64, limit: f64) -> QueryResult<T> {
         if bytes.is_infinite() {
             return resources_err!(
-                "{} would never end: the months, days and seconds of its step point both ways",
+                "{} never ends: the months, days and time of its step have different signs",
                 self.name()
             );
         }
@@ -271,8 +313,8 @@ impl Bounded {
         )
     }
 
-    /// Rows that may be done at a time. What is measured is the most that can be made of a row: of many rows it is much more than they
-    /// come to, so these are taken in parts.
+    /// Ranges of rows that are evaluated together. The estimates are upper bounds, whose sum over many rows is far above the real
+    /// size, so that a batch is taken in parts.
     fn parts(&self, args: &ScalarFunctionArgs) -> QueryResult<Vec<Range<usize>>> {
         let arguments = Arguments::new(args);
         let of_row = self.measure.of_rows(&arguments)?;
@@ -292,7 +334,7 @@ impl Bounded {
         Ok(parts)
     }
 
-    /// Does some rows after the others, as long as what they make is not too much.
+    /// Evaluates the parts one after the other, up to the limit of their results.
     fn invoke_by_parts(
         &self,
         args: &ScalarFunctionArgs,

@@ -1,4 +1,4 @@
-//! Rules, types and functions of a session's state, by which statements mean here what they mean to PostgreSQL.
+//! The rules, types and functions of a session's state, which give statements PostgreSQL's meaning.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     PushDownConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json, sizes,
 };
 
-/// The rules that analyse a plan, in their order.
+/// The analyzer rules, in order.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![Arc::new(CountCopies), Arc::new(UnnestSubqueries), Arc::new(ResolveTypes)];
@@ -42,7 +42,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules
 }
 
-/// A configuration in which numbers with a point are exact.
+/// A configuration in which literals with a point are decimals.
 pub fn config() -> SessionConfig {
     SessionConfig::new()
         // The physical plan of a join takes columns for nullable that the logical one knows are not: a check of both refuses it.
@@ -51,8 +51,12 @@ pub fn config() -> SessionConfig {
         .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
 }
 
-/// A state with our rules, types and planner.
-pub fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
+/// A state with our rules, types and planners.
+pub fn with_rules(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    // Before those of `DataFusion`, which plan every `extract`.
+    if let Some(planners) = builder.expr_planners() {
+        planners.insert(0, Arc::new(json::Calls));
+    }
     builder
         .with_analyzer_rules(analyzer_rules())
         .with_optimizer_rules(optimizer_rules())
@@ -61,7 +65,7 @@ pub fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
         .with_query_planner(Arc::new(CheckedPlanner))
 }
 
-/// Makes our functions and operators known to every statement, and bounds those that make much of little.
+/// Registers our functions and operators, and the memory limits of functions.
 pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     json::register(registry)?;
     functions::register(registry)?;

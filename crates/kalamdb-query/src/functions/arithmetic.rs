@@ -1,10 +1,10 @@
-//! Arithmetic that PostgreSQL has otherwise than Arrow: exact division, rounding, spans times numbers.
+//! Arithmetic with PostgreSQL's results: exact quotients, rounding, negation, and intervals multiplied by numbers.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, Decimal256Array, Float64Array,
-    IntervalMonthDayNanoArray, PrimitiveArray,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, Decimal256Array, Float32Array,
+    Float64Array, IntervalMonthDayNanoArray, PrimitiveArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
@@ -15,22 +15,27 @@ use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 
-use super::spans::SPAN;
-use super::{Evaluate, Function};
-use crate::text::power_of_ten;
+use super::Totality::{Partial, Total};
+use super::spans::{SPAN, to_arrow};
+use super::{Evaluate, Function, call_shared};
+use crate::text::{Interval, power_of_ten};
 
-/// The largest integer part that a quotient in 128 bits has room for beside [`QUOTIENT_SCALE`].
+/// Maximum digits before the point of a quotient in 128 bits, which has [`QUOTIENT_SCALE`] behind it.
 const NARROW_DIGITS: u8 = 18;
-/// Digits behind the point of a quotient's type; how many of them a value has follows PostgreSQL.
+/// Digits behind the point of a quotient's type; PostgreSQL's rule decides how many of them a value uses.
 const QUOTIENT_SCALE: i8 = 20;
 
-/// A decimal type's digits and scale; of integers those that hold them all.
+/// The digits and scale of a decimal type, or of the decimal type that holds all values of an integer type.
 pub(crate) const fn digits_of(data_type: &DataType) -> Option<(u8, i8)> {
     match data_type {
         DataType::Decimal32(precision, scale)
         | DataType::Decimal64(precision, scale)
         | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale) => Some((*precision, *scale)),
+        | DataType::Decimal256(precision, scale) => {
+            // Digits before the point that are not kept are zeros.
+            let zeros = if *scale < 0 { scale.unsigned_abs() } else { 0 };
+            Some((precision.saturating_add(zeros), if *scale < 0 { 0 } else { *scale }))
+        }
         DataType::Int8 | DataType::UInt8 => Some((3, 0)),
         DataType::Int16 | DataType::UInt16 => Some((5, 0)),
         DataType::Int32 | DataType::UInt32 => Some((10, 0)),
@@ -40,11 +45,40 @@ pub(crate) const fn digits_of(data_type: &DataType) -> Option<(u8, i8)> {
     }
 }
 
-/// `a / b` of numerics.
-pub(crate) fn divide_numerics(a: Expr, b: Expr) -> Expr {
-    Function::new("numeric_divide", quotient_type, evaluate_quotient).call(vec![a, b])
+/// Whether a type is one of floating-point numbers.
+pub(crate) const fn is_float(found: &DataType) -> bool {
+    matches!(found, DataType::Float32 | DataType::Float64)
 }
 
+/// Whether a type is one of decimals.
+pub(crate) const fn is_decimal(found: &DataType) -> bool {
+    matches!(found, DataType::Decimal128(..) | DataType::Decimal256(..))
+}
+
+/// The smallest type that holds the exact numbers of several digits and scales.
+pub(crate) fn exact_type(digits: &[(u8, i8)], is_decimal: bool) -> DataType {
+    let scale = digits.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
+    let whole =
+        digits.iter().map(|(digits, scale)| i16::from(*digits) - i16::from(*scale)).max().unwrap_or(1);
+    if !is_decimal {
+        return match whole {
+            ..=5 => DataType::Int16,
+            6..=10 => DataType::Int32,
+            _ => DataType::Int64,
+        };
+    }
+    match u8::try_from(whole + i16::from(scale)).unwrap_or(76).clamp(1, 76) {
+        precision @ ..=38 => DataType::Decimal128(precision, scale),
+        precision => DataType::Decimal256(precision, scale),
+    }
+}
+
+/// `a / b` of numerics.
+pub(crate) fn divide_numerics(a: Expr, b: Expr) -> Expr {
+    call_shared!(Function::new("numeric_divide", Partial, quotient_type, evaluate_quotient), vec![a, b])
+}
+
+/// The type of a quotient of numerics.
 fn quotient_type(types: &[DataType]) -> Result<DataType> {
     let [a, b] = types else { return plan_err!("numeric_divide takes two arguments") };
     let (Some((a_precision, a_scale)), Some((_, b_scale))) = (digits_of(a), digits_of(b)) else {
@@ -63,6 +97,7 @@ fn wide(array: &ArrayRef) -> Result<(ArrayRef, u8)> {
     Ok((wide, u8::try_from(scale).unwrap_or(0)))
 }
 
+/// Evaluates `numeric_divide`.
 fn evaluate_quotient(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [a, b] = args else { return exec_err!("numeric_divide takes two arguments") };
     let ((a, a_scale), (b, b_scale)) = (wide(a)?, wide(b)?);
@@ -76,7 +111,7 @@ fn evaluate_quotient(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     narrow(values.collect::<Result<Vec<_>>>()?, target)
 }
 
-/// Values of a decimal type, refused where one does not fit.
+/// Values in a decimal type; an error where one does not fit.
 pub(crate) fn narrow(values: Vec<Option<i256>>, target: &DataType) -> Result<ArrayRef> {
     match target {
         DataType::Decimal128(precision, scale) => {
@@ -103,7 +138,7 @@ pub(crate) fn narrow(values: Vec<Option<i256>>, target: &DataType) -> Result<Arr
     }
 }
 
-/// The quotient of two numerics at `scale`, rounded to as many digits as PostgreSQL gives it.
+/// The quotient of two numerics at `scale`, rounded to the digits that PostgreSQL gives it.
 pub(crate) fn quotient(a: i256, a_scale: u8, b: i256, b_scale: u8, scale: u8) -> Result<i256> {
     if b == i256::ZERO {
         return exec_err!("division by zero");
@@ -156,9 +191,13 @@ fn leading_group(value: i256, scale: u8) -> (i32, u16) {
 
 /// `a / b` of floating-point numbers, an error where b is zero.
 pub(crate) fn divide_floats(a: Expr, b: Expr) -> Expr {
-    Function::to("float_divide", DataType::Float64, evaluate_float_quotient).call(vec![a, b])
+    call_shared!(
+        Function::to("float_divide", Partial, DataType::Float64, evaluate_float_quotient),
+        vec![a, b]
+    )
 }
 
+/// Evaluates `float_divide`.
 fn evaluate_float_quotient(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [a, b] = args else { return exec_err!("float_divide takes two arguments") };
     let (a, b) = (cast(a, &DataType::Float64)?, cast(b, &DataType::Float64)?);
@@ -173,20 +212,21 @@ fn evaluate_float_quotient(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> 
 
 /// A floating-point number rounded to a whole one, half to even.
 pub(crate) fn round_float(value: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| {
+    const EVALUATE: Evaluate = |args, _| {
         let [value] = args else { return exec_err!("round takes one argument") };
         let value = cast(value, &DataType::Float64)?;
         let rounded: Float64Array = value.as_primitive::<Float64Type>().unary(f64::round_ties_even);
         Ok(Arc::new(rounded))
     };
-    Function::to("round_float", DataType::Float64, evaluate).call(vec![value])
+    call_shared!(Function::to("round_float", Total, DataType::Float64, EVALUATE), vec![value])
 }
 
 /// A floating-point number as an integer, rounded half to even; an error where it does not fit.
 pub(crate) fn round_to_integer(value: Expr, target: &DataType) -> Expr {
-    Function::to("round_to_integer", target.clone(), evaluate_integer).call(vec![value])
+    Function::to("round_to_integer", Partial, target.clone(), evaluate_integer).call(vec![value])
 }
 
+/// Evaluates `round_to_integer`.
 fn evaluate_integer(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("round_to_integer takes one argument") };
     let value = cast(value, &DataType::Float64)?;
@@ -198,11 +238,12 @@ fn evaluate_integer(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     }
 }
 
-/// Floating-point numbers as integers, as [`round_to_integer`] makes them.
+/// Floating-point numbers as integers, as [`round_to_integer`] computes them.
 pub(super) fn integers_of(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     evaluate_integer(&[Arc::clone(array)], target)
 }
 
+/// Doubles as integers of a type, rounded half to even.
 fn integers<T: ArrowPrimitiveType>(values: &Float64Array, name: &str) -> Result<ArrayRef>
 where
     T::Native: TryFrom<i64>,
@@ -225,37 +266,63 @@ where
     Ok(Arc::new(integers.collect::<Result<PrimitiveArray<T>>>()?))
 }
 
+/// A number as a 32-bit floating-point number; an error where it is too large or too small for one.
+pub(crate) fn to_real(value: Expr) -> Expr {
+    const EVALUATE: Evaluate = |args, _| {
+        let [value] = args else { return exec_err!("a cast takes one argument") };
+        reals_of(value)
+    };
+    call_shared!(Function::to("to_real", Partial, DataType::Float32, EVALUATE), vec![value])
+}
+
+/// Numbers as 32-bit floating-point numbers, as [`to_real`] computes them.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+pub(super) fn reals_of(array: &ArrayRef) -> Result<ArrayRef> {
+    let wide = cast(array, &DataType::Float64)?;
+    let values = wide.as_primitive::<Float64Type>().iter().map(|value| match value {
+        None => Ok(None),
+        Some(value) => {
+            let narrow = value as f32;
+            let is_lost = narrow.is_infinite() && value.is_finite() || narrow == 0.0 && value != 0.0;
+            if is_lost { exec_err!("{value} is out of range of REAL") } else { Ok(Some(narrow)) }
+        }
+    });
+    Ok(Arc::new(values.collect::<Result<Float32Array>>()?))
+}
+
 /// `-value` of an integer, an error where it does not fit.
 pub(crate) fn negate_checked(value: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| {
+    const EVALUATE: Evaluate = |args, _| {
         let [value] = args else { return exec_err!("negation takes one argument") };
         Ok(datafusion::arrow::compute::kernels::numeric::neg(value.as_ref())?)
     };
-    Function::new("checked_negate", |types| Ok(types.first().cloned().unwrap_or(DataType::Int64)), evaluate)
-        .call(vec![value])
+    const RETURNS: fn(&[DataType]) -> Result<DataType> =
+        |types| Ok(types.first().cloned().unwrap_or(DataType::Int64));
+    call_shared!(Function::new("checked_negate", Partial, RETURNS, EVALUATE), vec![value])
 }
 
-/// A span times a number.
+/// An interval multiplied by a number.
 pub(crate) fn multiply_span(span: Expr, factor: Expr) -> Expr {
-    Function::to("span_multiply", SPAN, |args, _| scale_span(args, |span, factor| Ok(span * factor)))
-        .call(vec![span, factor])
+    const EVALUATE: Evaluate = |args, _| scale_spans(args, |part, factor| Ok(part * factor));
+    call_shared!(Function::to("span_multiply", Partial, SPAN, EVALUATE), vec![span, factor])
 }
 
-/// A span divided by a number.
+/// An interval divided by a number.
 pub(crate) fn divide_span(span: Expr, divisor: Expr) -> Expr {
-    let divided: Evaluate = |args, _| {
-        scale_span(
+    const EVALUATE: Evaluate = |args, _| {
+        scale_spans(
             args,
-            |span, divisor| {
-                if divisor == 0.0 { exec_err!("division by zero") } else { Ok(span / divisor) }
+            |part, divisor| {
+                if divisor == 0.0 { exec_err!("division by zero") } else { Ok(part / divisor) }
             },
         )
     };
-    Function::to("span_divide", SPAN, divided).call(vec![span, divisor])
+    call_shared!(Function::to("span_divide", Partial, SPAN, EVALUATE), vec![span, divisor])
 }
 
-fn scale_span(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<ArrayRef> {
-    let [span, factor] = args else { return exec_err!("a span is scaled by one number") };
+/// Evaluates the multiplication or division of intervals by numbers.
+fn scale_spans(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<ArrayRef> {
+    let [span, factor] = args else { return exec_err!("an interval is scaled by one number") };
     let (span, factor) = (cast(span, &SPAN)?, cast(factor, &DataType::Float64)?);
     let pairs = span
         .as_primitive::<IntervalMonthDayNanoType>()
@@ -268,55 +335,59 @@ fn scale_span(args: &[ArrayRef], scale: fn(f64, f64) -> Result<f64>) -> Result<A
     Ok(Arc::new(spans.collect::<Result<IntervalMonthDayNanoArray>>()?))
 }
 
-/// Scales each part of a span. A fraction of a month goes on as days, a fraction of a day as time.
-#[expect(clippy::cast_possible_truncation, reason = "bounds are looked at")]
+/// A double as a 32-bit integer, truncated; an error where it does not fit.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+fn truncated(value: f64) -> Result<i32> {
+    if value.is_nan() || value > f64::from(i32::MAX) || value < f64::from(i32::MIN) {
+        return exec_err!("interval out of range");
+    }
+    Ok(value as i32)
+}
+
+/// An interval with each part scaled. A fraction of a month is carried to days, a fraction of a day to the time
+/// (`interval_mul` of PostgreSQL's `timestamp.c`).
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+#[expect(clippy::cast_precision_loss, reason = "PostgreSQL computes in doubles as well")]
 pub(super) fn scaled(
     span: IntervalMonthDayNano,
     factor: f64,
     scale: fn(f64, f64) -> Result<f64>,
 ) -> Result<IntervalMonthDayNano> {
-    let months = scale(f64::from(span.months), factor)?;
-    let month_days = months.fract() * 30.0;
-    let days = scale(f64::from(span.days), factor)? + month_days;
-    #[expect(clippy::cast_precision_loss, reason = "PostgreSQL computes in doubles as well")]
-    let micros = scale((span.nanoseconds / 1000) as f64, factor)? + days.fract() * 86_400e6;
-    let rounded = (micros.round() * 1000.0, days.trunc(), months.trunc());
-    let fits = rounded.0.abs() < 9.2e18 && rounded.1.abs() < 2e9 && rounded.2.abs() < 2e9;
-    if !fits {
+    const DAY_SECONDS: f64 = 86_400.0;
+    const MICROS_MAX: f64 = 9_223_372_036_854_775_807.0;
+    let to_micros = |value: f64| (value * 1e6).round_ties_even() / 1e6;
+    let exact_months = scale(f64::from(span.months), factor)?;
+    let months = truncated(exact_months)?;
+    let exact_days = scale(f64::from(span.days), factor)?;
+    let mut days = truncated(exact_days)?;
+    let month_days = to_micros((exact_months - f64::from(months)) * 30.0);
+    let whole_month_days = truncated(month_days)?;
+    let fraction = exact_days - f64::from(days) + month_days - f64::from(whole_month_days);
+    let mut seconds = to_micros(fraction * DAY_SECONDS);
+    let carried = truncated(seconds / DAY_SECONDS)?;
+    seconds -= f64::from(carried) * DAY_SECONDS;
+    let out_of_range = || datafusion::error::DataFusionError::Execution("interval out of range".to_owned());
+    days = days
+        .checked_add(carried)
+        .and_then(|days| days.checked_add(whole_month_days))
+        .ok_or_else(out_of_range)?;
+    let micros = (scale((span.nanoseconds / 1000) as f64, factor)? + seconds * 1e6).round_ties_even();
+    if micros.is_nan() || micros.abs() >= MICROS_MAX {
         return exec_err!("interval out of range");
     }
-    Ok(IntervalMonthDayNano::new(rounded.2 as i32, rounded.1 as i32, rounded.0 as i64))
+    to_arrow(Interval { months, days, micros: micros as i64 })
 }
 
-/// `mod`, `div` and `sign` by name.
+/// `div` by name.
 pub(super) fn named() -> Vec<Function> {
-    let same: fn(&[DataType]) -> Result<DataType> = |types| match types {
-        [DataType::Float32 | DataType::Float64, _] | [_, DataType::Float32 | DataType::Float64] => {
-            Ok(DataType::Float64)
-        }
-        [a, b] => {
-            let widest = if a.primitive_width() >= b.primitive_width() { a } else { b };
-            Ok(widest.clone())
-        }
-        _ => plan_err!("it takes two numbers"),
+    let returns: fn(&[DataType]) -> Result<DataType> = |types| match types {
+        [a, b] if digits_of(a).is_some() && digits_of(b).is_some() => Ok(DataType::Decimal128(38, 0)),
+        _ => plan_err!("div takes two numerics"),
     };
-    vec![
-        Function::new("mod", same, |args, target| {
-            let [a, b] = args else { return exec_err!("mod takes two arguments") };
-            let (a, b) = (cast(a, target)?, cast(b, target)?);
-            Ok(datafusion::arrow::compute::kernels::numeric::rem(&a, &b)?)
-        }),
-        Function::new(
-            "div",
-            |types| match types {
-                [a, b] if digits_of(a).is_some() && digits_of(b).is_some() => Ok(DataType::Decimal128(38, 0)),
-                _ => plan_err!("div takes two numerics"),
-            },
-            evaluate_whole_quotient,
-        ),
-    ]
+    vec![Function::new("div", Partial, returns, evaluate_whole_quotient)]
 }
 
+/// Evaluates `div`: the quotient without its fraction.
 fn evaluate_whole_quotient(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [a, b] = args else { return exec_err!("div takes two arguments") };
     let ((a, a_scale), (b, b_scale)) = (wide(a)?, wide(b)?);
@@ -332,9 +403,9 @@ fn evaluate_whole_quotient(args: &[ArrayRef], target: &DataType) -> Result<Array
     narrow(values.collect::<Result<Vec<_>>>()?, target)
 }
 
-/// Whether an integer is one: a truth value that is not simplified.
+/// The truth value of an integer: true of one. The optimizer does not simplify it.
 pub(crate) fn is_one(value: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| {
+    const EVALUATE: Evaluate = |args, _| {
         let [value] = args else { return exec_err!("is_one takes one argument") };
         let truth: datafusion::arrow::array::BooleanArray = value
             .as_primitive::<datafusion::arrow::datatypes::Int8Type>()
@@ -343,10 +414,10 @@ pub(crate) fn is_one(value: Expr) -> Expr {
             .collect();
         Ok(Arc::new(truth))
     };
-    Function::to("is_one", DataType::Boolean, evaluate).call(vec![value])
+    call_shared!(Function::to("is_one", Total, DataType::Boolean, EVALUATE), vec![value])
 }
 
-/// The average of so many numbers with this sum, in a decimal type.
+/// The average of `count` numbers with the sum `sum`, in a decimal type.
 ///
 /// # Errors
 /// An average that does not fit.

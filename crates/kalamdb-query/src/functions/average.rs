@@ -1,4 +1,4 @@
-//! The average of exact numbers, exact.
+//! The exact average of integers and decimals.
 
 use std::collections::HashSet;
 use std::mem::size_of;
@@ -7,13 +7,15 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Decimal256Type, Field, FieldRef, i256};
-use datafusion::common::{ScalarValue, exec_err, plan_err};
+use datafusion::common::{ScalarValue, exec_err, internal_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
-use super::arithmetic::{digits_of, quotient};
+use super::arithmetic::{average_of, digits_of, narrow};
+use super::spans::SPAN;
 
+/// The aggregate of [`average`].
 static AVERAGE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
     Arc::new(AggregateUDF::new_from_impl(Average { signature: Signature::any(1, Volatility::Immutable) }))
 });
@@ -23,12 +25,47 @@ pub(crate) fn average() -> Arc<AggregateUDF> {
     Arc::clone(&AVERAGE)
 }
 
+/// `avg` until the type of its argument is resolved: `DataFusion`'s refuses intervals before a rule sees them.
+pub(super) fn unresolved() -> AggregateUDF {
+    AggregateUDF::new_from_impl(Unresolved { signature: Signature::any(1, Volatility::Immutable) })
+}
+
+/// The aggregate of [`unresolved`].
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Unresolved {
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for Unresolved {
+    fn name(&self) -> &'static str {
+        "avg"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [DataType::Interval(_) | DataType::Duration(_)] => Ok(SPAN),
+            [DataType::Float32 | DataType::Float64 | DataType::Null] => Ok(DataType::Float64),
+            [found] if digits_of(found).is_some() => AVERAGE.return_type(types),
+            _ => plan_err!("avg takes numbers or intervals"),
+        }
+    }
+
+    fn accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        internal_err!("avg was not resolved")
+    }
+}
+
+/// The average of exact numbers, as a function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Average {
     signature: Signature,
 }
 
-/// The type of sums, at the scale of what is added.
+/// The type of the sums of a type's values, and their scale.
 fn sum_type(argument: &DataType) -> Result<(DataType, i8)> {
     match digits_of(argument) {
         Some((_, scale)) => Ok((DataType::Decimal256(76, scale), scale)),
@@ -84,7 +121,7 @@ impl AggregateUDFImpl for Average {
     }
 }
 
-/// A sum and how many were added.
+/// A sum, and the number of its values.
 #[derive(Debug)]
 struct Mean {
     sum: i256,
@@ -92,11 +129,12 @@ struct Mean {
     sum_type: DataType,
     scale: u8,
     target: DataType,
-    /// The values so far, where each counts once.
+    /// The distinct values so far, of an average of DISTINCT values.
     seen: Option<HashSet<i256>>,
 }
 
 impl Mean {
+    /// Adds values to the sum, or takes them back.
     fn add(&mut self, values: &[ArrayRef], is_back: bool) -> Result<()> {
         let [values] = values else { return exec_err!("avg takes one argument") };
         let values = cast(values, &self.sum_type)?;
@@ -126,19 +164,11 @@ impl Accumulator for Mean {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let (precision, scale) = digits_of(&self.target).unwrap_or((38, 16));
         if self.count == 0 {
             return ScalarValue::try_from(&self.target);
         }
-        let digits = u8::try_from(scale).unwrap_or(0);
-        let mean = quotient(self.sum, self.scale, i256::from_i128(self.count.into()), 0, digits)?;
-        Ok(match self.target {
-            DataType::Decimal128(..) => match mean.to_i128() {
-                Some(mean) => ScalarValue::Decimal128(Some(mean), precision, scale),
-                None => return exec_err!("numeric field overflow"),
-            },
-            _ => ScalarValue::Decimal256(Some(mean), precision, scale),
-        })
+        let mean = average_of(self.sum, self.scale, self.count, &self.target)?;
+        ScalarValue::try_from_array(&narrow(vec![Some(mean)], &self.target)?, 0)
     }
 
     fn size(&self) -> usize {

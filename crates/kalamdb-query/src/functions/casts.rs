@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Date32Array, Float32Array,
-    Float64Array, IntervalMonthDayNanoArray, PrimitiveArray, StringArray, Time64MicrosecondArray,
+    Float64Array, IntervalMonthDayNanoArray, ListArray, PrimitiveArray, StringArray, Time64MicrosecondArray,
     TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::cast;
@@ -17,31 +17,40 @@ use datafusion::common::exec_err;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
 
+use super::Totality::Partial;
 use super::arithmetic::narrow;
 use super::spans::{SPAN, from_arrow, to_arrow};
-use super::{Evaluate, Function};
+use super::{Evaluate, Function, call_shared};
 use crate::text::{self, Malformed};
 
-/// Text as a value of a type; `sql_type` where Arrow does not tell it (UUID, JSON).
+/// Text as a value of a type; `sql_type` names one that Arrow does not have (UUID, JSON).
 pub(crate) fn parse_as(value: Expr, target: &DataType, sql_type: Option<&'static str>) -> Expr {
-    let function = match sql_type {
-        Some("UUID") => Function::to("parse_uuid", DataType::Utf8, parse_uuids).of_sql_type("UUID"),
-        Some("JSON") => Function::to("parse_json", DataType::Utf8, parse_documents).of_sql_type("JSON"),
-        _ => Function::to("parse_text", target.clone(), parse_texts),
-    };
-    function.call(vec![value])
+    match sql_type {
+        Some("UUID") => call_shared!(
+            Function::to("parse_uuid", Partial, DataType::Utf8, parse_uuids).of_sql_type("UUID"),
+            vec![value]
+        ),
+        Some("JSON") => call_shared!(
+            Function::to("parse_json", Partial, DataType::Utf8, parse_documents).of_sql_type("JSON"),
+            vec![value]
+        ),
+        _ => Function::to("parse_text", Partial, target.clone(), parse_texts).call(vec![value]),
+    }
 }
 
+/// The error of a text that is not a value of its type.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn malformed(error: Malformed) -> DataFusionError {
     DataFusionError::Execution(error.to_string())
 }
 
+/// The one argument of a cast, as text.
 fn texts(args: &[ArrayRef]) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("a cast takes one argument") };
     Ok(cast(value, &DataType::Utf8)?)
 }
 
+/// The values of texts.
 fn parsed<T>(
     values: &StringArray,
     parse: impl Fn(&str) -> Result<T>,
@@ -49,21 +58,21 @@ fn parsed<T>(
     values.iter().map(move |text| text.map(&parse).transpose())
 }
 
+/// Evaluates `parse_uuid`.
 fn parse_uuids(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let values = texts(args)?;
     let parse = |text: &str| Ok(text::parse_uuid(text).map_err(malformed)?.to_string());
     Ok(Arc::new(parsed(values.as_string(), parse).collect::<Result<StringArray>>()?))
 }
 
+/// Evaluates `parse_json`, which keeps the text of a document.
 fn parse_documents(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let values = texts(args)?;
-    let parse = |text: &str| match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => exec_err!("invalid JSON: {error}"),
-    };
+    let parse = |text: &str| super::document::validated(text).map(str::to_owned);
     Ok(Arc::new(parsed(values.as_string(), parse).collect::<Result<StringArray>>()?))
 }
 
+/// Evaluates `parse_text`.
 fn parse_texts(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let values = texts(args)?;
     let values: &StringArray = values.as_string();
@@ -76,8 +85,7 @@ fn parse_texts(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
         DataType::Int32 => integers::<Int32Type>(values, "INT")?,
         DataType::Int64 => integers::<Int64Type>(values, "BIGINT")?,
         DataType::Float32 => {
-            #[expect(clippy::cast_possible_truncation, reason = "the type has 32 bits")]
-            let parse = |text: &str| text::parse_float(text).map(|value| value as f32).map_err(malformed);
+            let parse = |text: &str| text::parse_real(text).map_err(malformed);
             Arc::new(parsed(values, parse).collect::<Result<Float32Array>>()?)
         }
         DataType::Float64 => {
@@ -118,6 +126,7 @@ fn parse_texts(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     })
 }
 
+/// The integers of texts, in a type.
 fn integers<T: ArrowPrimitiveType>(values: &StringArray, name: &str) -> Result<ArrayRef>
 where
     T::Native: TryFrom<i64>,
@@ -130,13 +139,13 @@ where
     Ok(Arc::new(parsed(values, parse).collect::<Result<PrimitiveArray<T>>>()?))
 }
 
-/// A value as PostgreSQL writes it.
+/// The text of a value, as PostgreSQL writes it.
 pub(crate) fn as_text(value: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| match args {
+    const EVALUATE: Evaluate = |args, _| match args {
         [value] => written(value),
         _ => exec_err!("a cast takes one argument"),
     };
-    Function::to("as_text", DataType::Utf8, evaluate).call(vec![value])
+    call_shared!(Function::to("as_text", Partial, DataType::Utf8, EVALUATE), vec![value])
 }
 
 /// The text of each value.
@@ -192,9 +201,14 @@ pub(crate) fn written(array: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
+/// Bytes as hexadecimal digits after `\x`.
 fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 + bytes.len() * 2);
-    text.push_str("\\x");
+    format!("\\x{}", hex_digits(bytes))
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex_digits(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         // Writing into a string cannot fail.
         let _ = write!(text, "{byte:02x}");
@@ -202,16 +216,21 @@ fn hexadecimal(bytes: &[u8]) -> String {
     text
 }
 
-/// Lists in braces, with their elements quoted where it takes that to read them back.
-fn lists(array: &ArrayRef) -> Result<ArrayRef> {
+/// An array of lists of any kind as one of lists with 32-bit offsets.
+pub(super) fn as_list(array: &ArrayRef) -> Result<ListArray> {
     let list = match array.data_type() {
         DataType::List(_) => Arc::clone(array),
         DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
             cast(array, &DataType::List(Arc::clone(field)))?
         }
-        _ => return exec_err!("not a list"),
+        other => return exec_err!("an array is expected, not {other}"),
     };
-    let list = list.as_list::<i32>();
+    Ok(list.as_list::<i32>().clone())
+}
+
+/// Lists in braces. Elements that would not be read back as they are stand in quotation marks.
+fn lists(array: &ArrayRef) -> Result<ArrayRef> {
+    let list = as_list(array)?;
     let mut texts: Vec<Option<String>> = Vec::with_capacity(list.len());
     for items in list.iter() {
         let Some(items) = items else {
@@ -230,6 +249,7 @@ fn lists(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(StringArray::from(texts)))
 }
 
+/// An element of a list as text, in quotation marks where it takes them to be read back.
 fn element(text: &str, is_nested: bool) -> String {
     let is_plain = !text.is_empty()
         && !text.eq_ignore_ascii_case("null")
@@ -240,10 +260,10 @@ fn element(text: &str, is_nested: bool) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// An array as one of another type, as a cast or an assignment makes it: rounded, read from text or written as text.
+/// An array in another type, as a cast or an assignment computes it: rounded, read from text or written as text.
 ///
 /// # Errors
-/// A value that has no place in the type.
+/// A value that the type does not hold.
 pub fn cast_array(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     use datafusion::arrow::compute::{CastOptions, cast_with_options};
     let from = array.data_type();
@@ -259,6 +279,9 @@ pub fn cast_array(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
         _ if is_text => parse_texts(&[Arc::clone(array)], target),
         (DataType::Float32 | DataType::Float64, _) if is_integer => {
             super::arithmetic::integers_of(array, target)
+        }
+        (DataType::Float64 | DataType::Decimal128(..) | DataType::Decimal256(..), DataType::Float32) => {
+            super::arithmetic::reals_of(array)
         }
         (DataType::Decimal128(..) | DataType::Decimal256(..), _) if is_integer => {
             let whole = cast_with_options(array, &DataType::Decimal256(76, 0), &strict)?;

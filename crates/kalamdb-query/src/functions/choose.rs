@@ -6,12 +6,15 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 
 use super::Function;
+use super::Totality::Total;
 
-/// `coalesce` and its other names, with arguments of any types. The analysis puts `DataFusion`'s own in its place, which refuses text
-/// beside other types before a rule sees it.
+/// `coalesce` and its other names, with arguments of any types. The analysis replaces them by `DataFusion`'s own, which would refuse
+/// text beside other types at once.
 pub(super) fn named() -> Vec<Function> {
     ["coalesce", "nvl", "ifnull"]
-        .map(|name| Function::new(name, chosen_type, |_, _| internal_err!("coalesce was not resolved")))
+        .map(|name| {
+            Function::new(name, Total, chosen_type, |_, _| internal_err!("coalesce was not resolved"))
+        })
         .into()
 }
 
@@ -20,7 +23,7 @@ pub(crate) fn coalesce(args: Vec<Expr>) -> Expr {
     datafusion::functions::core::expr_fn::coalesce(args)
 }
 
-/// The type of the first argument that is neither text nor NULL: text may be a literal of it.
+/// The widest type of the arguments that are neither text nor NULL; text may be a literal of that type.
 fn chosen_type(types: &[DataType]) -> Result<DataType> {
     if types.is_empty() {
         return plan_err!("coalesce takes at least one argument");

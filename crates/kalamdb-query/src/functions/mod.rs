@@ -1,4 +1,4 @@
-//! Scalar functions that the analysis puts into plans, and those that PostgreSQL has and `DataFusion` lacks.
+//! Functions that the analysis puts into plans, and functions of PostgreSQL that `DataFusion` lacks.
 
 mod arithmetic;
 mod average;
@@ -6,10 +6,15 @@ mod bytes;
 mod casts;
 mod choose;
 mod compare;
+mod document;
+mod documents;
+mod format;
 mod json;
+mod make;
 mod neighbours;
 mod patterns;
 mod percentile;
+mod round;
 mod single_value;
 mod span_aggregates;
 mod spans;
@@ -28,41 +33,54 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TypeSignature, Volatility,
 };
 
 pub use arithmetic::average_of;
 pub(crate) use arithmetic::{
-    digits_of, divide_floats, divide_numerics, divide_span, is_one, multiply_span, negate_checked,
-    round_float, round_to_integer,
+    digits_of, divide_floats, divide_numerics, divide_span, exact_type, is_decimal, is_float, is_one,
+    multiply_span, negate_checked, round_float, round_to_integer, to_real,
 };
 pub(crate) use average::average;
-pub(crate) use bytes::bytes_length;
+pub(crate) use bytes::{bytes_length, substring};
 pub use casts::cast_array;
 pub(crate) use casts::{as_text, parse_as};
 pub(crate) use choose::coalesce;
-pub use json::documents;
-pub(crate) use json::{contains as json_contains, embed as json_embed};
+pub use documents::documents;
+pub(crate) use json::{at as json_at, contains as json_contains, embed as json_embed};
 pub(crate) use neighbours::present_neighbour;
 pub(crate) use patterns::{like_pattern, matches_similar, regular_pattern};
 pub(crate) use single_value::single_value;
 pub(crate) use span_aggregates::of_spans;
 pub(crate) use spans::{SPAN, date_difference, span_between, span_key, to_arrow};
-pub(crate) use times::{TIMESTAMP, date_at_time, date_plus_days, part_of_time, time_moved};
+pub(crate) use times::{
+    TIMESTAMP, clock_part, date_at_time, date_plus_days, instant_type, part_of_time, time_moved,
+};
 
-/// The metadata entry of an Arrow field that tells its SQL type where Arrow alone does not.
+/// The key of a field's metadata with the SQL type that Arrow does not have.
 pub const TYPE_METADATA: &str = "kalam_type";
 
-/// Evaluates a function: its arguments, all as long as the result, and the type of the result.
+/// The evaluation of a function: of its arguments, each as long as the result, and the type of the result.
 type Evaluate = fn(&[ArrayRef], &DataType) -> Result<ArrayRef>;
 
-/// A function without state, by what it is called, what it gives and how.
+/// Whether a function has a result for every value of its arguments' types. Conditions guard calls of partial functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Totality {
+    /// Evaluation succeeds for every value.
+    Total,
+    /// Evaluation is an error for some values.
+    Partial,
+}
+
+/// A function without state: its name, the type of its result and its evaluation.
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
     name: &'static str,
-    /// The type of its values; none where its arguments decide.
+    totality: Totality,
+    /// The type of the results; none where `returns` computes it.
     target: Option<DataType>,
-    /// The SQL type that Arrow does not tell.
+    /// The SQL type that Arrow does not have.
     sql_type: Option<&'static str>,
     returns: fn(&[DataType]) -> Result<DataType>,
     evaluate: Evaluate,
@@ -70,24 +88,92 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    fn new(name: &'static str, returns: fn(&[DataType]) -> Result<DataType>, evaluate: Evaluate) -> Self {
+    /// A function whose arguments decide the type of its results.
+    fn new(
+        name: &'static str,
+        totality: Totality,
+        returns: fn(&[DataType]) -> Result<DataType>,
+        evaluate: Evaluate,
+    ) -> Self {
         let signature = Signature::variadic_any(Volatility::Immutable);
-        Self { name, target: None, sql_type: None, returns, evaluate, signature }
+        Self { name, totality, target: None, sql_type: None, returns, evaluate, signature }
     }
 
-    /// A function that gives values of one type.
-    fn to(name: &'static str, target: DataType, evaluate: Evaluate) -> Self {
-        Self { target: Some(target), ..Self::new(name, |_| Ok(DataType::Null), evaluate) }
+    /// A function whose results have one type.
+    fn to(name: &'static str, totality: Totality, target: DataType, evaluate: Evaluate) -> Self {
+        Self { target: Some(target), ..Self::new(name, totality, |_| Ok(DataType::Null), evaluate) }
     }
 
+    /// A function that computes the type of its results, and so refuses arguments of a wrong type when a statement is planned.
+    fn of_types(self, returns: fn(&[DataType]) -> Result<DataType>) -> Self {
+        Self { target: None, returns, ..self }
+    }
+
+    /// A function that may also be called without arguments.
+    fn or_of_none(mut self) -> Self {
+        let forms = vec![TypeSignature::VariadicAny, TypeSignature::Nullary];
+        self.signature = Signature::one_of(forms, Volatility::Immutable);
+        self
+    }
+
+    /// Whether evaluation may be an error for some values.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.totality == Totality::Partial
+    }
+
+    /// The function as one that several calls share.
+    fn shared(self) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(self))
+    }
+
+    /// A function whose results have an SQL type that Arrow does not have.
     fn of_sql_type(self, sql_type: &'static str) -> Self {
         Self { sql_type: Some(sql_type), ..self }
     }
 
+    /// A call of the function.
     fn call(self, args: Vec<Expr>) -> Expr {
-        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::new_from_impl(self)), args))
+        Expr::ScalarFunction(ScalarFunction::new_udf(self.shared(), args))
     }
 }
+
+/// The value that was computed for the last key: neighbouring rows mostly share one.
+struct Last<K, V> {
+    known: Option<(K, V)>,
+}
+
+impl<K, V> Default for Last<K, V> {
+    fn default() -> Self {
+        Self { known: None }
+    }
+}
+
+impl<K, V> Last<K, V> {
+    /// The value of a key, computed unless it was the last one.
+    fn get<Q>(&mut self, key: &Q, compute: impl FnOnce(&Q) -> Result<V>) -> Result<&V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: PartialEq + ToOwned<Owned = K> + ?Sized,
+    {
+        let known = match self.known.take() {
+            Some((last, value)) if last.borrow() == key => (last, value),
+            _ => (key.to_owned(), compute(key)?),
+        };
+        Ok(&self.known.insert(known).1)
+    }
+}
+
+/// A call of a function that is built once for all calls.
+macro_rules! call_shared {
+    ($function:expr, $args:expr) => {{
+        static FUNCTION: std::sync::LazyLock<std::sync::Arc<datafusion::logical_expr::ScalarUDF>> =
+            std::sync::LazyLock::new(|| $function.shared());
+        datafusion::logical_expr::Expr::ScalarFunction(
+            datafusion::logical_expr::expr::ScalarFunction::new_udf(std::sync::Arc::clone(&FUNCTION), $args),
+        )
+    }};
+}
+use call_shared;
 
 impl PartialEq for Function {
     fn eq(&self, other: &Self) -> bool {
@@ -128,8 +214,7 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let is_constant =
-            !args.args.is_empty() && args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if is_constant { 1 } else { args.number_rows };
         let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
         let result = (self.evaluate)(&arrays, args.return_field.data_type())?;
@@ -140,11 +225,13 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// Makes the functions that statements may call by name known.
+/// Registers the functions that statements call by name.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     let all = arithmetic::named()
         .into_iter()
         .chain(bytes::named())
+        .chain(format::named())
+        .chain(make::named())
         .chain(choose::named())
         .chain(truncate::named())
         .chain(patterns::named())
@@ -155,8 +242,15 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
         .chain(templates::named())
         .chain(within::named());
     for function in all {
-        registry.register_udf(Arc::new(ScalarUDF::new_from_impl(function)))?;
+        registry.register_udf(function.shared())?;
     }
+    for name in patterns::NAMES {
+        let translated = patterns::Translated::instead_of(registry.udf(name)?);
+        registry.register_udf(Arc::new(translated))?;
+    }
+    registry.register_udf(bytes::substring())?;
+    registry.register_udf(Arc::new(round::Rounded::instead_of(registry.udf("round")?)))?;
     registry.register_udaf(Arc::new(percentile::named()))?;
+    registry.register_udaf(Arc::new(average::unresolved()))?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `lead` and `lag` that pass over NULLs, whatever the frame is.
+//! `lead` and `lag` that ignore NULLs.
 
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ pub(crate) fn present_neighbour(is_lead: bool) -> Arc<WindowUDF> {
     Arc::new(WindowUDF::from(PresentNeighbour { is_lead, signature }))
 }
 
+/// `lead` or `lag` as a window function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PresentNeighbour {
     is_lead: bool,
@@ -49,6 +50,7 @@ impl WindowUDFImpl for PresentNeighbour {
     }
 }
 
+/// The evaluation of one partition.
 #[derive(Debug)]
 struct Neighbours {
     is_lead: bool,
@@ -97,7 +99,7 @@ impl PartitionEvaluator for Neighbours {
     }
 }
 
-/// The nth row that is present before or after a row.
+/// The nth row before or after a row whose value is not NULL.
 fn nth(present: &[usize], row: usize, distance: usize, is_forward: bool) -> Option<usize> {
     if is_forward {
         let first = present.partition_point(|at| *at <= row);

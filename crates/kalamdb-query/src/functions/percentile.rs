@@ -1,4 +1,4 @@
-//! `percentile_disc`: the first value of an order that is at or behind a share of it.
+//! `percentile_disc`: the first value in an order whose rank reaches a share of all.
 
 use std::mem::size_of_val;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ pub(super) fn named() -> AggregateUDF {
     AggregateUDF::new_from_impl(PercentileDisc { signature: Signature::any(2, Volatility::Immutable) })
 }
 
+/// The aggregate of `percentile_disc`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PercentileDisc {
     signature: Signature,

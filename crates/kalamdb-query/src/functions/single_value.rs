@@ -1,4 +1,4 @@
-//! The value of a scalar subquery, refused where it gave several.
+//! The value of a scalar subquery; an error where the subquery has several rows.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,15 +11,17 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+/// The function of [`single_value`].
 static SINGLE_VALUE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     Arc::new(ScalarUDF::new_from_impl(SingleValue { signature: Signature::any(2, Volatility::Immutable) }))
 });
 
-/// `value`, or an error for a row whose subquery gave more than one.
+/// `value`; an error for a row whose subquery has more than one.
 pub(crate) fn single_value(value: Expr, rows: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&SINGLE_VALUE), vec![value, rows]))
 }
 
+/// The check of a scalar subquery, as a function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct SingleValue {
     signature: Signature,

@@ -1,4 +1,4 @@
-//! Spans of time: differences, and the number that orders them.
+//! Intervals: differences of times, the key that orders intervals, and their justification.
 
 use std::sync::Arc;
 
@@ -10,44 +10,46 @@ use datafusion::arrow::datatypes::{
     DataType, Date32Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
-use datafusion::error::Result;
+use datafusion::common::{exec_err, plan_err};
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
 
-use super::Function;
-use crate::text::Interval;
+use super::Totality::{Partial, Total};
+use super::casts::cast_array;
+use super::{Evaluate, Function, call_shared};
+use crate::text::{DAY_MICROS, Interval};
 
-/// The type of spans.
+/// The type of intervals.
 pub(crate) const SPAN: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
-const DAY_MICROS: i128 = 86_400_000_000;
-
-/// A span as Arrow holds it.
-pub(crate) fn to_arrow(interval: Interval) -> Result<IntervalMonthDayNano> {
-    let nanos = interval.micros.checked_mul(1000);
-    // Whole days are moved where nanoseconds do not hold the time.
-    let (days, nanos) = match nanos {
-        Some(nanos) => (interval.days, nanos),
-        None => {
-            let day = 86_400_000_000;
-            let days =
-                i32::try_from(interval.micros / day).ok().and_then(|more| interval.days.checked_add(more));
-            let Some(days) = days else { return datafusion::common::exec_err!("interval out of range") };
-            (days, interval.micros % day * 1000)
-        }
-    };
-    Ok(IntervalMonthDayNano::new(interval.months, days, nanos))
+/// The error of an interval that its type does not hold.
+pub(super) fn out_of_range() -> DataFusionError {
+    DataFusionError::Execution("interval out of range".to_owned())
 }
 
-/// A span in PostgreSQL's parts.
+/// An interval in Arrow's form.
+pub(crate) fn to_arrow(interval: Interval) -> Result<IntervalMonthDayNano> {
+    let Interval { months, days, micros } = interval;
+    if let Some(nanos) = micros.checked_mul(1000) {
+        return Ok(IntervalMonthDayNano::new(months, days, nanos));
+    }
+    // Whole days are carried where 64 bits of nanoseconds do not hold the time.
+    let carried = i32::try_from(micros / DAY_MICROS).ok().and_then(|carried| days.checked_add(carried));
+    let days = carried.ok_or_else(out_of_range)?;
+    Ok(IntervalMonthDayNano::new(months, days, micros % DAY_MICROS * 1000))
+}
+
+/// An interval in PostgreSQL's parts.
 pub(crate) const fn from_arrow(value: IntervalMonthDayNano) -> Interval {
     Interval { months: value.months, days: value.days, micros: value.nanoseconds / 1000 }
 }
 
-/// `a - b` of two times or dates, as days and the time left over.
+/// `a - b` of two times or dates, in days and the remaining time.
 pub(crate) fn span_between(a: Expr, b: Expr) -> Expr {
-    Function::to("span_between", SPAN, evaluate_between).call(vec![a, b])
+    call_shared!(Function::to("span_between", Partial, SPAN, evaluate_between), vec![a, b])
 }
 
+/// Times, dates and times of day in microseconds.
 fn micros(array: &ArrayRef) -> Result<ArrayRef> {
     let target = match array.data_type() {
         DataType::Time64(_) | DataType::Time32(_) => DataType::Time64(TimeUnit::Microsecond),
@@ -69,20 +71,16 @@ fn micros(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast_array)
 }
 
+/// Evaluates `span_between`.
 fn evaluate_between(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
-    let [a, b] = args else { return datafusion::common::exec_err!("span_between takes two arguments") };
+    let [a, b] = args else { return exec_err!("span_between takes two arguments") };
     let (a, b) = (micros(a)?, micros(b)?);
     let (a, b) = (a.as_primitive::<TimestampMicrosecondType>(), b.as_primitive::<TimestampMicrosecondType>());
     let spans = a.iter().zip(b.iter()).map(|(a, b)| match (a, b) {
         (Some(a), Some(b)) => {
-            let Some(micros) = a.checked_sub(b) else {
-                return datafusion::common::exec_err!("interval out of range");
-            };
-            let day = 86_400_000_000;
-            let Ok(days) = i32::try_from(micros / day) else {
-                return datafusion::common::exec_err!("interval out of range");
-            };
-            Ok(Some(IntervalMonthDayNano::new(0, days, micros % day * 1000)))
+            let micros = a.checked_sub(b).ok_or_else(out_of_range)?;
+            let days = i32::try_from(micros / DAY_MICROS).map_err(|_| out_of_range())?;
+            Ok(Some(IntervalMonthDayNano::new(0, days, micros % DAY_MICROS * 1000)))
         }
         _ => Ok(None),
     });
@@ -91,24 +89,32 @@ fn evaluate_between(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
 
 /// Days between two dates.
 pub(crate) fn date_difference(a: Expr, b: Expr) -> Expr {
-    let evaluate: super::Evaluate = |args, _| {
-        let [a, b] = args else {
-            return datafusion::common::exec_err!("date_difference takes two arguments");
-        };
-        let (a, b) = (a.as_primitive::<Date32Type>(), b.as_primitive::<Date32Type>());
-        let days: Int32Array = a.iter().zip(b.iter()).map(|(a, b)| Some(a?.wrapping_sub(b?))).collect();
-        Ok(Arc::new(days))
+    const EVALUATE: Evaluate = |args, _| {
+        let [a, b] = args else { return exec_err!("date_difference takes two arguments") };
+        let pairs = a.as_primitive::<Date32Type>().iter().zip(b.as_primitive::<Date32Type>().iter());
+        let days = pairs.map(|(a, b)| match (a, b) {
+            (Some(a), Some(b)) => match a.checked_sub(b) {
+                Some(days) => Ok(Some(days)),
+                None => exec_err!("date out of range"),
+            },
+            _ => Ok(None),
+        });
+        Ok(Arc::new(days.collect::<Result<Int32Array>>()?))
     };
-    Function::to("date_difference", DataType::Int32, evaluate).call(vec![a, b])
+    call_shared!(Function::to("date_difference", Partial, DataType::Int32, EVALUATE), vec![a, b])
 }
 
-/// A number that orders spans as PostgreSQL does: microseconds, a month having 30 days and a day 24 hours.
+/// The type of [`span_key`].
+pub(super) const SPAN_KEY: DataType = DataType::Decimal128(38, 0);
+
+/// A number that orders intervals as PostgreSQL does: microseconds, a month having 30 days and a day 24 hours.
 pub(crate) fn span_key(span: Expr) -> Expr {
-    Function::to("span_key", DataType::Decimal128(38, 0), evaluate_key).call(vec![span])
+    call_shared!(Function::to("span_key", Total, SPAN_KEY, evaluate_key), vec![span])
 }
 
-fn evaluate_key(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
-    let [span] = args else { return datafusion::common::exec_err!("span_key takes one argument") };
+/// Evaluates `span_key`.
+pub(super) fn evaluate_key(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
+    let [span] = args else { return exec_err!("span_key takes one argument") };
     let span = match span.data_type() {
         DataType::Duration(_) => {
             let micros = cast(span, &DataType::Duration(TimeUnit::Microsecond))?;
@@ -122,7 +128,7 @@ fn evaluate_key(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
                 .map(|span| {
                     let span = span?;
                     let days = i128::from(span.months) * 30 + i128::from(span.days);
-                    Some(days * DAY_MICROS + i128::from(span.nanoseconds / 1000))
+                    Some(days * i128::from(DAY_MICROS) + i128::from(span.nanoseconds / 1000))
                 })
                 .collect();
             Arc::new(keys.with_precision_and_scale(38, 0)?)
@@ -131,50 +137,83 @@ fn evaluate_key(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     Ok(span)
 }
 
-/// `justify_hours`, `justify_days` and `justify_interval`: whole days of hours, whole months of days, or both.
+/// `justify_hours`, `justify_days` and `justify_interval` by name.
 pub(super) fn named() -> Vec<Function> {
+    let returns: fn(&[DataType]) -> Result<DataType> = |types| match types {
+        [DataType::Interval(_) | DataType::Duration(_) | DataType::Utf8 | DataType::Null] => Ok(SPAN),
+        _ => plan_err!("justify_hours, justify_days and justify_interval take one interval"),
+    };
+    let function = |name: &'static str, evaluate: Evaluate| Function::new(name, Partial, returns, evaluate);
     vec![
-        Function::to("justify_hours", SPAN, |args, _| justified(args, true, false)),
-        Function::to("justify_days", SPAN, |args, _| justified(args, false, true)),
-        Function::to("justify_interval", SPAN, |args, _| justified(args, true, true)),
+        function("justify_hours", |args, _| justified(args, justify_hours)),
+        function("justify_days", |args, _| justified(args, justify_days)),
+        function("justify_interval", |args, _| justified(args, justify_interval)),
     ]
 }
 
-fn justified(args: &[ArrayRef], hours: bool, days: bool) -> Result<ArrayRef> {
-    const DAY_NANOS: i64 = 86_400_000_000_000;
-    let [span] = args else { return datafusion::common::exec_err!("it takes one span") };
-    let spans = cast(span, &SPAN)?;
-    let justified: IntervalMonthDayNanoArray = spans
-        .as_primitive::<IntervalMonthDayNanoType>()
-        .iter()
-        .map(|span| {
-            let mut span = span?;
-            if hours {
-                span.days =
-                    span.days.saturating_add(i32::try_from(span.nanoseconds / DAY_NANOS).unwrap_or(0));
-                span.nanoseconds %= DAY_NANOS;
-            }
-            if days {
-                span.months = span.months.saturating_add(span.days / 30);
-                span.days %= 30;
-            }
-            // Parts of one span have one sign.
-            if hours && span.days > 0 && span.nanoseconds < 0 {
-                span.days -= 1;
-                span.nanoseconds += DAY_NANOS;
-            } else if hours && span.days < 0 && span.nanoseconds > 0 {
-                span.days += 1;
-                span.nanoseconds -= DAY_NANOS;
-            }
-            if days && span.months > 0 && span.days < 0 {
-                span.months -= 1;
-                span.days += 30;
-            } else if days && span.months < 0 && span.days > 0 {
-                span.months += 1;
-                span.days -= 30;
-            }
-            Some(span)
-        })
-        .collect();
-    Ok(Arc::new(justified))
+/// Evaluates one of the functions that justify intervals.
+fn justified(args: &[ArrayRef], justify: fn(Interval) -> Option<Interval>) -> Result<ArrayRef> {
+    let [span] = args else { return exec_err!("an interval is justified alone") };
+    let spans = cast_array(span, &SPAN)?;
+    let justified = spans.as_primitive::<IntervalMonthDayNanoType>().iter().map(|span| match span {
+        Some(span) => to_arrow(justify(from_arrow(span)).ok_or_else(out_of_range)?).map(Some),
+        None => Ok(None),
+    });
+    Ok(Arc::new(justified.collect::<Result<IntervalMonthDayNanoArray>>()?))
+}
+
+/// Carries whole days of the time to the days.
+fn days_of_time(span: Interval) -> Option<Interval> {
+    let carried = i32::try_from(span.micros / DAY_MICROS).ok()?;
+    Some(Interval { days: span.days.checked_add(carried)?, micros: span.micros % DAY_MICROS, ..span })
+}
+
+/// Carries each thirty days to the months.
+fn months_of_days(span: Interval) -> Option<Interval> {
+    Some(Interval { months: span.months.checked_add(span.days / 30)?, days: span.days % 30, ..span })
+}
+
+/// Gives the time the sign of the days.
+const fn align_time(mut span: Interval) -> Interval {
+    if span.days > 0 && span.micros < 0 {
+        span.micros += DAY_MICROS;
+        span.days -= 1;
+    } else if span.days < 0 && span.micros > 0 {
+        span.micros -= DAY_MICROS;
+        span.days += 1;
+    }
+    span
+}
+
+/// Carries the time to the days.
+fn justify_hours(span: Interval) -> Option<Interval> {
+    days_of_time(span).map(align_time)
+}
+
+/// Carries the days to the months.
+fn justify_days(span: Interval) -> Option<Interval> {
+    let mut span = months_of_days(span)?;
+    if span.months > 0 && span.days < 0 {
+        span.days += 30;
+        span.months -= 1;
+    } else if span.months < 0 && span.days > 0 {
+        span.days -= 30;
+        span.months += 1;
+    }
+    Some(span)
+}
+
+/// Carries in the order of PostgreSQL's `interval_justify_interval`: a month is borrowed from before a day is.
+fn justify_interval(span: Interval) -> Option<Interval> {
+    let is_alike = span.days > 0 && span.micros > 0 || span.days < 0 && span.micros < 0;
+    let span = if is_alike { months_of_days(span)? } else { span };
+    let mut span = months_of_days(days_of_time(span)?)?;
+    if span.months > 0 && (span.days < 0 || span.days == 0 && span.micros < 0) {
+        span.days += 30;
+        span.months -= 1;
+    } else if span.months < 0 && (span.days > 0 || span.days == 0 && span.micros > 0) {
+        span.days -= 30;
+        span.months += 1;
+    }
+    Some(align_time(span))
 }

@@ -1,4 +1,4 @@
-//! Times: zones, parts, and what is made of a date.
+//! Arithmetic of times and dates, their zones and their parts.
 
 use std::sync::Arc;
 
@@ -15,19 +15,23 @@ use datafusion::common::{exec_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
 
+use super::Totality::{Partial, Total};
+use super::casts::cast_array;
 use super::spans::{SPAN, from_arrow};
-use super::{Evaluate, Function};
-use crate::text::{Interval, instant_of_local, local_of_instant, parse_zone};
+use super::{Evaluate, Function, Last, call_shared};
+use crate::text::{
+    DAY_MICROS, Interval, Zone, instant_of_local, is_date, is_timestamp, local_of_instant, parse_zone,
+};
 
-const DAY_MICROS: i64 = 86_400_000_000;
-/// Times without a zone.
+/// The type of times without a zone.
 pub(crate) const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
-/// Instants.
+/// The type of instants.
 pub(crate) fn instant_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))
 }
 
+/// The type of AT TIME ZONE.
 fn zoned_type(types: &[DataType]) -> Result<DataType> {
     match types {
         [_, DataType::Timestamp(_, Some(_))] => Ok(TIMESTAMP),
@@ -38,6 +42,7 @@ fn zoned_type(types: &[DataType]) -> Result<DataType> {
     }
 }
 
+/// Evaluates `timezone`, the function of AT TIME ZONE.
 fn evaluate_zoned(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [zone, time] = args else { return exec_err!("AT TIME ZONE takes a time and a zone") };
     let is_local = matches!(target, DataType::Timestamp(_, Some(_)));
@@ -45,30 +50,23 @@ fn evaluate_zoned(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
         (DataType::Timestamp(..), _) => {
             cast(time, &DataType::Timestamp(TimeUnit::Microsecond, zone_of(time)))?
         }
-        _ => cast(time, &TIMESTAMP)?,
+        _ => cast_array(time, &TIMESTAMP)?,
     };
     let time = time.as_primitive::<TimestampMicrosecondType>();
     let spans = matches!(zone.data_type(), DataType::Interval(_)).then(|| cast(zone, &SPAN)).transpose()?;
     let names = if spans.is_none() { Some(cast(zone, &DataType::Utf8)?) } else { None };
-    let zone_at = |row: usize| -> Result<Option<crate::text::Zone>> {
+    let mut last = Last::default();
+    let mut zone_at = |row: usize| -> Result<Option<Zone>> {
         if let Some(spans) = &spans {
             let spans = spans.as_primitive::<IntervalMonthDayNanoType>();
-            let seconds = spans.is_valid(row).then(|| spans.value(row).nanoseconds / 1_000_000_000);
-            return Ok(seconds.and_then(|it| i32::try_from(it).ok()).map(crate::text::Zone::Fixed));
+            return if spans.is_valid(row) { zone_of_span(spans.value(row)).map(Some) } else { Ok(None) };
         }
         let Some(names) = &names else { return Ok(None) };
         let names = names.as_string::<i32>();
         if names.is_null(row) {
             return Ok(None);
         }
-        match parse_zone(names.value(row)) {
-            // POSIX counts offsets west of Greenwich.
-            Some(crate::text::Zone::Fixed(offset)) if names.value(row).trim().starts_with(['+', '-']) => {
-                Ok(Some(crate::text::Zone::Fixed(-offset)))
-            }
-            Some(zone) => Ok(Some(zone)),
-            None => exec_err!("time zone \"{}\" not recognized", names.value(row)),
-        }
+        last.get(names.value(row), zone_named).copied().map(Some)
     };
     let mut values: Vec<Option<i64>> = Vec::with_capacity(time.len());
     for row in 0..time.len() {
@@ -78,12 +76,33 @@ fn evaluate_zoned(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
         };
         let value = time.value(row);
         let moved = if is_local { instant_of_local(value, zone) } else { local_of_instant(value, zone) };
-        values.push(Some(moved.ok_or_else(out_of_range)?));
+        values.push(Some(moved.filter(|moved| is_timestamp(*moved)).ok_or_else(out_of_range)?));
     }
     let values = TimestampMicrosecondArray::from(values);
     Ok(Arc::new(if is_local { values.with_timezone("+00:00") } else { values }))
 }
 
+/// The zone with an interval's offset east of Greenwich.
+fn zone_of_span(span: IntervalMonthDayNano) -> Result<Zone> {
+    if span.months != 0 || span.days != 0 {
+        return exec_err!("interval time zone must not include months or days");
+    }
+    match i32::try_from(span.nanoseconds / 1_000_000_000) {
+        Ok(seconds) => Ok(Zone::Fixed(seconds)),
+        Err(_) => exec_err!("interval time zone is out of range"),
+    }
+}
+
+/// The zone that AT TIME ZONE names. Offsets that are written count west of Greenwich, as in POSIX.
+fn zone_named(name: &str) -> Result<Zone> {
+    match parse_zone(name) {
+        Some(Zone::Fixed(offset)) if name.trim().starts_with(['+', '-']) => Ok(Zone::Fixed(-offset)),
+        Some(zone) => Ok(zone),
+        None => exec_err!("time zone \"{name}\" not recognized"),
+    }
+}
+
+/// The zone of an array's type.
 fn zone_of(array: &ArrayRef) -> Option<Arc<str>> {
     match array.data_type() {
         DataType::Timestamp(_, zone) => zone.clone(),
@@ -91,49 +110,58 @@ fn zone_of(array: &ArrayRef) -> Option<Arc<str>> {
     }
 }
 
+/// The error of a time beyond the calendar.
 fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("timestamp out of range".to_owned())
 }
 
-/// A date some days later.
+/// A date plus a number of days.
 pub(crate) fn date_plus_days(date: Expr, days: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| {
+    const EVALUATE: Evaluate = |args, _| {
         let [date, days] = args else { return exec_err!("a date and days are added") };
         let days = cast(days, &DataType::Int64)?;
         let pairs = date.as_primitive::<Date32Type>().iter().zip(days.as_primitive::<Int64Type>().iter());
         let dates = pairs.map(|(date, days)| match (date, days) {
             (Some(date), Some(days)) => {
-                let sum = i64::from(date).checked_add(days).and_then(|sum| i32::try_from(sum).ok());
+                let sum = i64::from(date).checked_add(days).filter(|sum| is_date(*sum));
+                let sum = sum.and_then(|sum| i32::try_from(sum).ok());
                 sum.map(Some).ok_or_else(|| DataFusionError::Execution("date out of range".to_owned()))
             }
             _ => Ok(None),
         });
         Ok(Arc::new(dates.collect::<Result<Date32Array>>()?))
     };
-    Function::to("date_plus_days", DataType::Date32, evaluate).call(vec![date, days])
+    call_shared!(Function::to("date_plus_days", Partial, DataType::Date32, EVALUATE), vec![date, days])
 }
 
-/// A date at a time of day.
+/// A date plus a time of day.
 pub(crate) fn date_at_time(date: Expr, time: Expr) -> Expr {
-    let evaluate: Evaluate = |args, _| {
+    const EVALUATE: Evaluate = |args, _| {
         let [date, time] = args else { return exec_err!("a date and a time are added") };
         let time = cast(time, &DataType::Time64(TimeUnit::Microsecond))?;
         let pairs =
             date.as_primitive::<Date32Type>().iter().zip(time.as_primitive::<Time64MicrosecondType>().iter());
-        let values: TimestampMicrosecondArray =
-            pairs.map(|(date, time)| Some(i64::from(date?) * DAY_MICROS + time?)).collect();
-        Ok(Arc::new(values))
+        let values = pairs.map(|(date, time)| match (date, time) {
+            (Some(date), Some(time)) => {
+                let micros =
+                    i64::from(date).checked_mul(DAY_MICROS).and_then(|midnight| midnight.checked_add(time));
+                micros.filter(|micros| is_timestamp(*micros)).map(Some).ok_or_else(out_of_range)
+            }
+            _ => Ok(None),
+        });
+        Ok(Arc::new(values.collect::<Result<TimestampMicrosecondArray>>()?))
     };
-    Function::to("date_at_time", TIMESTAMP, evaluate).call(vec![date, time])
+    call_shared!(Function::to("date_at_time", Partial, TIMESTAMP, EVALUATE), vec![date, time])
 }
 
-/// A time of day some span later or earlier, wrapped at midnight.
+/// A time of day plus or minus an interval, wrapped at midnight.
 pub(crate) fn time_moved(time: Expr, span: Expr, is_back: bool) -> Expr {
     let evaluate: Evaluate = if is_back { |args, _| moved(args, -1) } else { |args, _| moved(args, 1) };
     let name = if is_back { "time_minus" } else { "time_plus" };
-    Function::to(name, DataType::Time64(TimeUnit::Microsecond), evaluate).call(vec![time, span])
+    Function::to(name, Total, DataType::Time64(TimeUnit::Microsecond), evaluate).call(vec![time, span])
 }
 
+/// Evaluates the sum or difference of a time of day and an interval.
 fn moved(args: &[ArrayRef], sign: i64) -> Result<ArrayRef> {
     let [time, span] = args else { return exec_err!("a time of day is moved by a span") };
     let (time, span) = (cast(time, &DataType::Time64(TimeUnit::Microsecond))?, cast(span, &SPAN)?);
@@ -148,7 +176,7 @@ fn moved(args: &[ArrayRef], sign: i64) -> Result<ArrayRef> {
     Ok(Arc::new(times))
 }
 
-/// A part of a time or span as a number, where PostgreSQL has it.
+/// A part of a time or an interval as a number; none where PostgreSQL has no such part.
 pub(crate) fn part_of_time(field: &str, value: Expr) -> Option<Expr> {
     let (name, scale, evaluate): (&'static str, i8, Evaluate) = match field {
         "second" | "seconds" | "sec" => ("part_second", 6, |args, target| parts(args, target, "second")),
@@ -177,9 +205,41 @@ pub(crate) fn part_of_time(field: &str, value: Expr) -> Option<Expr> {
         "isoyear" => ("part_isoyear", 0, |args, target| parts(args, target, "isoyear")),
         _ => return None,
     };
-    Some(Function::to(name, DataType::Decimal128(20, scale), evaluate).call(vec![value]))
+    Some(Function::to(name, Partial, DataType::Decimal128(20, scale), evaluate).call(vec![value]))
 }
 
+/// A part of the time of day of a value that has one; none where `field` is another part.
+pub(crate) fn clock_part(field: &str, value: Expr) -> Option<Expr> {
+    fn returns<const SCALE: i8>(types: &[DataType]) -> Result<DataType> {
+        match types {
+            [DataType::Date32] => plan_err!("a DATE has no hour, minute or second; cast it to TIMESTAMP"),
+            [found] if found.is_temporal() || matches!(found, DataType::Utf8 | DataType::Null) => {
+                Ok(DataType::Decimal128(20, SCALE))
+            }
+            _ => plan_err!("extract takes a time or an interval"),
+        }
+    }
+    let (name, evaluate): (&'static str, Evaluate) = match field.to_ascii_lowercase().as_str() {
+        "hour" | "hours" => ("extract_hour", |args, target| parts(args, target, "hour")),
+        "minute" | "minutes" => ("extract_minute", |args, target| parts(args, target, "minute")),
+        "second" | "seconds" => ("extract_second", |args, target| parts(args, target, "second")),
+        "millisecond" | "milliseconds" => {
+            ("extract_milliseconds", |args, target| parts(args, target, "milliseconds"))
+        }
+        "microsecond" | "microseconds" => {
+            ("extract_microseconds", |args, target| parts(args, target, "microseconds"))
+        }
+        _ => return None,
+    };
+    let function = match name {
+        "extract_second" => Function::new(name, Partial, returns::<6>, evaluate),
+        "extract_milliseconds" => Function::new(name, Partial, returns::<3>, evaluate),
+        _ => Function::new(name, Partial, returns::<0>, evaluate),
+    };
+    Some(function.call(vec![value]))
+}
+
+/// Evaluates a part of times, times of day or intervals.
 fn parts(args: &[ArrayRef], target: &DataType, field: &str) -> Result<ArrayRef> {
     let [value] = args else { return exec_err!("extract takes one value") };
     let mut values: Vec<Option<i128>> = Vec::with_capacity(value.len());
@@ -198,7 +258,7 @@ fn parts(args: &[ArrayRef], target: &DataType, field: &str) -> Result<ArrayRef> 
         }
         _ => {
             let zone = zone_of(value);
-            let times = cast(value, &DataType::Timestamp(TimeUnit::Microsecond, zone))?;
+            let times = cast_array(value, &DataType::Timestamp(TimeUnit::Microsecond, zone))?;
             for time in times.as_primitive::<TimestampMicrosecondType>() {
                 values.push(time.map(|time| part_of_instant(time, field)).transpose()?);
             }
@@ -208,6 +268,7 @@ fn parts(args: &[ArrayRef], target: &DataType, field: &str) -> Result<ArrayRef> 
     Ok(Arc::new(Decimal128Array::from(values).with_precision_and_scale(*precision, *scale)?))
 }
 
+/// A part of a time of day.
 fn part_of_clock(micros: i64, field: &str) -> Result<i128> {
     let minute = i128::from(micros.rem_euclid(60_000_000));
     Ok(match field {
@@ -219,6 +280,7 @@ fn part_of_clock(micros: i64, field: &str) -> Result<i128> {
     })
 }
 
+/// A part of a time.
 fn part_of_instant(micros: i64, field: &str) -> Result<i128> {
     if field == "epoch" {
         return Ok(micros.into());
@@ -245,11 +307,12 @@ fn part_of_instant(micros: i64, field: &str) -> Result<i128> {
     })
 }
 
-/// The number of the hundred or thousand years that a year is in, the first being 1.
+/// The number of a year's century or millennium, the first being 1.
 const fn grouped(year: i128, of: i128) -> i128 {
     if year > 0 { (year + of - 1) / of } else { -((-year + of - 1) / of) }
 }
 
+/// A part of an interval.
 fn part_of_span(span: IntervalMonthDayNano, field: &str) -> Result<i128> {
     let Interval { months, days, micros } = from_arrow(span);
     let (months, days, micros) = (i128::from(months), i128::from(days), i128::from(micros));
@@ -275,10 +338,22 @@ fn part_of_span(span: IntervalMonthDayNano, field: &str) -> Result<i128> {
 
 /// `age` and `timezone` by name.
 pub(super) fn named() -> Vec<Function> {
-    vec![Function::new("timezone", zoned_type, evaluate_zoned), Function::to("age", SPAN, evaluate_age)]
+    let age_type: fn(&[DataType]) -> Result<DataType> = |types| {
+        let is_time = |found: &DataType| {
+            matches!(found, DataType::Timestamp(..) | DataType::Date32 | DataType::Utf8 | DataType::Null)
+        };
+        match types {
+            [late, early] if is_time(late) && is_time(early) => Ok(SPAN),
+            _ => plan_err!("age takes one or two times"),
+        }
+    };
+    vec![
+        Function::new("timezone", Partial, zoned_type, evaluate_zoned),
+        Function::new("age", Partial, age_type, evaluate_age),
+    ]
 }
 
-/// Years, months, days and time from one time to another.
+/// `age`: the years, months, days and time between two times.
 fn evaluate_age(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let [late, early] = args else { return exec_err!("age takes two times") };
     let micros = |array: &ArrayRef| -> Result<ArrayRef> {
@@ -286,7 +361,7 @@ fn evaluate_age(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
             DataType::Timestamp(..) => {
                 cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone_of(array)))?
             }
-            _ => cast(array, &TIMESTAMP)?,
+            _ => cast_array(array, &TIMESTAMP)?,
         };
         Ok(local)
     };
@@ -302,6 +377,7 @@ fn evaluate_age(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(spans.collect::<Result<datafusion::arrow::array::IntervalMonthDayNanoArray>>()?))
 }
 
+/// The years, months, days and time between two times.
 fn age(late: i64, early: i64) -> Option<IntervalMonthDayNano> {
     if late < early {
         let span = age(early, late)?;

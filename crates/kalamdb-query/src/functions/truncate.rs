@@ -12,16 +12,18 @@ use datafusion::common::{exec_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 
 use super::Function;
+use super::Totality::Partial;
+use super::casts::cast_array;
 use super::spans::SPAN;
 use super::times::{TIMESTAMP, instant_type};
-
-const DAY_MICROS: i64 = 86_400_000_000;
+use crate::text::DAY_MICROS;
 
 /// `date_trunc` by name.
 pub(super) fn named() -> Vec<Function> {
-    vec![Function::new("date_trunc", truncated_type, evaluate)]
+    vec![Function::new("date_trunc", Partial, truncated_type, evaluate)]
 }
 
+/// The type of `date_trunc`.
 fn truncated_type(types: &[DataType]) -> Result<DataType> {
     match types {
         [_, DataType::Timestamp(_, zone)] => Ok(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
@@ -33,6 +35,7 @@ fn truncated_type(types: &[DataType]) -> Result<DataType> {
     }
 }
 
+/// Evaluates `date_trunc`.
 fn evaluate(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     let [units, times] = args else { return exec_err!("date_trunc takes a unit and a time") };
     let units = cast(units, &DataType::Utf8)?;
@@ -48,7 +51,7 @@ fn evaluate(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     }
     let times = match times.data_type() {
         DataType::Date32 => cast(&cast(times, &TIMESTAMP)?, target)?,
-        _ => cast(times, target)?,
+        _ => cast_array(times, target)?,
     };
     let pairs = units.iter().zip(times.as_primitive::<TimestampMicrosecondType>().iter());
     let times = pairs.map(|(unit, time)| match (unit, time) {
@@ -63,7 +66,7 @@ fn evaluate(args: &[ArrayRef], target: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(times.with_timezone_opt(zone)))
 }
 
-/// Microseconds of the units that all have one length.
+/// Microseconds of a unit of fixed length.
 fn fixed(unit: &str) -> Option<i64> {
     Some(match unit {
         "microsecond" | "microseconds" => 1,
@@ -76,10 +79,12 @@ fn fixed(unit: &str) -> Option<i64> {
     })
 }
 
+/// The error of an unknown unit.
 fn unknown<T>(unit: &str) -> Result<T> {
     exec_err!("unit \"{unit}\" is not one of date_trunc; there are microseconds to millennium")
 }
 
+/// The beginning of a time's unit.
 fn truncated(time: i64, unit: &str) -> Result<i64> {
     let unit = unit.to_ascii_lowercase();
     if let Some(length) = fixed(&unit) {
@@ -107,6 +112,7 @@ fn truncated(time: i64, unit: &str) -> Result<i64> {
     days.checked_mul(DAY_MICROS).ok_or_else(out_of_range)
 }
 
+/// An interval without the parts below a unit.
 fn truncated_span(span: IntervalMonthDayNano, unit: &str) -> Result<IntervalMonthDayNano> {
     let unit = unit.to_ascii_lowercase();
     if let Some(length) = fixed(&unit) {

@@ -10,11 +10,11 @@ use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 
-use super::Function;
+use super::{Function, Totality};
 
 /// `between_symmetric(value, a, b)`: whether the value lies between the bounds, in either order.
 pub(super) fn named() -> Vec<Function> {
-    vec![Function::to("between_symmetric", DataType::Boolean, |args, _| between(args))]
+    vec![Function::to("between_symmetric", Totality::Total, DataType::Boolean, |args, _| between(args))]
 }
 
 fn between(args: &[ArrayRef]) -> Result<ArrayRef> {

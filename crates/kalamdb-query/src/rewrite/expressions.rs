@@ -1,4 +1,4 @@
-//! Expressions: rows, quantified comparisons, zones, spans, powers.
+//! Expressions: rows, quantified comparisons, zones, powers, arrays.
 
 use std::ops::ControlFlow;
 
@@ -8,8 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     SetExpr, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan,
 };
 
-use super::{Rewriter, empty_select, query_of};
-use crate::text;
+use super::{Rewriter, calls, empty_select, query_of};
 
 /// Rewrites one expression, before its parts.
 pub(super) fn before(expr: &mut Expr, rewriter: &mut Rewriter<'_>) -> Result<(), String> {
@@ -93,16 +92,12 @@ fn rewritten(expr: &Expr, rewriter: &mut Rewriter<'_>) -> Result<Option<Expr>, S
         Expr::AtTimeZone { timestamp, time_zone } => {
             Some(call("timezone", vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()]))
         }
-        Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(text), .. }) => {
-            Some(Expr::value(Value::SingleQuotedString(text.clone())))
-        }
-        Expr::Interval(interval) => interval_literal(interval)?,
         Expr::Function(function) => array_of(function, rewriter)
-            .or_else(|| renamed(function))
+            .or_else(|| calls::renamed(function))
             .or_else(|| with_floats(function))
             .or_else(|| sorted_set(function))
             .or_else(|| json_array(function)),
-        _ => None,
+        other => calls::literal(other)?,
     })
 }
 
@@ -170,7 +165,7 @@ fn pairs(left: Vec<Expr>, right: Vec<Expr>) -> impl Iterator<Item = (Expr, Expr)
     left.into_iter().zip(right)
 }
 
-fn op(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+pub(super) fn op(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     let side = |expr: Expr| match expr {
         Expr::Identifier(_)
         | Expr::CompoundIdentifier(_)
@@ -455,31 +450,6 @@ fn any_like(patterns: &Expr, like: impl Fn(Expr) -> Expr) -> Expr {
     Expr::Nested(Box::new(combine(list.into_iter().map(like), &BinaryOperator::Or)))
 }
 
-/// A span as it is read here, in the words that `DataFusion` reads alike.
-fn interval_literal(interval: &ast::Interval) -> Result<Option<Expr>, String> {
-    let written = match interval.value.as_ref() {
-        Expr::Value(ValueWithSpan {
-            value: Value::SingleQuotedString(text) | Value::Number(text, _),
-            ..
-        }) => text.clone(),
-        _ => return Ok(None),
-    };
-    let unit = interval.leading_field.as_ref().map(|field| field.to_string().to_lowercase());
-    let span = text::parse_interval(&written, unit.as_deref()).map_err(|error| error.to_string())?;
-    let canonical = format!("{} months {} days {} microseconds", span.months, span.days, span.micros);
-    if canonical == written && unit.is_none() {
-        return Ok(None);
-    }
-    let value = Box::new(Expr::value(Value::SingleQuotedString(canonical)));
-    Ok(Some(Expr::Interval(ast::Interval {
-        value,
-        leading_field: None,
-        leading_precision: None,
-        last_field: None,
-        fractional_seconds_precision: None,
-    })))
-}
-
 /// `ARRAY(SELECT …)`: the subquery's values in its order.
 fn array_of(function: &Function, rewriter: &mut Rewriter<'_>) -> Option<Expr> {
     let FunctionArguments::Subquery(subquery) = &function.args else { return None };
@@ -574,52 +544,4 @@ fn with_floats(function: &Function) -> Option<Expr> {
         }
     }
     Some(Expr::Function(function))
-}
-
-/// Functions that have another name here, and `age` of one argument.
-fn renamed(function: &Function) -> Option<Expr> {
-    let name = function.name.to_string().to_lowercase();
-    let FunctionArguments::List(list) = &function.args else { return None };
-    let args = || -> Option<Vec<Expr>> {
-        list.args
-            .iter()
-            .map(|arg| match arg {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-                _ => None,
-            })
-            .collect()
-    };
-    let as_named = |name: &str| {
-        let mut function = function.clone();
-        function.name = ObjectName::from(vec![Ident::new(name)]);
-        Some(Expr::Function(function))
-    };
-    match (name.as_str(), list.args.len()) {
-        ("variance", 1) => as_named("var_samp"),
-        ("every", 1) => as_named("bool_and"),
-        ("gen_random_uuid", 0) => Some(call("uuid", Vec::new())),
-        ("age", 1) => {
-            let today = Expr::Cast {
-                kind: ast::CastKind::Cast,
-                expr: Box::new(call("current_date", Vec::new())),
-                data_type: ast::DataType::Timestamp(None, ast::TimezoneInfo::None),
-                array: false,
-                format: None,
-            };
-            Some(call("age", vec![today, args()?.pop()?]))
-        }
-        ("array_remove", 2) => Some(call("array_remove_all", args()?)),
-        ("sign", 1) => Some(call("signum", args()?)),
-        ("localtimestamp", 0) => Some(Expr::Cast {
-            kind: ast::CastKind::Cast,
-            expr: Box::new(call("now", Vec::new())),
-            data_type: ast::DataType::Timestamp(None, ast::TimezoneInfo::None),
-            array: false,
-            format: None,
-        }),
-        ("transaction_timestamp" | "statement_timestamp" | "clock_timestamp", 0) => {
-            Some(call("now", Vec::new()))
-        }
-        _ => None,
-    }
 }

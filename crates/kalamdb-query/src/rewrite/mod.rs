@@ -3,6 +3,7 @@
 //! Rewritings that need no types: rows compared with rows, quantified comparisons, joins that merge their keys, columns that
 //! have one name, LIMIT and its relatives. What needs types is done on plans.
 
+mod calls;
 mod expressions;
 mod names;
 mod series;

@@ -1,4 +1,4 @@
-//! Names of columns and relations: columns that have one name, tables that are named by their last part.
+//! Names of columns and relations: distinct names for columns that share one, relations named by their last part.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -12,10 +12,10 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::{Tables, folded, names_table};
 
-/// The character that tells columns of one name apart; it is taken off where they are shown.
+/// The character that separates a name from the suffix that makes it distinct; clients do not see either.
 const APART: char = '\u{1}';
 
-/// The name of a column as it is shown.
+/// The name of a column that clients see.
 pub fn visible_name(name: &str) -> &str {
     match name.find(APART) {
         Some(at) if at > 0 => name.get(..at).unwrap_or(name),
@@ -23,7 +23,7 @@ pub fn visible_name(name: &str) -> &str {
     }
 }
 
-/// The name that an expression's column has.
+/// The name of an expression's column.
 pub(super) fn name_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(folded(ident)),
@@ -41,7 +41,7 @@ pub(super) fn name_of(expr: &Expr) -> Option<String> {
     }
 }
 
-/// Gives columns names of their own where two have one, which `DataFusion` refuses.
+/// Gives columns distinct names, as `DataFusion` refuses two of one name.
 pub(super) fn tell_columns_apart(select: &mut Select, tells_all: bool, tables: &dyn Tables) {
     if select.projection.len() < 2 {
         return;
@@ -216,7 +216,7 @@ pub(super) fn relations(select: &Select) -> impl Iterator<Item = &TableFactor> {
         .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
 }
 
-/// The name that a relation has in its SELECT.
+/// The name of a relation in its SELECT.
 pub(super) fn relation_name(factor: &TableFactor) -> Option<String> {
     match factor {
         TableFactor::Table { alias: Some(alias), .. }
@@ -228,7 +228,7 @@ pub(super) fn relation_name(factor: &TableFactor) -> Option<String> {
     }
 }
 
-/// `t.*` of `FROM n.t` is `n.t.*`.
+/// Qualifies `t.*` of `FROM n.t` as `n.t.*`.
 pub(super) fn qualify_wildcards(select: &mut Select) {
     let named: Vec<(String, ObjectName)> = relations(select)
         .filter_map(|factor| match factor {
@@ -250,7 +250,7 @@ pub(super) fn qualify_wildcards(select: &mut Select) {
     }
 }
 
-/// `*` does not show a key that a table makes by itself.
+/// Excludes generated keys from `*`.
 pub(super) fn hide_generated_keys(select: &mut Select, tables: &dyn Tables) {
     let keys: Vec<(String, String)> = relations(select)
         .filter_map(|factor| match factor {
@@ -293,7 +293,7 @@ pub(super) fn hide_generated_keys(select: &mut Select, tables: &dyn Tables) {
     }
 }
 
-/// `*` as the columns of each relation, without keys that USING has merged.
+/// Expands `*` to the columns of each relation, without keys that USING has merged.
 fn take_wildcards_apart(select: &mut Select) {
     let [from] = select.from.as_slice() else { return };
     let mut parts: Vec<(Option<String>, Vec<Ident>)> = vec![(relation_name(&from.relation), Vec::new())];
@@ -337,8 +337,8 @@ fn take_wildcards_apart(select: &mut Select) {
     select.projection = projection;
 }
 
-/// Gives relations that subqueries name another name: in a subquery whose tables have a column of that name, `DataFusion` takes
-/// `name.column` for a field of it.
+/// Renames the outer relations that subqueries refer to: where the tables of a subquery have a column of that name, `DataFusion`
+/// reads `name.column` as a field of the column.
 pub(super) fn rename_hiding_aliases(query: &mut Query) {
     let SetExpr::Select(select) = query.body.as_mut() else { return };
     let aliases: Vec<String> = relations(select)
@@ -395,13 +395,13 @@ fn rename(expr: &mut Expr, alias: &str, renamed: &str) {
     }
 }
 
-/// Whether a query defines a relation of this name itself.
+/// Whether a query defines a relation of a name itself.
 fn defines(query: &Query, alias: &str) -> bool {
     let SetExpr::Select(select) = query.body.as_ref() else { return false };
     relations(select).any(|factor| relation_name(factor).as_deref() == Some(alias))
 }
 
-/// Looks for subqueries that name an outer relation.
+/// Finds subqueries that refer to an outer relation.
 struct Outer<'a> {
     alias: &'a str,
     depth: usize,
@@ -426,7 +426,7 @@ impl VisitorMut for Outer<'_> {
     }
 }
 
-/// Renames an outer relation where no inner one hides it.
+/// Renames the references to an outer relation that no inner one hides.
 struct Renaming<'a> {
     alias: &'a str,
     renamed: &'a str,

@@ -1,6 +1,6 @@
-//! What a function is called with, row by row: how many bytes, how many elements, which number.
+//! The arguments of a call, row by row: their bytes, their elements, their numbers.
 
-#![expect(clippy::cast_precision_loss, reason = "about how much is what is asked")]
+#![expect(clippy::cast_precision_loss, reason = "sizes are estimated")]
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) enum Numbers {
 }
 
 impl Numbers {
-    /// None is nothing.
+    /// The number of a row; zero where there is none.
     pub(super) fn at(&self, row: usize) -> f64 {
         match self {
             Self::One(number) => *number,
@@ -32,7 +32,7 @@ impl Numbers {
         }
     }
 
-    /// Of an array of any type that is like numbers.
+    /// The numbers of an array whose type casts to a double.
     fn from_array(array: &ArrayRef) -> QueryResult<Self> {
         let array = cast(array, &ArrowType::Float64)?;
         let numbers = array.as_primitive::<Float64Type>().iter();
@@ -87,7 +87,7 @@ impl<'a> Arguments<'a> {
         self.map(at, |array| bytes_of_rows(array))
     }
 
-    /// An argument that is a number; times, dates and the time between them in nanoseconds.
+    /// The numbers of an argument; times, dates and intervals in nanoseconds.
     pub(super) fn numbers(&self, at: usize) -> QueryResult<Numbers> {
         self.map(at, numbers)
     }
@@ -102,12 +102,12 @@ impl<'a> Arguments<'a> {
         })
     }
 
-    /// The same, where elements that are lists count as theirs.
+    /// Elements of an argument that is a list, nested lists counted by their elements.
     pub(super) fn leaves(&self, at: usize) -> QueryResult<Numbers> {
         self.map(at, |array| of_rows(array.as_ref(), 0.0, &|_| Ok(Numbers::One(1.0))))
     }
 
-    /// One measure of all arguments.
+    /// A measure of each argument.
     pub(super) fn each(
         &self,
         of: impl Fn(&Self, usize) -> QueryResult<Numbers>,
@@ -121,7 +121,7 @@ impl<'a> Arguments<'a> {
         Ok(Box::new(move |row| each.iter().map(|it| it.at(row)).sum()))
     }
 
-    /// Bytes that an element of this list takes, NULL or not.
+    /// Minimum bytes of an element of a list, NULL included.
     pub(super) fn element_bytes(&self, at: usize) -> f64 {
         self.args.get(at).map_or(ELEMENT_BYTES, |arg| match arg.data_type() {
             ArrowType::List(field) | ArrowType::LargeList(field) | ArrowType::FixedSizeList(field, _) => {
@@ -142,7 +142,7 @@ impl<'a> Arguments<'a> {
         data_type.is_floating()
     }
 
-    /// Bytes from the first to the second in steps of the third; infinite where such steps do not lead from one to the other.
+    /// Bytes of a range from the first argument to the second in steps of the third; infinite where the steps do not lead there.
     pub(super) fn range(&self) -> QueryResult<Box<dyn Fn(usize) -> f64>> {
         let (first, second, step) = (self.numbers(0)?, self.numbers(1)?, self.numbers(2)?);
         let count = self.count();
@@ -161,7 +161,7 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// Bytes of a value of this type, even of NULL.
+/// Minimum bytes of a value of a type, NULL included.
 fn least_bytes(data_type: &ArrowType) -> f64 {
     match data_type {
         ArrowType::FixedSizeList(field, length) => {
@@ -173,7 +173,7 @@ fn least_bytes(data_type: &ArrowType) -> f64 {
     }
 }
 
-/// Numbers as they are; times, dates and the time between them in nanoseconds. NaN is a time both forth and back.
+/// Numbers, and times, dates and intervals in nanoseconds; NaN of an interval whose parts have different signs.
 fn numbers(array: &ArrayRef) -> QueryResult<Numbers> {
     Ok(match array.data_type() {
         ArrowType::Interval(IntervalUnit::MonthDayNano) => {
@@ -205,8 +205,7 @@ fn numbers(array: &ArrayRef) -> QueryResult<Numbers> {
     })
 }
 
-/// How long it is at the least. One month forth and thirty days back is nothing that a way could be measured in: such steps may
-/// stay where they are for ever.
+/// Minimum nanoseconds of an interval; NaN where its parts have different signs, as steps of it may never arrive.
 fn interval_nanos(months: f64, days: f64, nanos: f64) -> f64 {
     let parts = [months, days, nanos];
     if parts.iter().any(|part| *part > 0.0) && parts.iter().any(|part| *part < 0.0) {
@@ -215,7 +214,7 @@ fn interval_nanos(months: f64, days: f64, nanos: f64) -> f64 {
     (months * 28.0 + days) * DAY_NANOS + nanos
 }
 
-/// Where the elements of each row begin and end, and the elements.
+/// The offsets of each row's elements, and the elements.
 fn list(array: &dyn Array) -> Option<(Vec<usize>, ArrayRef)> {
     let offsets = |offsets: &[i32]| offsets.iter().map(|it| usize::try_from(*it).unwrap_or(0)).collect();
     Some(match array.data_type() {
@@ -241,7 +240,7 @@ fn list(array: &dyn Array) -> Option<(Vec<usize>, ArrayRef)> {
     })
 }
 
-/// From where to where the elements of each row are.
+/// The first and the end of the places of each row's elements.
 fn ranges(offsets: &[usize]) -> impl Iterator<Item = (usize, usize)> {
     offsets.iter().copied().zip(offsets.iter().copied().skip(1))
 }
@@ -265,7 +264,7 @@ pub(super) fn bytes_of_rows(array: &dyn Array) -> QueryResult<Numbers> {
     })
 }
 
-/// Sums up, for each row, what `of_leaf` says of values that hold no others, and `of_element` for each element of a list.
+/// Sums up, for each row, `of_leaf` of the values without elements and `of_element` for each element of a list.
 fn of_rows(
     array: &dyn Array,
     of_element: f64,

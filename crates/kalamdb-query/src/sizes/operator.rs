@@ -1,4 +1,4 @@
-//! `||` of texts as a function, so that it can be measured like one. What it does is what `DataFusion`'s operator does.
+//! `||` of texts as a function, which can have a memory limit. It calls `DataFusion`'s operator.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Concatenation {
 }
 
 impl Concatenation {
-    /// What plans call it.
+    /// The name of the function in plans.
     pub(super) const NAME: &'static str = "||";
 }
 

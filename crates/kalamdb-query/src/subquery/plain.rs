@@ -1,4 +1,4 @@
-//! Subqueries that `DataFusion` turns into joins by itself, rightly and without a domain.
+//! Subqueries that `DataFusion` itself turns into correct joins, without a domain.
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
@@ -7,7 +7,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, Projecti
 
 use super::outer::{has_subquery, outer_columns};
 
-/// Whether a conjunct of a WHERE is a semi or anti join that `DataFusion` makes rightly.
+/// Whether `DataFusion` turns a conjunct of a WHERE into a correct semi or anti join.
 pub(super) fn is_plain_conjunct(expr: &Expr) -> Result<bool> {
     match expr {
         Expr::Exists(exists) => is_plain(&exists.subquery.subquery),
@@ -24,13 +24,13 @@ pub(super) fn is_plain_conjunct(expr: &Expr) -> Result<bool> {
     }
 }
 
-/// Whether the left side of an IN is a value of the row; over a constant the rewriting loses rows.
+/// Whether the left side of an IN is a value of the row; `DataFusion` loses rows of a constant.
 fn is_value(expr: &Expr) -> bool {
     !has_subquery(expr) && !expr.column_refs().is_empty()
 }
 
-/// Whether a scalar subquery is one that `DataFusion` turns into a join rightly: an aggregate of a filtered relation, where
-/// the only outer references are equalities in that filter.
+/// Whether `DataFusion` turns a scalar subquery into a correct join: an aggregate of a filtered relation, whose only outer
+/// references are equalities in that filter.
 pub(super) fn is_plain_scalar(plan: &LogicalPlan) -> Result<bool> {
     let (projection, below) = match plan {
         LogicalPlan::Projection(projection) => (Some(projection), projection.input.as_ref()),

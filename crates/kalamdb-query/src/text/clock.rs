@@ -1,13 +1,15 @@
 //! Dates, times of day, times and zones in text.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use chrono::{Datelike, MappedLocalTime, NaiveDate, NaiveDateTime, Offset, TimeDelta, TimeZone};
 use chrono_tz::Tz;
 
-use super::Malformed;
+use super::{DAY_MICROS, MONTHS, Malformed};
 
+/// Microseconds of a second.
 const SECOND: i64 = 1_000_000;
-const DAY_MICROS: i64 = 86_400 * SECOND;
-
 /// The parts of a time's text.
 #[derive(Default)]
 struct Parts {
@@ -26,38 +28,64 @@ pub enum Zone {
     Named(Tz),
 }
 
+/// The first day of PostgreSQL's calendar, 4714-11-24 BC, in days since 1970.
+const FIRST_DAY: i64 = -2_440_588;
+
+/// Whether a number of days since 1970 is a date: one that PostgreSQL's calendar and ours have.
+pub(crate) fn is_date(days: i64) -> bool {
+    days >= FIRST_DAY && i32::try_from(days).is_ok_and(|days| NaiveDate::from_epoch_days(days).is_some())
+}
+
+/// Whether a number of microseconds since 1970 is a time: one that PostgreSQL's calendar and ours have.
+pub(crate) fn is_timestamp(micros: i64) -> bool {
+    is_date(micros.div_euclid(DAY_MICROS))
+}
+
 /// The days since 1970 of a date in text; a time behind it is left out.
 pub fn parse_date(text: &str) -> Result<i32, Malformed> {
     let parts = parse(text).ok_or_else(|| Malformed::new("DATE", text))?;
-    parts.date.map(|date| date.to_epoch_days()).ok_or_else(|| Malformed::new("DATE", text))
+    let date = parts.date.ok_or_else(|| Malformed::new("DATE", text))?;
+    let days = date.to_epoch_days();
+    if !is_date(days.into()) {
+        return Err(Malformed::new("DATE", text).because("it is out of range"));
+    }
+    Ok(days)
 }
 
 /// The microseconds since midnight of a time of day in text.
 pub fn parse_time(text: &str) -> Result<i64, Malformed> {
-    let parts = parse(text).filter(|parts| parts.time.is_some());
-    parts.and_then(|parts| parts.time).ok_or_else(|| Malformed::new("TIME", text))
+    parse(text).and_then(|parts| parts.time).ok_or_else(|| Malformed::new("TIME", text))
 }
 
 /// The microseconds since 1970 of a time in text. A zone in it counts for an instant, and is passed over otherwise.
 pub fn parse_timestamp(text: &str, is_instant: bool) -> Result<i64, Malformed> {
-    let sql_type = if is_instant { "DATETIME" } else { "TIMESTAMP" };
+    let sql_type = if is_instant { "TIMESTAMPTZ" } else { "TIMESTAMP" };
     let wrong = || Malformed::new(sql_type, text);
     let parts = parse(text).ok_or_else(wrong)?;
     let date = parts.date.ok_or_else(wrong)?;
     let local = i64::from(date.to_epoch_days())
         .checked_mul(DAY_MICROS)
         .and_then(|micros| micros.checked_add(parts.time.unwrap_or(0)))
+        .filter(|micros| is_timestamp(*micros))
         .ok_or_else(|| wrong().because("it is out of range"))?;
     match parts.zone.filter(|_| is_instant) {
-        Some(zone) => instant_of_local(local, zone).ok_or_else(wrong),
+        Some(zone) => instant_of_local(local, zone)
+            .filter(|micros| is_timestamp(*micros))
+            .ok_or_else(|| wrong().because("it is out of range")),
         None => Ok(local),
     }
 }
 
+/// Zones by their names in lower case.
+static ZONES: LazyLock<HashMap<String, Tz>> = LazyLock::new(|| {
+    chrono_tz::TZ_VARIANTS.iter().map(|zone| (zone.name().to_ascii_lowercase(), *zone)).collect()
+});
+
 /// A zone by its name, abbreviation or offset.
 pub fn parse_zone(text: &str) -> Option<Zone> {
     let trimmed = text.trim();
-    match trimmed.to_ascii_lowercase().as_str() {
+    let lower = trimmed.to_ascii_lowercase();
+    match lower.as_str() {
         "z" | "zulu" | "utc" | "gmt" | "ut" => return Some(Zone::Fixed(0)),
         "est" => return Some(Zone::Fixed(-5 * 3600)),
         "edt" | "cst" => {
@@ -77,8 +105,7 @@ pub fn parse_zone(text: &str) -> Option<Zone> {
     if let Some(offset) = offset(trimmed) {
         return Some(Zone::Fixed(offset));
     }
-    let named = chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(trimmed));
-    named.copied().map(Zone::Named)
+    ZONES.get(&lower).copied().map(Zone::Named)
 }
 
 /// `+hh[[:]mm[[:]ss]]` in seconds.
@@ -141,6 +168,7 @@ pub fn local_of_instant(instant: i64, zone: Zone) -> Option<i64> {
     instant.checked_add(i64::from(offset) * SECOND)
 }
 
+/// The parts of a time's text.
 fn parse(text: &str) -> Option<Parts> {
     let text = text.trim();
     if text.eq_ignore_ascii_case("epoch") {
@@ -209,17 +237,20 @@ fn parse(text: &str) -> Option<Parts> {
     (parts.date.is_some() || parts.time.is_some()).then_some(parts)
 }
 
+/// Whether a word names a day of the week, which is ignored.
 fn is_weekday(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
     ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].iter().any(|day| lower.starts_with(day))
 }
 
+/// Whether a word is a date of digits.
 fn is_whole_date(word: &str) -> bool {
     let digits = word.bytes().filter(u8::is_ascii_digit).count();
     let separators = word.bytes().filter(|byte| matches!(byte, b'-' | b'/' | b'.')).count();
     digits + separators == word.len() && (separators == 2 || separators == 0 && word.len() == 8)
 }
 
+/// A date of digits.
 fn date(word: &str) -> Option<NaiveDate> {
     if word.len() == 8 && word.bytes().all(|byte| byte.is_ascii_digit()) {
         let part = |range: std::ops::Range<usize>| word.get(range)?.parse::<u32>().ok();
@@ -240,6 +271,7 @@ fn date(word: &str) -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)
 }
 
+/// A year; one of two digits is near 2000.
 fn full_year(text: &str) -> Option<u32> {
     let year: u32 = text.parse().ok()?;
     Some(match (text.len(), year) {
@@ -264,29 +296,18 @@ fn named_date(words: &[&str]) -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(year, month, day.parse().ok()?)
 }
 
+/// The number of a month, by its name or the beginning of it.
 fn month(word: &str) -> Option<u32> {
-    const NAMES: [&str; 12] = [
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-    ];
-    let lower = word.to_ascii_lowercase();
+    let is_beginning =
+        |name: &str| name.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
     let is_name = |name: &str| {
-        lower.len() >= 3 && name.starts_with(&lower) || lower == "sept" && name.starts_with("sept")
+        word.len() >= 3 && is_beginning(name) || word.eq_ignore_ascii_case("sept") && name == "September"
     };
-    let at = NAMES.iter().position(|name| is_name(name))?;
+    let at = MONTHS.iter().position(|name| is_name(name))?;
     u32::try_from(at + 1).ok()
 }
 
+/// A time of day, perhaps with a zone.
 fn time_and_zone(word: &str) -> Option<(i64, Option<Zone>)> {
     let lower = word.to_ascii_lowercase();
     let (clock_text, half) = match lower
@@ -321,17 +342,20 @@ fn seconds(text: &str) -> Option<i64> {
         return None;
     }
     let seven: String = fraction.chars().chain(std::iter::repeat('0')).take(7).collect();
-    Some(whole * SECOND + (seven.parse::<i64>().ok()? + 5) / 10)
+    whole.checked_mul(SECOND)?.checked_add((seven.parse::<i64>().ok()? + 5) / 10)
 }
 
+/// The microseconds since midnight of a time of day in parts.
 fn clock(hours: i64, minutes: i64, micros: i64) -> Option<i64> {
     let is_valid = (0..=24).contains(&hours)
         && (0..60).contains(&minutes)
-        && (0..=60 * SECOND).contains(&micros)
+        && (0..61 * SECOND).contains(&micros)
         && (hours < 24 || minutes == 0 && micros == 0);
-    is_valid.then_some((hours * 60 + minutes) * 60 * SECOND + micros)
+    // A leap second may lead to midnight and not beyond.
+    is_valid.then_some((hours * 60 + minutes) * 60 * SECOND + micros).filter(|time| *time <= DAY_MICROS)
 }
 
+/// A time of day of the 12-hour clock.
 fn half_day(time: i64, is_pm: bool) -> Option<i64> {
     const HALF: i64 = DAY_MICROS / 2;
     if time >= HALF + 3600 * SECOND {

@@ -13,7 +13,9 @@ pub struct Interval {
     pub micros: i64,
 }
 
+/// Microseconds of a second.
 const SECOND: f64 = 1e6;
+/// Seconds of a day.
 const DAY_SECONDS: f64 = 86_400.0;
 
 /// Parts of a span as they are added up.
@@ -47,6 +49,7 @@ impl Sum {
         }
     }
 
+    /// The interval of the sum; none where it does not fit.
     #[expect(clippy::cast_possible_truncation, reason = "bounds are looked at before")]
     fn finish(&self) -> Option<Interval> {
         let fits = |value: f64, bound: f64| value.abs() <= bound;
@@ -61,6 +64,7 @@ impl Sum {
     }
 }
 
+/// A unit, by its number of months, days or microseconds.
 #[derive(Clone, Copy)]
 enum Unit {
     Months(f64),
@@ -68,6 +72,7 @@ enum Unit {
     Micros(f64),
 }
 
+/// The unit that a word names.
 fn unit(word: &str) -> Option<Unit> {
     Some(match word {
         "microsecond" | "microseconds" | "us" | "usec" | "usecs" | "usecond" | "useconds" => {
@@ -90,8 +95,49 @@ fn unit(word: &str) -> Option<Unit> {
     })
 }
 
-/// The span that text writes. A number without a unit is one of `default_unit`, which is `second` where none is given.
-pub fn parse_interval(text: &str, default_unit: Option<&str>) -> Result<Interval, Malformed> {
+/// The fields that a literal names after its text: `HOUR TO SECOND`. Less significant parts than the last one are cut off.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'f> {
+    /// The first field, in lower case.
+    pub first: &'f str,
+    /// The field after TO, in lower case.
+    pub last: Option<&'f str>,
+}
+
+impl Fields<'_> {
+    /// The least significant field: the unit of a number that names none.
+    fn least(&self) -> &str {
+        self.last.unwrap_or(self.first)
+    }
+
+    /// Whether SQL has these two fields together.
+    fn is_valid(&self) -> bool {
+        let Some(last) = self.last else { return true };
+        matches!(
+            (self.first, last),
+            ("year", "month")
+                | ("day", "hour" | "minute" | "second")
+                | ("hour", "minute" | "second")
+                | ("minute", "second")
+        )
+    }
+
+    /// An interval without the parts that are less significant than the last field.
+    fn cut(&self, span: Interval) -> Interval {
+        let to = |unit: i64| Interval { micros: span.micros - span.micros % unit, ..span };
+        match self.least() {
+            "year" => Interval { months: span.months - span.months % 12, days: 0, micros: 0 },
+            "month" => Interval { days: 0, micros: 0, ..span },
+            "day" => Interval { micros: 0, ..span },
+            "hour" => to(3_600_000_000),
+            "minute" => to(60_000_000),
+            _ => span,
+        }
+    }
+}
+
+/// The span that text writes. A number without a unit is one of the last of `fields`, or of seconds.
+pub fn parse_interval(text: &str, fields: Option<Fields<'_>>) -> Result<Interval, Malformed> {
     let wrong = || Malformed::new("INTERVAL", text);
     let trimmed = text.trim();
     if trimmed.is_empty() {
@@ -103,11 +149,17 @@ pub fn parse_interval(text: &str, default_unit: Option<&str>) -> Result<Interval
         {
             iso(rest)
         }
-        _ => words(trimmed, default_unit.unwrap_or("second")),
+        _ => words(trimmed, fields),
     };
-    sum.and_then(|sum| sum.finish()).ok_or_else(wrong)
+    let span = sum.and_then(|sum| sum.finish()).ok_or_else(wrong)?;
+    match fields {
+        Some(fields) if fields.is_valid() => Ok(fields.cut(span)),
+        Some(_) => Err(wrong().because("its fields do not go together")),
+        None => Ok(span),
+    }
 }
 
+/// The sum of an ISO 8601 text, after its `P`.
 fn iso(text: &str) -> Option<Sum> {
     let (mut sum, mut rest, mut in_time, mut any) = (Sum::default(), text, false, false);
     while !rest.is_empty() {
@@ -136,7 +188,11 @@ fn iso(text: &str) -> Option<Sum> {
     any.then_some(sum)
 }
 
-fn words(text: &str, default_unit: &str) -> Option<Sum> {
+/// The sum of PostgreSQL's words.
+fn words(text: &str, fields: Option<Fields<'_>>) -> Option<Sum> {
+    let default_unit = fields.as_ref().map_or("second", Fields::least);
+    let is_of_minutes = fields.is_some_and(|fields| fields.first == "minute" && fields.last.is_some());
+    let mut has_bare = false;
     let lower = text.to_ascii_lowercase();
     let lower = lower.strip_prefix('@').unwrap_or(&lower).trim();
     let (lower, is_ago) = match lower.strip_suffix("ago") {
@@ -153,7 +209,7 @@ fn words(text: &str, default_unit: &str) -> Option<Sum> {
         let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
         let (word, after) = behind.split_at_checked(end)?;
         if number.contains(':') {
-            sum.micros += time(number)?;
+            sum.micros += time(number, is_of_minutes)?;
             rest = behind;
         } else if let Some((years, months)) = year_month(number).filter(|_| word.is_empty()) {
             sum.months += years * 12.0 + months;
@@ -163,7 +219,11 @@ fn words(text: &str, default_unit: &str) -> Option<Sum> {
             rest = after.trim_start();
         } else if word.is_empty() {
             // A number before the clock's part is a number of days; alone it is of the unit that was said.
-            let unit = if after.contains(':') { Unit::Days(1.0) } else { unit(default_unit)? };
+            let is_days = after.contains(':') || default_unit == "hour" && !after.trim().is_empty();
+            if !is_days && std::mem::replace(&mut has_bare, true) {
+                return None;
+            }
+            let unit = if is_days { Unit::Days(1.0) } else { unit(default_unit)? };
             sum.add(number.parse().ok()?, unit);
             rest = after.trim_start();
         } else {
@@ -188,17 +248,23 @@ fn year_month(text: &str) -> Option<(f64, f64)> {
     Some((sign * digits(years)?, sign * digits(months).filter(|months| *months < 12.0)?))
 }
 
-/// `[-]h:m[:s[.f]]` in microseconds.
-fn time(text: &str) -> Option<f64> {
+/// `[-]h:m[:s[.f]]` in microseconds; two parts are minutes and seconds where the literal says so or the second has a fraction.
+fn time(text: &str, is_of_minutes: bool) -> Option<f64> {
     let (sign, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),
     };
-    let mut parts = unsigned.split(':');
-    let hours: f64 = parts.next()?.parse::<u32>().ok()?.into();
-    let minutes: f64 = parts.next()?.parse().ok()?;
-    let seconds: f64 = parts.next().map_or(Some(0.0), |part| part.parse().ok())?;
-    if parts.next().is_some() || !(0.0..60.0).contains(&minutes) || !(0.0..=60.0).contains(&seconds) {
+    let parts: Vec<&str> = unsigned.split(':').collect();
+    let (hours, minutes, seconds) = match parts.as_slice() {
+        [minutes, seconds] if is_of_minutes || seconds.contains('.') => ("0", *minutes, *seconds),
+        [hours, minutes] => (*hours, *minutes, "0"),
+        [hours, minutes, seconds] => (*hours, *minutes, *seconds),
+        _ => return None,
+    };
+    let hours: f64 = hours.parse::<u32>().ok()?.into();
+    let minutes: f64 = minutes.parse::<u32>().ok()?.into();
+    let seconds: f64 = seconds.parse().ok()?;
+    if !(0.0..60.0).contains(&minutes) || !(0.0..=60.0).contains(&seconds) {
         return None;
     }
     Some(sign * ((hours * 3600.0 + minutes * 60.0) * SECOND + (seconds * SECOND).round()))

@@ -9,10 +9,30 @@ mod write;
 
 use std::fmt;
 
+/// Microseconds of a day.
+pub(crate) const DAY_MICROS: i64 = 86_400_000_000;
+
+/// Names of the months.
+pub(crate) const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+
 pub use clock::{
     Zone, instant_of_local, local_of_instant, parse_date, parse_time, parse_timestamp, parse_zone,
 };
-pub use interval::{Interval, parse_interval};
+pub(crate) use clock::{is_date, is_timestamp};
+pub use interval::{Fields, Interval, parse_interval};
 pub(crate) use numeric::power_of_ten;
 pub use numeric::{Numeric, parse_numeric};
 pub(crate) use write::days_and_time;
@@ -30,6 +50,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
+    /// The error of a text, of which it keeps the beginning.
     fn new(sql_type: &'static str, text: &str) -> Self {
         const CHARACTERS_MAX: usize = 60;
         let mut excerpt: String = text.chars().take(CHARACTERS_MAX).collect();
@@ -39,6 +60,7 @@ impl Malformed {
         Self { sql_type, text: excerpt, reason: None }
     }
 
+    /// The error with a reason.
     fn because(self, reason: &'static str) -> Self {
         Self { reason: Some(reason), ..self }
     }
@@ -58,7 +80,7 @@ impl std::error::Error for Malformed {}
 
 /// The bytes that text writes: `\x` and hexadecimal digits, or PostgreSQL's escape format.
 pub fn parse_bytes(text: &str) -> Result<Vec<u8>, Malformed> {
-    let wrong = || Malformed::new("BYTES", text);
+    let wrong = || Malformed::new("BYTEA", text);
     if let Some(digits) = text.strip_prefix("\\x").or_else(|| text.strip_prefix("\\X")) {
         let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
         if !digits.len().is_multiple_of(2) {
@@ -120,6 +142,18 @@ pub fn parse_float(text: &str) -> Result<f64, Malformed> {
     Ok(value)
 }
 
+/// The 32-bit floating-point number that text writes.
+pub fn parse_real(text: &str) -> Result<f32, Malformed> {
+    let wide = parse_float(text).map_err(|error| Malformed { sql_type: "REAL", ..error })?;
+    // Rounded once, from the digits that are written.
+    let value: f32 = text.trim().parse().map_err(|_| Malformed::new("REAL", text))?;
+    if wide.is_finite() && (value.is_infinite() || value == 0.0 && wide != 0.0) {
+        return Err(Malformed::new("REAL", text).because("it is out of range"));
+    }
+    Ok(value)
+}
+
+/// Whether a number's digits are not all zero.
 fn has_digit_but_zero(text: &str) -> bool {
     let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
     mantissa.bytes().any(|byte| matches!(byte, b'1'..=b'9'))

@@ -1,5 +1,7 @@
 //! Numerics in text: digits, a point, an exponent.
 
+use std::fmt;
+
 use datafusion::arrow::datatypes::i256;
 
 use super::Malformed;
@@ -19,25 +21,31 @@ pub struct Numeric {
 }
 
 impl Numeric {
-    /// The unscaled number at another scale, rounded half away from zero.
+    /// The unscaled number at another scale, rounded half away from zero; none where it does not fit.
     pub fn at_scale(&self, scale: u8) -> Option<i256> {
-        rescale(self.unscaled, self.scale, scale)
+        if scale >= self.scale {
+            return self.unscaled.checked_mul(power_of_ten(scale - self.scale)?);
+        }
+        let divisor = power_of_ten(self.scale - scale)?;
+        let (quotient, rest) = (self.unscaled.checked_div(divisor)?, self.unscaled.checked_rem(divisor)?);
+        let doubled = rest.checked_abs()?.checked_mul(i256::from_i128(2))?;
+        if doubled < divisor {
+            return Some(quotient);
+        }
+        let away = if self.unscaled < i256::ZERO { i256::MINUS_ONE } else { i256::ONE };
+        quotient.checked_add(away)
     }
 }
 
-/// An unscaled number at another scale, rounded half away from zero; none where it does not fit.
-pub(crate) fn rescale(unscaled: i256, from: u8, to: u8) -> Option<i256> {
-    if to >= from {
-        return unscaled.checked_mul(power_of_ten(to - from)?);
+impl fmt::Display for Numeric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.unscaled.to_string();
+        let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
+        let scale = usize::from(self.scale);
+        let padded = format!("{digits:0>width$}", width = scale + 1);
+        let (whole, fraction) = padded.split_at_checked(padded.len() - scale).unwrap_or((&padded, ""));
+        if fraction.is_empty() { write!(f, "{sign}{whole}") } else { write!(f, "{sign}{whole}.{fraction}") }
     }
-    let divisor = power_of_ten(from - to)?;
-    let (quotient, rest) = (unscaled.checked_div(divisor)?, unscaled.checked_rem(divisor)?);
-    let doubled = rest.checked_abs()?.checked_mul(i256::from_i128(2))?;
-    if doubled < divisor {
-        return Some(quotient);
-    }
-    let away = if unscaled < i256::ZERO { i256::MINUS_ONE } else { i256::ONE };
-    quotient.checked_add(away)
 }
 
 /// A power of ten of at most 76 digits.

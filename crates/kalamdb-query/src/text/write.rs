@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Datelike, NaiveDate, Timelike};
 
-use super::Interval;
+use super::{DAY_MICROS, Interval};
 
+/// Microseconds of a second.
 const SECOND: i64 = 1_000_000;
-const DAY_MICROS: i64 = 86_400 * SECOND;
-
+/// The text of a year, and its era where that is BC.
 fn year_text(date: NaiveDate) -> (String, &'static str) {
     // There is no year 0: before 1 AD is 1 BC.
     if date.year() > 0 {
@@ -16,6 +16,7 @@ fn year_text(date: NaiveDate) -> (String, &'static str) {
     }
 }
 
+/// The text of a fraction of a second.
 fn fraction(micros: u32) -> String {
     if micros == 0 {
         return String::new();

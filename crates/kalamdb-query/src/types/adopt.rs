@@ -8,8 +8,9 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Case, Expr};
 use datafusion::prelude::lit;
 
+use super::operators::common_time;
 use super::{cast_to, sql_type_of, type_of};
-use crate::functions::{coalesce, digits_of, span_key, to_arrow};
+use crate::functions::{coalesce, digits_of, exact_type, is_decimal, is_float, span_key, to_arrow};
 use crate::text;
 
 /// Whether an expression is text that a statement writes without a type.
@@ -37,9 +38,8 @@ pub(super) fn read(text: &str, target: &DataType, sql_type: Option<&str>) -> Res
             let value = ScalarValue::Int64(Some(text::parse_integer(text).map_err(wrong)?));
             value.cast_to(target).ok().filter(|value| !value.is_null()).ok_or_else(too_large)?
         }
-        (DataType::Float32 | DataType::Float64, _) => {
-            ScalarValue::Float64(Some(text::parse_float(text).map_err(wrong)?)).cast_to(target)?
-        }
+        (DataType::Float32, _) => ScalarValue::Float32(Some(text::parse_real(text).map_err(wrong)?)),
+        (DataType::Float64, _) => ScalarValue::Float64(Some(text::parse_float(text).map_err(wrong)?)),
         (DataType::Decimal128(..) | DataType::Decimal256(..), _) => decimal(text)?,
         (DataType::Timestamp(_, zone), _) => {
             let micros = text::parse_timestamp(text, zone.is_some()).map_err(wrong)?;
@@ -78,8 +78,6 @@ fn common(values: &[&Expr], schema: &DFSchema) -> Option<(DataType, Option<Strin
         .filter_map(|value| Some((*value, type_of(value, schema)?)))
         .filter(|(_, found)| *found != DataType::Null)
         .collect();
-    let is_float = |found: &DataType| matches!(found, DataType::Float32 | DataType::Float64);
-    let is_decimal = |found: &DataType| matches!(found, DataType::Decimal128(..) | DataType::Decimal256(..));
     let floats = typed.iter().any(|(_, found)| is_float(found));
     if floats && typed.iter().any(|(_, found)| is_decimal(found) || found.is_integer()) {
         return Some((DataType::Float64, None));
@@ -90,26 +88,11 @@ fn common(values: &[&Expr], schema: &DFSchema) -> Option<(DataType, Option<Strin
     {
         return Some((exact_type(&exact, typed.iter().any(|(_, found)| is_decimal(found))), None));
     }
+    if let Some(target) = common_time(typed.iter().map(|(_, found)| found)) {
+        return Some((target, None));
+    }
     let (first, found) = typed.into_iter().next()?;
     Some((found, sql_type_of(first, schema)))
-}
-
-/// The type that holds exact numbers of all these digits and scales.
-pub(super) fn exact_type(digits: &[(u8, i8)], is_decimal: bool) -> DataType {
-    let scale = digits.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
-    let whole =
-        digits.iter().map(|(digits, scale)| i16::from(*digits) - i16::from(*scale)).max().unwrap_or(1);
-    if !is_decimal {
-        return match whole {
-            ..=5 => DataType::Int16,
-            6..=10 => DataType::Int32,
-            _ => DataType::Int64,
-        };
-    }
-    match u8::try_from(whole + i16::from(scale)).unwrap_or(76).clamp(1, 76) {
-        precision @ ..=38 => DataType::Decimal128(precision, scale),
-        precision => DataType::Decimal256(precision, scale),
-    }
 }
 
 fn alike(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
@@ -122,7 +105,10 @@ fn alike(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
                 return literal(value, &target, sql_type.as_deref());
             }
             match type_of(&value, schema) {
-                Some(found) if target.is_numeric() && found.is_numeric() => {
+                Some(found)
+                    if target.is_numeric() && found.is_numeric()
+                        || found == DataType::Date32 && matches!(target, DataType::Timestamp(..)) =>
+                {
                     Ok(cast_to(value, &found, &target))
                 }
                 _ => Ok(value),

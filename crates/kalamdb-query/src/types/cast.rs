@@ -7,7 +7,7 @@ use datafusion::functions::expr_fn::round;
 use datafusion::logical_expr::{Cast, Expr};
 
 use super::{adopt, sql_type_of, type_of};
-use crate::functions::{TYPE_METADATA, as_text, parse_as, round_to_integer};
+use crate::functions::{TYPE_METADATA, as_text, parse_as, round_to_integer, to_real};
 use crate::types::planner::FREE_SCALE;
 
 pub(super) fn resolve(cast: Cast, schema: &DFSchema) -> Transformed<Expr> {
@@ -31,6 +31,11 @@ pub(super) fn resolve(cast: Cast, schema: &DFSchema) -> Transformed<Expr> {
     }
     let is_integer = matches!(target, DataType::Int16 | DataType::Int32 | DataType::Int64);
     match from {
+        DataType::Float64 | DataType::Decimal128(..) | DataType::Decimal256(..)
+            if target == DataType::Float32 =>
+        {
+            Transformed::yes(to_real(*cast.expr))
+        }
         DataType::Float32 | DataType::Float64 if is_integer => {
             Transformed::yes(round_to_integer(*cast.expr, &target))
         }

@@ -255,7 +255,7 @@ fn resolve_rounding(call: &ScalarFunction, found: &DataType) -> Transformed<Expr
     if i16::from(digits) - i16::from(scale) > 20 {
         return Transformed::no(Expr::ScalarFunction(call.clone()));
     }
-    let wide = adopt::exact_type(&[(digits.saturating_add(1), scale)], true);
+    let wide = crate::functions::exact_type(&[(digits.saturating_add(1), scale)], true);
     Transformed::yes(with_args(call, vec![cast_to(value.clone(), found, &wide)]))
 }
 

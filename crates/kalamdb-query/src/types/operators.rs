@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
@@ -12,16 +12,9 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator, Pr
 use super::{adopt, cast_to, sql_type_of, type_of};
 use crate::functions::{
     TIMESTAMP, as_text, average, date_at_time, date_difference, date_plus_days, digits_of, divide_floats,
-    divide_numerics, divide_span, multiply_span, of_spans, regular_pattern, span_between, span_key,
+    divide_numerics, divide_span, exact_type, is_decimal, is_float, multiply_span, of_spans, regular_pattern,
+    span_between, span_key,
 };
-
-const fn is_float(found: &DataType) -> bool {
-    matches!(found, DataType::Float32 | DataType::Float64)
-}
-
-const fn is_decimal(found: &DataType) -> bool {
-    matches!(found, DataType::Decimal128(..) | DataType::Decimal256(..))
-}
 
 /// The digits and the scale of a decimal.
 pub(super) const fn digits_of_decimal(found: &DataType) -> Option<(u8, i8)> {
@@ -114,6 +107,10 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     let typed = Typed { left: *left, left_type, op, right: *right, right_type };
     let mut whole = if is_span(&typed.left_type) || is_span(&typed.right_type) {
         typed.of_spans()?
+    } else if compares(op)
+        && let Some(target) = common_time([&typed.left_type, &typed.right_type])
+    {
+        Transformed::yes(typed.cast_both(&target))
     } else if is_arithmetic && (typed.left_type.is_temporal() || typed.right_type.is_temporal()) {
         typed.of_times()
     } else {
@@ -121,6 +118,20 @@ pub(super) fn binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transforme
     };
     whole.transformed |= has_adopted || counts;
     Ok(whole)
+}
+
+/// The type of dates beside times: times in microseconds. `DataFusion` has nanoseconds, which end in 2262.
+pub(super) fn common_time<'t>(types: impl IntoIterator<Item = &'t DataType>) -> Option<DataType> {
+    let (mut has_date, mut time) = (false, None);
+    for found in types {
+        match found {
+            DataType::Date32 => has_date = true,
+            DataType::Timestamp(_, zone) => time = time.max(Some(zone.clone())),
+            DataType::Null => {}
+            _ => return None,
+        }
+    }
+    time.filter(|_| has_date).map(|zone| DataType::Timestamp(TimeUnit::Microsecond, zone))
 }
 
 /// A literal without a type, as a value of the type that it has beside another operand.
@@ -154,7 +165,7 @@ fn matched(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
     // Most patterns mean the same to both.
     let is_alike = match &right {
         Expr::Literal(value, _) => {
-            value.try_as_str().flatten().is_some_and(|text| !text.contains(['.', '\\']))
+            value.try_as_str().flatten().is_some_and(|text| !text.contains(['.', '\\', '{']))
         }
         _ => false,
     };
@@ -380,13 +391,21 @@ pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Transform
             let func = datafusion::functions_aggregate::first_last::first_value_udaf();
             return Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }));
         }
+        // The order of the values means nothing to these.
         ("sum" | "avg", Some(DataType::Interval(_) | DataType::Duration(_))) => {
+            params.order_by.clear();
             let call = AggregateFunction { func: of_spans(func.name() == "avg"), params };
             return Transformed::yes(Expr::AggregateFunction(call));
         }
         ("avg", Some(found)) if digits_of(&found).is_some() => {
+            params.order_by.clear();
             let call = AggregateFunction { func: average(), params };
             return Transformed::yes(Expr::AggregateFunction(call));
+        }
+        ("avg", Some(_)) => {
+            params.order_by.clear();
+            let func = datafusion::functions_aggregate::average::avg_udaf();
+            return Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }));
         }
         _ => {}
     }
@@ -454,6 +473,10 @@ pub(super) fn join_keys(plan: LogicalPlan) -> Transformed<LogicalPlan> {
             *a = cast_to(a.clone(), &a_type, &DataType::Float64);
             *b = cast_to(b.clone(), &b_type, &DataType::Float64);
             changed = true;
+        } else if let Some(target) = common_time([&a_type, &b_type]) {
+            *a = cast_to(a.clone(), &a_type, &target);
+            *b = cast_to(b.clone(), &b_type, &target);
+            changed = true;
         } else if is_span(&a_type) && is_span(&b_type) {
             (*a, *b) = (span_key(a.clone()), span_key(b.clone()));
             changed = true;
@@ -462,7 +485,7 @@ pub(super) fn join_keys(plan: LogicalPlan) -> Transformed<LogicalPlan> {
     Transformed::new_transformed(LogicalPlan::Join(join), changed)
 }
 
-/// A UNION of floats and decimals is of floats, and literals take the type of the other branches.
+/// A UNION of floats and decimals is of floats, one of dates and times of times, and literals take the type of the other branches.
 pub(super) fn union_of_floats(union: Union) -> Result<Transformed<LogicalPlan>> {
     let width = union.schema.fields().len();
     let type_at = |input: &LogicalPlan, at: usize| {
@@ -475,8 +498,9 @@ pub(super) fn union_of_floats(union: Union) -> Result<Transformed<LogicalPlan>> 
         let is_wide = types.iter().any(|found| matches!(found, DataType::Decimal256(..)));
         let exact: Option<Vec<(u8, i8)>> = types.iter().map(digits_of).collect();
         targets.push(match exact {
-            Some(exact) if is_wide => Some(adopt::exact_type(&exact, true)),
-            _ => mixed.then_some(DataType::Float64),
+            Some(exact) if is_wide => Some(exact_type(&exact, true)),
+            _ if mixed => Some(DataType::Float64),
+            _ => common_time(&types),
         });
     }
     if targets.iter().all(Option::is_none) {
