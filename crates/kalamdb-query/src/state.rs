@@ -11,8 +11,9 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
 use crate::{
-    BoundExpressions, CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, HideConstants,
-    PushDownConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json, sizes,
+    BoundExpressions, CheckedPlanner, CountCopies, ExtractKeys, GroupDistinct, GuardConditions,
+    HideConstants, OrderJoins, PushDownConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json,
+    sizes,
 };
 
 /// The analyzer rules, in order.
@@ -26,10 +27,15 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules
 }
 
-/// The rules that optimize a plan: `DataFusion`'s own, but for [`PushDownConditions`].
+/// The rules that optimize a plan: `DataFusion`'s own, three of them in a form that is right.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let ours = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
-        if rule.name() == "push_down_filter" { Arc::new(PushDownConditions::default()) } else { rule }
+        match rule.name() {
+            "push_down_filter" => Arc::new(PushDownConditions::default()),
+            "extract_equijoin_predicate" => Arc::new(ExtractKeys::default()),
+            "eliminate_cross_join" => Arc::new(OrderJoins::default()),
+            _ => rule,
+        }
     };
     Optimizer::new().rules.into_iter().map(ours).collect()
 }

@@ -295,19 +295,21 @@ pub(super) fn hide_generated_keys(select: &mut Select, tables: &dyn Tables) {
 
 /// Expands `*` to the columns of each relation, without keys that USING has merged.
 fn take_wildcards_apart(select: &mut Select) {
-    let [from] = select.from.as_slice() else { return };
-    let mut parts: Vec<(Option<String>, Vec<Ident>)> = vec![(relation_name(&from.relation), Vec::new())];
-    for join in &from.joins {
-        let keys = match &join.join_operator {
-            JoinOperator::Join(JoinConstraint::Using(keys))
-            | JoinOperator::Inner(JoinConstraint::Using(keys))
-            | JoinOperator::Left(JoinConstraint::Using(keys))
-            | JoinOperator::LeftOuter(JoinConstraint::Using(keys)) => {
-                keys.iter().filter_map(|key| key.0.last()?.as_ident().cloned()).collect()
-            }
-            _ => Vec::new(),
-        };
-        parts.push((relation_name(&join.relation), keys));
+    let mut parts: Vec<(Option<String>, Vec<Ident>)> = Vec::new();
+    for from in &select.from {
+        parts.push((relation_name(&from.relation), Vec::new()));
+        for join in &from.joins {
+            let keys = match &join.join_operator {
+                JoinOperator::Join(JoinConstraint::Using(keys))
+                | JoinOperator::Inner(JoinConstraint::Using(keys))
+                | JoinOperator::Left(JoinConstraint::Using(keys))
+                | JoinOperator::LeftOuter(JoinConstraint::Using(keys)) => {
+                    keys.iter().filter_map(|key| key.0.last()?.as_ident().cloned()).collect()
+                }
+                _ => Vec::new(),
+            };
+            parts.push((relation_name(&join.relation), keys));
+        }
     }
     let mut projection = Vec::with_capacity(select.projection.len());
     for item in std::mem::take(&mut select.projection) {

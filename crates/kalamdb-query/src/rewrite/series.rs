@@ -1,8 +1,10 @@
 //! Series and arrays as relations: `generate_series`, `unnest`, WITH ORDINALITY.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Select, SelectItem,
-    TableAliasColumnDef, TableFactor, Value,
+    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Parens, Select, SelectItem,
+    SetExpr, SetOperator, SetQuantifier, TableAliasColumnDef, TableFactor, Value, visit_expressions,
 };
 
 use super::expressions::call;
@@ -12,6 +14,9 @@ use crate::types::NANOSECONDS;
 /// `UNNEST(a) WITH ORDINALITY` as a subquery that numbers its rows.
 pub(super) fn factor(factor: &mut TableFactor) {
     name_the_one_column(factor);
+    if let TableFactor::Derived { subquery, .. } = factor {
+        floats_as_union(&mut subquery.body);
+    }
     if let TableFactor::Table { name, args: Some(args), .. } = factor
         && is_series(name)
     {
@@ -42,6 +47,50 @@ pub(super) fn factor(factor: &mut TableFactor) {
         alias: alias.take(),
         sample: None,
     };
+}
+
+/// Rows of VALUES with floats that become a UNION ALL.
+const FLOAT_ROWS_MAX: usize = 100;
+
+/// VALUES with floats as a UNION ALL of their rows: `DataFusion` makes decimals of floats beside decimals in VALUES.
+fn floats_as_union(body: &mut SetExpr) {
+    let SetExpr::Values(values) = body else { return };
+    let is_float = |data_type: &DataType| {
+        matches!(
+            data_type,
+            DataType::Float(_)
+                | DataType::Float4
+                | DataType::Float8
+                | DataType::Double(_)
+                | DataType::DoublePrecision
+                | DataType::Real
+        )
+    };
+    let has_float = visit_expressions(values, |expr| match expr {
+        Expr::Cast { data_type, .. } if is_float(data_type) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    if has_float.is_continue() || !(2..=FLOAT_ROWS_MAX).contains(&values.rows.len()) {
+        return;
+    }
+    let as_select = |row: &Parens<Vec<Expr>>| {
+        let item = |(at, expr): (usize, &Expr)| {
+            let alias = Ident::with_quote('"', format!("column{}", at + 1));
+            SelectItem::ExprWithAlias { expr: expr.clone(), alias }
+        };
+        let mut select = empty_select();
+        select.projection = row.content.iter().enumerate().map(item).collect();
+        SetExpr::Select(Box::new(select))
+    };
+    let united = values.rows.iter().map(as_select).reduce(|left, right| SetExpr::SetOperation {
+        op: SetOperator::Union,
+        set_quantifier: SetQuantifier::All,
+        left: Box::new(left),
+        right: Box::new(right),
+    });
+    if let Some(united) = united {
+        *body = united;
+    }
 }
 
 /// `SELECT generate_series(…)` gives a row for each value: `DataFusion`'s function gives an array.

@@ -185,20 +185,63 @@ impl Rewriter {
         Ok((input, rewritten))
     }
 
-    /// A join whose condition has subqueries: an inner one is filtered, of an outer one the side that the subquery depends on
-    /// is asked beforehand.
+    /// A join whose condition has subqueries: an inner one is filtered, of an outer one the side that a subquery depends on gets its value
+    /// as a column beforehand.
     fn join(&mut self, join: Join) -> Result<LogicalPlan> {
         let in_filter = join.filter.as_ref().is_some_and(has_subquery);
-        if !in_filter && !join.on.iter().any(|(left, right)| has_subquery(left) || has_subquery(right)) {
+        let in_keys = join.on.iter().any(|(left, right)| has_subquery(left) || has_subquery(right));
+        if !in_filter && !in_keys {
             return Ok(LogicalPlan::Join(join));
         }
-        if join.join_type != JoinType::Inner || !in_filter {
-            return refuse(&LogicalPlan::Join(join));
-        }
         let columns = columns_of_schema(&join.schema);
+        if join.join_type != JoinType::Inner || in_keys {
+            return select(self.outer_join(join)?, &columns);
+        }
         let predicate = join.filter.clone().unwrap_or_else(|| datafusion::prelude::lit(true));
         let joined = LogicalPlan::Join(Join { filter: None, ..join });
         select(self.filter(joined, predicate)?, &columns)
+    }
+
+    fn outer_join(&mut self, join: Join) -> Result<LogicalPlan> {
+        let (mut left, mut right) = (join.left.as_ref().clone(), join.right.as_ref().clone());
+        let mut keys = Vec::with_capacity(join.on.len());
+        for (left_key, right_key) in join.on.clone() {
+            let (joined_left, left_key) = self.attach(left, left_key, Place::Other)?;
+            let (joined_right, right_key) = self.attach(right, right_key, Place::Other)?;
+            (left, right) = (joined_left, joined_right);
+            keys.push((left_key, right_key));
+        }
+        let mut conditions = Vec::new();
+        for condition in join.filter.clone().into_iter().flat_map(split_conjunction_owned) {
+            if !has_subquery(&condition) {
+                conditions.push(condition);
+                continue;
+            }
+            let columns = outer::columns_of_subqueries(&condition)?;
+            let is_of = |side: &LogicalPlan| columns.iter().all(|column| side.schema().has_column(column));
+            let condition = if is_of(&left) {
+                let (joined, condition) = self.attach(left, condition, Place::Other)?;
+                left = joined;
+                condition
+            } else if is_of(&right) {
+                let (joined, condition) = self.attach(right, condition, Place::Other)?;
+                right = joined;
+                condition
+            } else {
+                return refuse(&LogicalPlan::Join(join));
+            };
+            conditions.push(condition);
+        }
+        Ok(LogicalPlan::Join(Join::try_new(
+            left.into(),
+            right.into(),
+            keys,
+            conjunction(conditions),
+            join.join_type,
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
+        )?))
     }
 
     /// Joins a relation to a lateral subquery, which sees its columns.
@@ -293,7 +336,7 @@ fn named(expr: Expr, qualifier: Option<TableReference>, name: &str) -> Expr {
 /// Says that a subquery cannot stand where it does.
 fn refuse<T>(plan: &LogicalPlan) -> Result<T> {
     let place = match plan {
-        LogicalPlan::Join(_) => "in the ON of an outer join",
+        LogicalPlan::Join(_) => "of columns of both sides in the ON of an outer join",
         LogicalPlan::Limit(_) => "in LIMIT or OFFSET",
         LogicalPlan::RecursiveQuery(_) => "around WITH RECURSIVE that it depends on",
         LogicalPlan::Aggregate(_) => "over GROUPING SETS that it depends on",

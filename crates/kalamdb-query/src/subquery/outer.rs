@@ -88,6 +88,22 @@ fn collect_in(expr: &Expr, plan: &LogicalPlan, found: &mut Vec<Column>) -> Resul
     Ok(())
 }
 
+/// The columns around an expression's subqueries that they and the values compared with them read.
+pub(super) fn columns_of_subqueries(expr: &Expr) -> Result<Vec<Column>> {
+    let mut found = Vec::new();
+    expr.apply(|part| {
+        if let Some(subquery) = subquery_of(part) {
+            found.extend(outer_columns(&subquery.subquery)?);
+            part.apply_children(|value| {
+                found.extend(value.column_refs().into_iter().cloned());
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
 /// Replaces outer references of an expression by columns that now stand beside its own; those of subqueries in it stay outer
 /// references, to the new columns. `own` are the columns the expression sees already, which hide others of their names.
 pub(super) fn bind(expr: Expr, columns: &HashMap<Column, Column>, own: &DFSchema) -> Result<Expr> {

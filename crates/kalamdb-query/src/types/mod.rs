@@ -23,7 +23,8 @@ use datafusion::logical_expr::expr::{
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Between, Cast, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, WindowFunctionDefinition, not,
+    Between, Cast, Distinct, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder,
+    WindowFunctionDefinition, not,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -64,6 +65,7 @@ fn resolve_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         Ok(resolved.update_data(|expr| name.restore(expr)))
     })?;
     let mapped = mapped.transform_data(|plan| Ok(operators::join_keys(plan)))?;
+    let mapped = mapped.update_data(|plan| distinct_on_keys(plan, &schema));
     if !mapped.transformed {
         return Ok(mapped);
     }
@@ -356,10 +358,22 @@ fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Transformed<Ex
     Transformed::yes(Expr::from(call))
 }
 
-/// Spans are ordered by their length.
+/// The keys of DISTINCT ON, as those of ORDER BY.
+fn distinct_on_keys(plan: LogicalPlan, schema: &DFSchema) -> LogicalPlan {
+    let LogicalPlan::Distinct(Distinct::On(mut on)) = plan else { return plan };
+    on.on_expr = on.on_expr.into_iter().map(|key| sort_key(key, schema).data).collect();
+    for key in on.sort_expr.iter_mut().flatten() {
+        key.expr = sort_key(std::mem::take(&mut key.expr), schema).data;
+    }
+    LogicalPlan::Distinct(Distinct::On(on))
+}
+
+/// Spans are ordered by their length, and both zeros of a float are one: -0.0 + 0.0 is 0.0.
 fn sort_key(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     match type_of(&expr, schema) {
         Some(DataType::Interval(_) | DataType::Duration(_)) => Transformed::yes(span_key(expr)),
+        Some(DataType::Float64) => Transformed::yes(expr + datafusion::prelude::lit(0.0_f64)),
+        Some(DataType::Float32) => Transformed::yes(expr + datafusion::prelude::lit(0.0_f32)),
         _ => Transformed::no(expr),
     }
 }
