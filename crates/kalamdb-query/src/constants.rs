@@ -17,6 +17,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{
     ChildStats, ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     PlanProperties, ReplaceChildrenOptions, StatisticsArgs,
@@ -46,6 +47,22 @@ fn hidden(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionP
         && has_constants(&plan)
     {
         return Ok(Transformed::yes(Arc::new(Opaque::new(plan))));
+    }
+    if plan.downcast_ref::<UnionExec>().is_some() {
+        let children = plan.children();
+        if !children.iter().any(|child| has_equal_columns(child)) {
+            return Ok(Transformed::no(plan));
+        }
+        let opaque = |child: &Arc<dyn ExecutionPlan>| -> Arc<dyn ExecutionPlan> {
+            if has_equal_columns(child) {
+                Arc::new(Opaque::new(Arc::clone(child)))
+            } else {
+                Arc::clone(child)
+            }
+        };
+        let children = children.into_iter().map(opaque).collect();
+        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        return Ok(Transformed::yes(plan.replace_children(children, options)?));
     }
     let Some(join_type) = join_type(&plan) else { return Ok(Transformed::no(plan)) };
     let gives_nulls = match join_type {
@@ -83,6 +100,11 @@ fn join_type(plan: &Arc<dyn ExecutionPlan>) -> Option<JoinType> {
 
 fn has_constants(plan: &Arc<dyn ExecutionPlan>) -> bool {
     !plan.equivalence_properties().constants().is_empty()
+}
+
+/// Whether two columns are known to be equal: sorts of one part of a UNION ALL are then taken for those of another.
+fn has_equal_columns(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.equivalence_properties().eq_group().iter().any(|class| class.len() > 1)
 }
 
 /// A plan of whose columns nothing is known but their types.

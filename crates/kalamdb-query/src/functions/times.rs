@@ -212,7 +212,6 @@ pub(crate) fn part_of_time(field: &str, value: Expr) -> Option<Expr> {
 pub(crate) fn clock_part(field: &str, value: Expr) -> Option<Expr> {
     fn returns<const SCALE: i8>(types: &[DataType]) -> Result<DataType> {
         match types {
-            [DataType::Date32] => plan_err!("a DATE has no hour, minute or second; cast it to TIMESTAMP"),
             [found] if found.is_temporal() || matches!(found, DataType::Utf8 | DataType::Null) => {
                 Ok(DataType::Decimal128(20, SCALE))
             }

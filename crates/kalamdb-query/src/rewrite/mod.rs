@@ -119,6 +119,8 @@ impl VisitorMut for Rewriter<'_> {
         fetch_as_limit(query)?;
         tables_as_selects(&mut query.body);
         names::name_ordered_items(query);
+        names::tell_aggregates_apart(query);
+        names::name_columns_of_others(&mut query.body);
         using::complete_aliases_of_with(query, self.tables);
         names::rename_hiding_aliases(query);
         self.merged.push(Vec::new());

@@ -1,13 +1,13 @@
 //! Names of columns and relations: distinct names for columns that share one, relations named by their last part.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Function, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectName,
-    OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias,
-    TableAliasColumnDef, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut, visit_expressions,
-    visit_expressions_mut,
+    ExcludeSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
+    JoinConstraint, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, Value,
+    ValueWithSpan, VisitMut, VisitorMut, visit_expressions, visit_expressions_mut,
 };
 
 use super::{Tables, folded, names_table};
@@ -128,7 +128,7 @@ pub(super) fn name_ordered_items(query: &mut Query) {
             Expr::CompoundIdentifier(parts) => {
                 parts.len() != 2 || parts.first().is_some_and(|relation| own.contains(&folded(relation)))
             }
-            Expr::Function(call) => is_aggregate(call),
+            Expr::Function(call) => is_aggregate(call) && !is_rewritten(call),
             _ => false,
         };
         if is_group || is_found {
@@ -164,6 +164,78 @@ fn place_of(key: &Expr) -> Option<usize> {
 fn is_aggregate(call: &Function) -> bool {
     let name = call.name.to_string().to_lowercase();
     call.over.is_none() && (AGGREGATES.contains(&name.as_str()) || !call.within_group.is_empty())
+}
+
+/// Whether an aggregate becomes an expression of another one when it is rewritten.
+fn is_rewritten(call: &Function) -> bool {
+    let is_ordered_set = matches!(&call.args, FunctionArguments::List(list)
+        if list.duplicate_treatment.is_some() && !list.clauses.is_empty());
+    let name = call.name.to_string().to_lowercase();
+    is_ordered_set || name.starts_with("json")
+}
+
+/// Gives aggregates and windows that differ by casts alone other names: `DataFusion` leaves casts out of the names it tells them by.
+pub(super) fn tell_aggregates_apart(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let mut seen: HashMap<String, String> = HashMap::new();
+    let mut wrap = |expr: &mut Expr| {
+        let Expr::Function(call) = expr else { return ControlFlow::<()>::Continue(()) };
+        if !is_aggregate(call) && call.over.is_none() {
+            return ControlFlow::Continue(());
+        }
+        let (full, plain) = (call.to_string(), without_casts(call).to_string());
+        let first = seen.entry(plain).or_insert_with(|| full.clone());
+        if *first != full
+            && let FunctionArguments::List(list) = &mut call.args
+            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))) = list.args.first_mut()
+        {
+            *arg = super::call("coalesce", vec![arg.clone()]);
+        }
+        ControlFlow::Continue(())
+    };
+    let _ = visit_expressions_mut(&mut select.projection, &mut wrap);
+    let _ = visit_expressions_mut(&mut select.having, &mut wrap);
+    let _ = visit_expressions_mut(&mut select.qualify, &mut wrap);
+    let _ = visit_expressions_mut(&mut query.order_by, &mut wrap);
+}
+
+/// A call without the casts in it.
+fn without_casts(call: &Function) -> Expr {
+    let mut plain = Expr::Function(call.clone());
+    let _ = visit_expressions_mut(&mut plain, |expr| {
+        while let Expr::Cast { expr: inner, .. } = expr {
+            *expr = inner.as_ref().clone();
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    plain
+}
+
+/// Gives columns of set operations that the first query does not name names of their own: `DataFusion` gives them the names of the
+/// first, which the others may have.
+pub(super) fn name_columns_of_others(body: &mut SetExpr) {
+    let SetExpr::SetOperation { left, right, .. } = body else { return };
+    name_columns_of_others(left);
+    name_columns(right);
+}
+
+fn name_columns(body: &mut SetExpr) {
+    match body {
+        SetExpr::SetOperation { left, right, .. } => {
+            name_columns(left);
+            name_columns(right);
+        }
+        SetExpr::Query(query) if query.order_by.is_none() => name_columns(&mut query.body),
+        SetExpr::Select(select) => {
+            for (at, item) in select.projection.iter_mut().enumerate() {
+                if let SelectItem::UnnamedExpr(expr) = item {
+                    let alias = Ident::with_quote('"', format!("{APART}c{at}"));
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Whether an expression calls an aggregate function, subqueries included.

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::Column;
+use datafusion::common::Spans;
 use datafusion::common::TableReference;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -79,7 +80,9 @@ impl Rewriter {
         }
         if let LogicalPlan::Join(join) = plan {
             let left = self.rewrite(join.left.as_ref().clone())?;
-            if let Some(lateral) = Lateral::of(&join.right) {
+            let implicit = implicit_lateral(&join)?;
+            let lateral = implicit.as_ref().map(|subquery| Lateral { subquery, alias: None });
+            if let Some(lateral) = Lateral::of(&join.right).or(lateral) {
                 return self.lateral_join(left, &lateral, &join);
             }
             let right = self.rewrite(join.right.as_ref().clone())?;
@@ -261,6 +264,18 @@ impl Rewriter {
         let keys = domain.keys(&outer);
         select(domain::join_nulls_equal(left, right, keys, filter, join.join_type)?, &columns)
     }
+}
+
+/// The right side of a join as a lateral subquery, where only subqueries in it read the left side: `DataFusion` plans it as any other.
+fn implicit_lateral(join: &Join) -> Result<Option<Subquery>> {
+    let columns = outer::outer_columns(&join.right)?;
+    if Lateral::of(&join.right).is_some()
+        || !columns.iter().any(|column| join.left.schema().has_column(column))
+    {
+        return Ok(None);
+    }
+    let subquery = Arc::clone(&join.right);
+    Ok(Some(Subquery { subquery, outer_ref_columns: Vec::new(), spans: Spans::default() }))
 }
 
 /// A lateral subquery, and the name it has in FROM.

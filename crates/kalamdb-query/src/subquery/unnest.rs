@@ -15,7 +15,9 @@ use datafusion::prelude::lit;
 
 use super::domain::{Domain, join_nulls_equal};
 use super::outer::{bind, outer_columns};
-use super::{Lateral, Place, Rewriter, columns_of, columns_of_schema, named, refuse, select};
+use super::{
+    Lateral, Place, Rewriter, columns_of, columns_of_schema, implicit_lateral, named, refuse, select,
+};
 
 /// The conditions of a join: pairs that are equal, and what else must hold.
 type Conditions = (Vec<(Expr, Expr)>, Option<Expr>);
@@ -271,7 +273,9 @@ impl Rewriter {
 
     fn unnest_join(&mut self, join: &Join, domain: &Domain) -> Result<LogicalPlan> {
         let own = merge_schema(&[&join.left, &join.right]);
-        if let Some(lateral) = Lateral::of(&join.right) {
+        let implicit = implicit_lateral(join)?;
+        let lateral = implicit.as_ref().map(|subquery| Lateral { subquery, alias: None });
+        if let Some(lateral) = Lateral::of(&join.right).or(lateral) {
             let left = self.unnest(join.left.as_ref().clone(), domain)?;
             let mut subquery = lateral.subquery.clone();
             let wrapped = bind(Expr::ScalarSubquery(subquery.clone()), &domain.bound, join.left.schema())?;

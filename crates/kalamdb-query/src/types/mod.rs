@@ -212,6 +212,10 @@ fn resolve_call(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<E
         ("length" | "octet_length" | "char_length" | "character_length", [value], Some(DataType::Binary)) => {
             Ok(Transformed::yes(bytes_length(value.clone())))
         }
+        // The sum of a DATE and an interval is a TIMESTAMP by now.
+        (name, [_], Some(DataType::Date32)) if name.starts_with("extract_") => {
+            plan_err!("a DATE has no hour, minute or second; cast it to TIMESTAMP")
+        }
         ("date_part", [Expr::Literal(..), _], _) => resolve_part_of_time(call, schema),
         ("||", ..) => Ok(resolve_concatenation(call, schema)),
         // A document is one already, and stands among other values as it is.
