@@ -201,7 +201,8 @@ impl Subscriber {
                 self.accept(&rows, change_type == ChangeType::Insert);
             }
             ServerMessage::AuthError { message } => return Err(End::Refused(message)),
-            ServerMessage::Error { code, message } => {
+            ServerMessage::Error { seq: Some(_), .. } => {}
+            ServerMessage::Error { code, message, .. } => {
                 let reason = format!("{code}: {message}");
                 let passes = matches!(code.as_str(), "SHUTTING_DOWN" | "RATE_LIMIT_EXCEEDED");
                 return Err(if passes { End::Lost(reason) } else { End::Refused(reason) });
