@@ -346,7 +346,7 @@ pub(crate) struct ChangeBatches {
     made: HashMap<PayloadKey, Arc<ChangePayload>>,
 }
 
-/// Which rows are in the result, after the changes and before them.
+/// Marks of the rows that are in the result, after the changes and before them.
 struct Matches {
     new: Vec<bool>,
     old: Vec<bool>,

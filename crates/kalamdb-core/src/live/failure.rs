@@ -78,7 +78,7 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// Which rows of a batch are in a result, and which ones fail.
+/// The rows of a batch that are in a result, and those that fail.
 #[derive(Debug, Default)]
 pub(crate) struct Judged {
     /// The rows that match and do not fail, in order.

@@ -36,7 +36,7 @@ pub(crate) struct Made {
     pub(crate) failures: Failures,
 }
 
-/// How the rows of a table are read.
+/// A way of reading the rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     /// By a plan of the whole query, which ends at the first row that fails.
@@ -45,7 +45,7 @@ enum Reading {
     RowByRow,
 }
 
-/// What a result is computed from.
+/// A result that is to be computed, and all that it is computed from.
 struct Request<'a> {
     router: &'a Router,
     plan: &'a LivePlan,

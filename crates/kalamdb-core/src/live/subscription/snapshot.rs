@@ -123,7 +123,7 @@ fn by_seq(plan: &LivePlan, is_ascending: bool, oldest: Option<i64>) -> Result<Lo
     rows.sort([seq().sort(is_ascending, false)]).and_then(LogicalPlanBuilder::build).map_err(from_query)
 }
 
-/// What is in a snapshot.
+/// A count of the rows that a snapshot has, and of those that it leaves out.
 #[derive(Default)]
 struct Tally {
     rows: u64,
