@@ -464,7 +464,7 @@ impl ChangeBatches {
         Ok(frames.collect())
     }
 
-    /// What matches, cut into frames; none of them has changes both up to `cut_after` and behind it.
+    /// Cuts what matches into frames; none of them has changes both up to `cut_after` and behind it.
     fn runs(&self, matches: &Matches, cut_after: Option<u32>) -> Vec<Run> {
         let is_cut = |run: &Run, index: u32| {
             cut_after.is_some_and(|cut| index > cut && run.changes.last().is_some_and(|last| *last <= cut))

@@ -180,7 +180,7 @@ impl Groups {
         Ok(keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect())
     }
 
-    /// What is shown of groups, each in its place; nothing of those that HAVING leaves out, or for which the query fails.
+    /// Gives the rows that groups are shown as, each in its place; none for those that HAVING leaves out, or for which the query fails.
     fn rows_of(
         &mut self,
         plan: &AggregatePlan,
