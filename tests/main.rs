@@ -98,6 +98,9 @@ mod connection;
 /// Live queries with parameters, fields that are not known, answers to `ping` and to a superfluous `next_batch`.
 mod live_params;
 
+/// Live queries that fail for some rows.
+mod live_failures;
+
 /// Presence over the wire: silent clients, accounts that go, endings amid a snapshot, shutdown before a login.
 mod wire_presence;
 

@@ -244,3 +244,24 @@ async fn the_sdk_goes_on_through_an_alter() {
     events.close().await.unwrap();
     client.disconnect().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_lives_on_where_rows_fail() {
+    let server = server_with_table().await;
+    let client = client(&server, SerializationType::MessagePack);
+    sql(&client, "INSERT INTO app.notes (id, body) VALUES (1, '10'), (2, 'two')", vec![]).await;
+    let query = "SELECT id, CAST(body AS INT) AS number, body FROM app.notes";
+    let mut events = in_time("live_events", client.live_events(query)).await.unwrap();
+    assert!(matches!(next(&mut events).await, ChangeEvent::Ack { total_rows: 1, .. }));
+    assert!(matches!(next(&mut events).await, ChangeEvent::InitialDataBatch { .. }));
+    let ChangeEvent::Error { code, message, .. } = next(&mut events).await else { panic!("not an error") };
+    assert!(code == "SQL_EXECUTION_ERROR" && message.contains("two"), "{code}: {message}");
+    sql(&client, "UPDATE app.notes SET body = 'ten' WHERE id = 1", vec![]).await;
+    assert_eq!(brief(&next(&mut events).await), "-1");
+    assert!(next(&mut events).await.is_error());
+    sql(&client, "UPDATE app.notes SET body = '2' WHERE id = 2", vec![]).await;
+    assert_eq!(brief(&next(&mut events).await), "+2");
+    // So does the SDK that keeps the rows itself.
+    let mut live = in_time("live", client.live(query)).await.unwrap();
+    assert_eq!(next_ids(&mut live).await, [2]);
+}

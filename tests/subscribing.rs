@@ -88,3 +88,24 @@ async fn parameters_are_given_as_json_or_as_text() {
     let (_, code, said) = subscribe(&server, &["--param", "2", sql]).end().await;
     assert!(code == 1 && said.contains("INVALID_PARAMETER") && said.contains("$2"), "{code} {said}");
 }
+
+#[tokio::test]
+async fn rows_that_fail_are_left_out_and_told_of() {
+    let (server, root) = server_with_rows().await;
+    root.sql("INSERT INTO app.notes VALUES (3, 'three', 0)").await;
+    let sql = "SELECT id, 10 / n AS q FROM app.notes WHERE id > 1";
+    let mut once = subscribe(&server, &["--no-follow", sql]);
+    assert!(once.next().await.ends_with("{\"id\":2,\"q\":\"5\"}"));
+    let (lines, code, _) = once.end().await;
+    assert!(lines.len() == 1 && lines[0].starts_with("! ") && code == 0, "{lines:?}");
+    assert!(lines[0].contains("a row is left out: ") && lines[0].contains("zero"), "{lines:?}");
+    let mut following = subscribe(&server, &["--json", sql]);
+    assert_eq!(following.next_json().await["op"], "row");
+    assert_eq!(following.next_json().await["op"], "error");
+    root.sql("UPDATE app.notes SET n = 0 WHERE id = 2").await;
+    assert_eq!(following.next_json().await["op"], "delete");
+    let error = following.next_json().await;
+    assert_eq!((&error["code"], &error["rows"]), (&json!("SQL_EXECUTION_ERROR"), &json!(1)));
+    root.sql("UPDATE app.notes SET n = 1 WHERE id = 3").await;
+    assert_eq!(following.next_json().await["row"], json!({"id": 3, "q": "10"}));
+}

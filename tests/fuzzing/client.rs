@@ -11,7 +11,7 @@ use super::sql;
 use crate::support::{Random, Raw, Seen, frame};
 
 /// Every code of docs/protocol.md that an `error` may have on a WebSocket.
-const CODES: [&str; 24] = [
+const CODES: [&str; 25] = [
     "TABLE_NOT_FOUND",
     "NAMESPACE_NOT_FOUND",
     "AUTH_REQUIRED",
@@ -36,6 +36,7 @@ const CODES: [&str; 24] = [
     "INVALID_PARAMETER",
     "TIMEOUT",
     "MEMORY_LIMIT",
+    "SQL_EXECUTION_ERROR",
 ];
 const TYPES: [&str; 8] = [
     "pong",

@@ -42,7 +42,8 @@ pub(crate) struct SubscribeArgs {
     /// Only that many of the newest rows to begin with
     #[arg(long, value_name = "COUNT", conflicts_with = "from")]
     last_rows: Option<u32>,
-    /// One JSON object a line: {op, seq, row, old}
+    /// One JSON object a line: {op, seq, row, old}, or {op, seq, code, message, rows} of rows that are left out because the query
+    /// fails for them
     #[arg(long)]
     json: bool,
     /// Leave after the rows that are there
@@ -66,12 +67,17 @@ enum ServerMessage {
     Schema {
         schema: Vec<Column>,
     },
+    Pong,
     AuthError {
         message: String,
     },
     Error {
         code: String,
         message: String,
+        /// The seq of the change that rows fail with; the query goes on then.
+        seq: Option<u64>,
+        /// The number of rows that fail.
+        rows: Option<u64>,
     },
     #[serde(other)]
     Other,
@@ -143,6 +149,7 @@ async fn converse<W: Write>(
     let subscription = json!({"id": ID, "sql": args.sql, "params": params, "options": options});
     send(&mut socket, &json!({"type": "subscribe", "subscription": subscription})).await?;
     let mut last = args.from;
+    let mut has_asked = false;
     loop {
         let frame = match socket.next().now_or_never() {
             Some(frame) => frame,
@@ -169,6 +176,8 @@ async fn converse<W: Write>(
                 }
                 batch_control.has_more
             }
+            // It is not among the rows that are there.
+            ServerMessage::Change(_) if has_asked => true,
             ServerMessage::Change(change) => {
                 ensure!(
                     last.is_none_or(|last| last == change.prev_seq),
@@ -184,11 +193,18 @@ async fn converse<W: Write>(
                 true
             }
             ServerMessage::AuthError { message } => bail!("the server refused the token: {message}"),
-            ServerMessage::Error { code, message } => return Err(Refused { code, message }.into()),
+            ServerMessage::Error { code, message, seq: Some(seq), rows } => {
+                screen.failure(&code, &message, seq, rows)?;
+                true
+            }
+            ServerMessage::Error { code, message, .. } => return Err(Refused { code, message }.into()),
+            ServerMessage::Pong => return Ok(()),
             ServerMessage::Other => true,
         };
-        if args.no_follow && !has_more {
-            return Ok(());
+        if args.no_follow && !has_more && !has_asked {
+            // What belongs to the rows comes before the answer: that some of them are left out.
+            has_asked = true;
+            send(&mut socket, &json!({"type": "ping"})).await?;
         }
     }
 }
@@ -229,6 +245,24 @@ impl<W: Write> Screen<W> {
             self.show(&change.op, seq_of(row), row, old)?;
         }
         Ok(())
+    }
+
+    /// Shows that rows are out of the result because the query fails for them.
+    fn failure(&mut self, code: &str, message: &str, seq: u64, rows: Option<u64>) -> io::Result<()> {
+        let rows = rows.unwrap_or(1);
+        if self.is_json {
+            let (code, message) = (json!(code), json!(message));
+            return writeln!(
+                self.out,
+                "{{\"op\":\"error\",\"seq\":{seq},\"code\":{code},\"message\":{message},\"rows\":{rows}}}"
+            );
+        }
+        let (colour, end) = if self.is_coloured { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+        let left_out = match rows {
+            1 => "a row is left out".to_owned(),
+            rows => format!("{rows} rows are left out"),
+        };
+        writeln!(self.out, "{colour}! {seq:>8}  {left_out}: {}{end}", printable(message))
     }
 
     fn show(

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Int32Type, Int64Type};
 use log_format::{Role, Seq};
 use serde_json::json;
 
-use crate::testing::{Kept, root, session};
+use crate::testing::{Kept, root, session, until};
 use crate::tests::{ok, open, refused};
 use crate::{
     CATALOG_DIRECTORY, CaughtUp, ChangeFrame, Engine, Error, ErrorCode, ROWS_DIRECTORY, Session,
@@ -296,13 +295,11 @@ async fn wait_for(
     seen: &mut Vec<i64>,
     enough: usize,
 ) {
-    let all_came = tokio::time::timeout(Duration::from_mins(1), async {
-        while seen.len() < enough {
-            seen.extend(ids(&given(subscription, sink).1, last));
-            tokio::task::yield_now().await;
-        }
-    });
-    all_came.await.unwrap();
+    until("all rows come", || {
+        seen.extend(ids(&given(subscription, sink).1, last));
+        seen.len() >= enough
+    })
+    .await;
 }
 
 const WATCHED: &str =
@@ -384,15 +381,13 @@ async fn new_columns_of_a_star_are_announced_before_their_first_row() {
     ok(&engine, &root(), "ALTER TABLE t ADD COLUMN more INT DEFAULT 5", &[]).await;
     ok(&engine, &ann, "INSERT INTO t (id, more) VALUES (2, 6)", &[]).await;
     let (mut announced, mut frames) = (Vec::new(), Vec::new());
-    let both_came = tokio::time::timeout(Duration::from_mins(1), async {
-        while frames.len() < 2 || announced.is_empty() {
-            let (told, more) = given(&mut live, &sink);
-            announced.extend(told);
-            frames.extend(more);
-            tokio::task::yield_now().await;
-        }
-    });
-    both_came.await.unwrap();
+    until("both rows and the columns come", || {
+        let (told, more) = given(&mut live, &sink);
+        announced.extend(told);
+        frames.extend(more);
+        frames.len() >= 2 && !announced.is_empty()
+    })
+    .await;
     assert_eq!(announced, ["2: id body tag n more _seq"]);
     assert_eq!(names(&live), ["id", "body", "tag", "n", "more", "_seq"]);
     assert_eq!(ids(&frames, &mut last), [1, 2]);
@@ -402,15 +397,13 @@ async fn new_columns_of_a_star_are_announced_before_their_first_row() {
     let mut resumed = subscribe(&engine, &ann, "SELECT * FROM t", Some(live.start_seq()), &sink).await;
     assert_eq!(names(&resumed), names(&live), "it begins with the columns of now");
     let mut frames = Vec::new();
-    let both_came = tokio::time::timeout(Duration::from_mins(1), async {
-        while frames.len() < 2 {
-            let (told, more) = given(&mut resumed, &sink);
-            assert!(told.is_empty(), "{told:?}");
-            frames.extend(more);
-            tokio::task::yield_now().await;
-        }
-    });
-    both_came.await.unwrap();
+    until("both rows come", || {
+        let (told, more) = given(&mut resumed, &sink);
+        assert!(told.is_empty(), "{told:?}");
+        frames.extend(more);
+        frames.len() >= 2
+    })
+    .await;
     assert_eq!(frames.iter().map(more_of).collect::<Vec<_>>(), [5, 6]);
     drop((live, resumed));
     engine.close();

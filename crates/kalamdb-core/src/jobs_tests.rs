@@ -11,7 +11,7 @@ use kalamdb_store::Keyspace;
 use log_format::{JobStatus, NamespaceId, Role, Seq};
 use serde_json::Value as Json;
 
-use crate::testing::{Fuse, Kept, all_done, materialise, root, session};
+use crate::testing::{Fuse, Kept, all_done, materialise, root, session, until};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, EngineOptions, ErrorCode, JobRetention, SubscribeRequest};
 
@@ -89,14 +89,9 @@ async fn who_began_to_read_before_the_drop_reads_to_the_end() {
     // Jobs come one after the other: one that follows has its turn, the first is still waiting for the reader.
     ok(&engine, &root(), "CREATE SHARED TABLE other (id INT PRIMARY KEY)", &[]).await;
     let job = engine.system().scan_all_jobs().unwrap().remove(0);
-    let began = tokio::time::timeout(Duration::from_mins(1), async {
-        let is_persisted = || engine.store().persisted_seq().unwrap() > cut.seq();
-        let is_running = || engine.system().get_job(&job.id).unwrap().unwrap().status == JobStatus::Running;
-        while !(is_persisted() && is_running()) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    began.await.unwrap();
+    let is_persisted = || engine.store().persisted_seq().unwrap() > cut.seq();
+    let is_running = || engine.system().get_job(&job.id).unwrap().unwrap().status == JobStatus::Running;
+    until("the job is running", || is_persisted() && is_running()).await;
     let mut rows = 0;
     cut.scan_table(Keyspace::User, info.id(), |_, _| {
         rows += 1;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::SubscribeRequest;
-use crate::testing::{Kept, arrived, materialise, root};
+use crate::testing::{Kept, arrived_frames, kinds, materialise, root};
 use crate::tests::{ok, open};
 
 #[tokio::test]
@@ -28,16 +27,8 @@ async fn a_live_query_looks_into_json() {
     ] {
         ok(&engine, &root(), sql, &[]).await;
     }
-    let told = tokio::time::timeout(Duration::from_mins(1), async {
-        let mut frames = arrived(&sink, &mut live);
-        while frames.len() < 2 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            frames.extend(arrived(&sink, &mut live));
-        }
-        frames
-    });
-    let kinds: Vec<_> = told.await.unwrap().iter().map(|frame| format!("{:?}", frame.payload.kind)).collect();
-    assert_eq!(kinds, ["Insert", "Delete"]);
+    let told = arrived_frames(&sink, &mut live, 2).await;
+    assert_eq!(kinds(&told), ["Insert", "Delete"]);
     drop(live);
     engine.close();
 }

@@ -116,8 +116,8 @@ pub use crate::flushes::FlushOptions;
 pub use crate::functions::role_name;
 pub use crate::jobs::JobRetention;
 pub use crate::live::{
-    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, Ending, FlushNotice, OnGap, SchemaFrame, Sink,
-    Snapshot, SubscribeRequest, Subscription, SubscriptionId, without_seq,
+    CaughtUp, ChangeFrame, ChangeKind, ChangePayload, Ending, FlushNotice, OnGap, RowFailure, SchemaFrame,
+    Sink, Snapshot, SubscribeRequest, Subscription, SubscriptionId, without_seq,
 };
 pub use crate::replay::Replayed;
 pub use crate::requests::Committed;

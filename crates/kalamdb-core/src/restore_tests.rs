@@ -15,7 +15,7 @@ use crate::backup_tests::{
 use crate::cold_tests::flush;
 use crate::engine::Machine;
 use crate::fail_points::FailPoint;
-use crate::testing::{Fuse, Kept, Random, all_done, arrived, materialise, root, session, take_over};
+use crate::testing::{Fuse, Kept, Random, all_done, arrived, materialise, root, session, take_over, until};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, EngineOptions, ErrorCode, OnGap, SubscribeRequest, Subscription};
 
@@ -188,13 +188,11 @@ async fn follow(
     rows: &mut BTreeMap<i64, i64>,
     expected: &[i64],
 ) {
-    let arriving = tokio::time::timeout(Duration::from_mins(1), async {
-        while !rows.keys().eq(expected) {
-            take_over(&arrived(sink, listening), last, rows);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
-    arriving.await.unwrap_or_else(|_| panic!("{rows:?} instead of {expected:?}"));
+    until(&format!("the rows are {expected:?}"), || {
+        take_over(&arrived(sink, listening), last, rows);
+        rows.keys().eq(expected)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@ use log_format::{Job, Role, Seq, UserId};
 
 use crate::engine::Machine;
 use crate::fail_points::FailPoints;
-use crate::{ChangeFrame, Engine, EngineOptions, Error, Session, Sink, Subscription, SubscriptionId};
+use crate::{
+    ChangeFrame, Engine, EngineOptions, Error, SchemaFrame, Session, Sink, Subscription, SubscriptionId,
+};
 
 /// A sink that keeps everything, with room for so many commits at a time.
 pub(crate) struct Kept {
@@ -99,6 +101,9 @@ pub(crate) async fn materialise(subscription: &mut Subscription, rows: &mut BTre
 pub(crate) fn take_over(frames: &[ChangeFrame], last: &mut Seq, rows: &mut BTreeMap<i64, i64>) {
     for frame in frames {
         assert_eq!(frame.prev_seq, *last, "the chain is broken");
+        if frame.payload.failure.is_some() {
+            continue;
+        }
         // Where several frames are one change, only the last moves on.
         assert!(frame.payload.seq > *last || frame.more, "a change came twice");
         *last = frame.payload.seq;
@@ -121,6 +126,60 @@ pub(crate) fn arrived(sink: &Kept, subscription: &mut Subscription) -> Vec<Chang
     frames.extend(sink.take());
     frames.sort_by_key(|frame| frame.payload.seq);
     frames
+}
+
+/// Frames of a live query, once at least so many have arrived.
+pub(crate) async fn arrived_frames(
+    sink: &Kept,
+    subscription: &mut Subscription,
+    count: usize,
+) -> Vec<ChangeFrame> {
+    arrived_until(sink, subscription, |frames| frames.len() >= count).await.1
+}
+
+/// Columns that were announced, and frames that arrived, once these are enough. A result that is unknown is computed anew.
+pub(crate) async fn arrived_until(
+    sink: &Kept,
+    subscription: &mut Subscription,
+    is_enough: impl Fn(&[ChangeFrame]) -> bool,
+) -> (Option<SchemaFrame>, Vec<ChangeFrame>) {
+    let (mut schema, mut frames) = (None, Vec::new());
+    let arriving = tokio::time::timeout(Duration::from_mins(1), async {
+        while !is_enough(&frames) {
+            let mut caught_up = subscription.catch_up(10).unwrap();
+            frames.append(&mut caught_up.frames);
+            frames.extend(sink.take());
+            // The router and the subscriber itself take turns at any moment.
+            frames.sort_by_key(|frame| frame.payload.seq);
+            schema = caught_up.schema.or(schema.take());
+            if caught_up.to_make {
+                schema = subscription.make_anew().await.unwrap().schema.or(schema.take());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert!(arriving.await.is_ok(), "waited a minute, with {} frames", frames.len());
+    (schema, frames)
+}
+
+/// Kinds of frames, as text.
+pub(crate) fn kinds(frames: &[ChangeFrame]) -> Vec<String> {
+    frames.iter().map(|frame| format!("{:?}", frame.payload.kind)).collect()
+}
+
+/// Waits until the router has handed out everything that was published.
+pub(crate) async fn handed_out(engine: &Engine) {
+    until("all is handed out", || engine.router().is_at(engine.router().feed().published())).await;
+}
+
+/// Waits until a condition holds, and fails after a minute.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_mins(1), async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "waited a minute until {what}");
 }
 
 /// The cells of a table of text, row by row, without its head.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use log_format::Role;
 
-use crate::testing::{Kept, arrived, cells, materialise, root, session, take_over};
+use crate::testing::{Kept, arrived_frames, cells, materialise, root, session, take_over};
 use crate::tests::{ok, open, refused};
 use crate::{Engine, ErrorCode, Session, SubscribeRequest};
 
@@ -137,11 +137,7 @@ async fn subscribers_get_a_transaction_as_one_change_set() {
     let sql = "BEGIN; INSERT INTO app.notes VALUES (2, '', 1); UPDATE app.notes SET n = 5; \
                INSERT INTO app.typing VALUES ('ann'); DELETE FROM app.notes WHERE id = 1; COMMIT";
     ok(&engine, &ann, sql, &[]).await;
-    let mut frames = arrived(&sink, &mut subscription);
-    while frames.len() < 2 {
-        tokio::task::yield_now().await;
-        frames.extend(sink.take());
-    }
+    let frames = arrived_frames(&sink, &mut subscription, 2).await;
     assert_eq!(frames.iter().map(|frame| frame.more).collect::<Vec<_>>(), [true, false]);
     assert_eq!(frames[0].payload.commit_time, frames[1].payload.commit_time);
     take_over(&frames, &mut last, &mut live);

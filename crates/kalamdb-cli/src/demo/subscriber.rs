@@ -201,12 +201,13 @@ impl Subscriber {
                 self.accept(&rows, change_type == ChangeType::Insert);
             }
             ServerMessage::AuthError { message } => return Err(End::Refused(message)),
-            ServerMessage::Error { code, message } => {
+            ServerMessage::Error { code, message, seq: None } => {
                 let reason = format!("{code}: {message}");
                 let passes = matches!(code.as_str(), "SHUTTING_DOWN" | "RATE_LIMIT_EXCEEDED");
                 return Err(if passes { End::Lost(reason) } else { End::Refused(reason) });
             }
-            ServerMessage::Other => {}
+            // With a seq an error is about rows, and the subscription goes on.
+            ServerMessage::Error { seq: Some(_), .. } | ServerMessage::Other => {}
         }
         Ok(())
     }

@@ -93,6 +93,8 @@ pub(super) enum ServerMessage {
         code: String,
         /// For people.
         message: String,
+        /// The change that rows fail with; the subscription goes on then.
+        seq: Option<Integer>,
     },
     /// Anything else is no business of the demo.
     #[serde(other)]

@@ -1,5 +1,7 @@
 //! What one commit changes for one live query.
 
+mod row_by_row;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -10,6 +12,7 @@ use datafusion::arrow::datatypes::{FieldRef, Schema};
 use log_format::{ArchivedChangeEvent as Event, ArchivedPartition, Frame, Partition, Seq, TableId};
 
 use crate::error::{Error, Result};
+use crate::live::failure::RowFailure;
 use crate::live::query::LiveQuery;
 use crate::rows::{BatchBuilder, RowHead};
 use crate::table::{SystemColumn, TableInfo};
@@ -34,6 +37,8 @@ pub enum ChangeKind {
     Update,
     /// They matched before and do not now.
     Delete,
+    /// The query fails for them: they are not in the result. No part of the chain.
+    Failure,
 }
 
 impl ChangeKind {
@@ -43,6 +48,7 @@ impl ChangeKind {
             Self::Insert => "insert",
             Self::Update => "update",
             Self::Delete => "delete",
+            Self::Failure => "error",
         }
     }
 }
@@ -60,6 +66,8 @@ pub struct ChangePayload {
     pub rows: Option<RecordBatch>,
     /// The rows before; none for inserts. `_seq` is the change here too.
     pub old_rows: Option<RecordBatch>,
+    /// The error, where the rows fail.
+    pub failure: Option<RowFailure>,
     /// What the wire made of it, once per encoding, shared by every connection.
     encoded: [OnceLock<Bytes>; 2],
 }
@@ -72,7 +80,15 @@ impl ChangePayload {
         rows: Option<RecordBatch>,
         old_rows: Option<RecordBatch>,
     ) -> Self {
-        Self { kind, seq, commit_time, rows, old_rows, encoded: [const { OnceLock::new() }; 2] }
+        Self {
+            kind,
+            seq,
+            commit_time,
+            rows,
+            old_rows,
+            failure: None,
+            encoded: [const { OnceLock::new() }; 2],
+        }
     }
 
     /// The payload in the wire's encoding number `slot` (0 or 1), made by whoever needs it first.
@@ -109,13 +125,29 @@ impl ChangeFrame {
     }
 }
 
+/// The seq of the last frame that is part of the chain.
+pub(crate) fn chain_end(frames: &[ChangeFrame]) -> Option<Seq> {
+    frames.iter().rev().find(|frame| frame.payload.kind != ChangeKind::Failure).map(|frame| frame.payload.seq)
+}
+
 /// Frames that are one change, whole or not at all: but for the last, they have the seq of the frame before and rows without one, so
-/// that who is cut off between them resumes before all of it.
-pub(crate) fn as_one(frames: &mut [ChangeFrame], prev_seq: Seq) -> Result<()> {
-    let Some((last, others)) = frames.split_last_mut() else { return Ok(()) };
-    last.prev_seq = prev_seq;
-    for frame in others {
-        *frame = not_the_last(frame, prev_seq)?;
+/// that who is cut off between them resumes before all of it. What fails is told after it, with its seq.
+pub(crate) fn as_one(frames: &mut Vec<ChangeFrame>, prev_seq: Seq) -> Result<()> {
+    let failures = frames.extract_if(.., |frame| frame.payload.kind == ChangeKind::Failure);
+    let failures: Vec<ChangeFrame> = failures.collect();
+    if let Some((last, others)) = frames.split_last_mut() {
+        last.prev_seq = prev_seq;
+        last.more = false;
+        for frame in others {
+            *frame = not_the_last(frame, prev_seq)?;
+        }
+    }
+    let told = frames.last().map(|last| last.payload.seq);
+    for failed in failures {
+        let Some(failure) = failed.payload.failure.clone() else { continue };
+        let seq = told.unwrap_or_default().max(failed.payload.seq);
+        let moment = (told.unwrap_or(prev_seq), seq, failed.payload.commit_time);
+        frames.push(ChangeFrame::of_failure(failure, moment, false));
     }
     Ok(())
 }
@@ -314,6 +346,12 @@ pub(crate) struct ChangeBatches {
     made: HashMap<PayloadKey, Arc<ChangePayload>>,
 }
 
+/// Marks of the rows that are in the result, after the changes and before them.
+struct Matches {
+    new: Vec<bool>,
+    old: Vec<bool>,
+}
+
 /// Changes of one kind, of one commit, that go into one frame: which commit, and which they are.
 struct Run {
     commit: usize,
@@ -383,8 +421,34 @@ impl ChangeBatches {
     }
 
     /// The frames this makes for a live query whose last frame had the seq `prev_seq`.
-    pub(crate) fn frames(&mut self, query: &LiveQuery, prev_seq: Seq) -> Result<Vec<ChangeFrame>> {
-        let runs = self.runs(query)?;
+    ///
+    /// # Errors
+    /// An error of evaluation where there is more than one commit, or more than `judged_max` changes; and any other error.
+    pub(crate) fn frames(
+        &mut self,
+        query: &LiveQuery,
+        prev_seq: Seq,
+        judged_max: usize,
+    ) -> Result<Vec<ChangeFrame>> {
+        match self.frames_at_once(query, prev_seq) {
+            Err(Error::Query(_)) if self.commits.len() == 1 && self.places.len() <= judged_max => {
+                self.frames_row_by_row(query, prev_seq)
+            }
+            found => found,
+        }
+    }
+
+    fn frames_at_once(&mut self, query: &LiveQuery, prev_seq: Seq) -> Result<Vec<ChangeFrame>> {
+        let matches = |batch: &Option<RecordBatch>| {
+            batch.as_ref().map_or(Ok(Vec::new()), |batch| query.matching(batch))
+        };
+        let matches = Matches { new: matches(&self.new)?, old: matches(&self.old)? };
+        let runs = self.runs(&matches, None);
+        self.chained(query, prev_seq, runs)
+    }
+
+    /// The frames of runs, each with the seq of the one before.
+    fn chained(&mut self, query: &LiveQuery, prev_seq: Seq, runs: Vec<Run>) -> Result<Vec<ChangeFrame>> {
         let commit_of: Vec<usize> = runs.iter().map(|run| run.commit).collect();
         // One commit's are shared with others; of several commits there is nobody else who would get the same.
         let payloads = match self.commits.as_slice() {
@@ -400,12 +464,11 @@ impl ChangeBatches {
         Ok(frames.collect())
     }
 
-    /// What matches, cut into frames.
-    fn runs(&self, query: &LiveQuery) -> Result<Vec<Run>> {
-        let matches = |batch: &Option<RecordBatch>| {
-            batch.as_ref().map_or(Ok(Vec::new()), |batch| query.matching(batch))
+    /// Cuts what matches into frames; none of them has changes both up to `cut_after` and behind it.
+    fn runs(&self, matches: &Matches, cut_after: Option<u32>) -> Vec<Run> {
+        let is_cut = |run: &Run, index: u32| {
+            cut_after.is_some_and(|cut| index > cut && run.changes.last().is_some_and(|last| *last <= cut))
         };
-        let (matches_new, matches_old) = (matches(&self.new)?, matches(&self.old)?);
         let is = |mask: &[bool], row: Option<u32>| {
             row.and_then(|row| mask.get(row as usize)).copied().unwrap_or_default()
         };
@@ -414,7 +477,7 @@ impl ChangeBatches {
         let mut begin = 0;
         for (commit, (_, end)) in self.commits.iter().enumerate() {
             for (index, (new, old)) in changes.by_ref().take(end - begin) {
-                let kind = match (is(&matches_old, *old), is(&matches_new, *new)) {
+                let kind = match (is(&matches.old, *old), is(&matches.new, *new)) {
                     (false, true) => ChangeKind::Insert,
                     (true, true) => ChangeKind::Update,
                     (true, false) => ChangeKind::Delete,
@@ -424,6 +487,7 @@ impl ChangeBatches {
                     Some(run)
                         if run.commit == commit
                             && run.kind == kind
+                            && !is_cut(run, index)
                             && run.changes.len() < self.rows_per_frame =>
                     {
                         run.changes.push(index);
@@ -433,7 +497,7 @@ impl ChangeBatches {
             }
             begin = *end;
         }
-        Ok(runs)
+        runs
     }
 
     /// The rows after and before of some changes.

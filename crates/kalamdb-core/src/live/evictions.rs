@@ -101,7 +101,7 @@ impl Evictions {
         let rows = commits.iter().map(|commit| appended(commit, &query.partition, &went));
         let rows = rows.collect::<Result<Vec<_>>>()?.concat();
         let changes = PartitionChanges::of_gone(underway.commit_time, underway.at, &rows);
-        let frames = ChangeBatches::new(&query.info, &changes)?.frames(query, prev_seq)?;
+        let frames = ChangeBatches::new(&query.info, &changes)?.frames(query, prev_seq, usize::MAX)?;
         for frame in frames {
             if let Some(held) = underway.held.replace(frame) {
                 out.push(not_the_last(&held, prev_seq)?);

@@ -239,7 +239,7 @@ fn take(frame: &Frame, subscriber: &Subscriber, seen: &mut Vec<Seq>) {
     let mut position = subscriber.position();
     for (_, changes) in change::changes_by_partition(frame, |it| *it == query.partition).unwrap() {
         let mut batches = change::ChangeBatches::new(&query.info, &changes).unwrap();
-        for frame in batches.frames(query, position.prev_seq).unwrap() {
+        for frame in batches.frames(query, position.prev_seq, 0).unwrap() {
             seen.push(frame.payload.seq);
             position.prev_seq = frame.payload.seq;
         }

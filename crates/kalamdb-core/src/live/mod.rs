@@ -4,6 +4,7 @@
 //! - `query`: a subscription's SQL, compiled once.
 //! - `projection`: what live queries select, shared by those that select the same.
 //! - `change`: what one commit changes for one live query.
+//! - `failure`: rows for which a live query fails.
 //! - `result`: live queries that order, limit or aggregate.
 //! - `ids`: whom a route leads to.
 //! - `router`: who gets what, as commits are published.
@@ -33,6 +34,9 @@ mod endings;
 #[cfg(test)]
 mod eviction_tests;
 mod evictions;
+mod failure;
+#[cfg(test)]
+mod failure_tests;
 mod feed;
 mod ids;
 #[cfg(test)]
@@ -45,6 +49,7 @@ mod sink;
 mod subscription;
 
 pub use endings::Ending;
+pub use failure::RowFailure;
 
 pub use change::{ChangeFrame, ChangeKind, ChangePayload, without_seq};
 pub use sink::{FlushNotice, Sink, SubscriptionId};

@@ -11,6 +11,7 @@ use datafusion::physical_expr::expressions::Column;
 use log_format::{SchemaVersion, TableId};
 
 use crate::error::Result;
+use crate::live::query::may_fail;
 
 /// The least number of projections at which those that nobody uses any more are looked for.
 const PRUNE_AT_MIN: usize = 64;
@@ -53,8 +54,17 @@ impl Projection {
         &self.nullable
     }
 
+    /// Whether it may fail for some row, as far as that is known.
+    pub(crate) fn may_fail(&self) -> bool {
+        self.columns.is_none() && self.expressions.iter().any(may_fail)
+    }
+
     /// What subscribers see of these rows of a batch.
     pub(crate) fn project(&self, batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch> {
+        if rows.is_empty() {
+            // Even an expression of constants alone fails for no row.
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.nullable)));
+        }
         let is_whole = rows.len() == batch.num_rows();
         let picked = |batch: &RecordBatch| -> Result<RecordBatch> {
             if is_whole {

@@ -12,11 +12,16 @@ use datafusion::logical_expr::{
     BinaryExpr, Expr, LogicalPlan, Operator, Volatility, utils::split_conjunction,
 };
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{
+    BinaryExpr as PhysicalBinary, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
+};
 use log_format::{ColumnId, KeyBuilder, Partition, Value};
 
 use crate::error::{Error, Result, from_query};
 use crate::live::projection::{Projection, Projections};
-use crate::live::result::{ResultPlan, filter_of, result_plan, shape_error, shape_of};
+use crate::live::result::{
+    ResultPlan, computes_from_system_column, filter_of, result_plan, shape_error, shape_of,
+};
 use crate::table::TableInfo;
 use crate::values;
 
@@ -49,6 +54,8 @@ pub(crate) struct LiveQuery {
     /// What is made of the rows that match, where it is not the rows themselves.
     pub(crate) result: Option<Box<ResultPlan>>,
     pub(crate) route: Option<Route>,
+    /// Whether it computes what it selects from system columns, of which the log does not have those of rows before a change.
+    pub(crate) selects_of_system: bool,
     /// The columns it selects or compares.
     pub(crate) columns: Box<[ColumnId]>,
 }
@@ -113,7 +120,23 @@ impl LiveQuery {
             key.push(&value).ok()?;
             Some(Route { column, value: key.finish().into() })
         });
-        Ok(Self { info, partition, condition, projection: shared, result, route, columns })
+        let selects_of_system = shape.select.iter().any(computes_from_system_column);
+        Ok(Self { info, partition, condition, projection: shared, result, route, selects_of_system, columns })
+    }
+
+    /// Lists the rows of a batch that match.
+    pub(crate) fn matching_rows(&self, batch: &RecordBatch) -> Result<Vec<u32>> {
+        let matching = self.matching(batch)?;
+        Ok((0_u32..).zip(matching).filter_map(|(row, matches)| matches.then_some(row)).collect())
+    }
+
+    /// Whether the condition or what is selected may fail for some row, as far as that is known.
+    pub(crate) fn may_fail(&self) -> bool {
+        let fails = match &self.condition {
+            Condition::All | Condition::Equals(..) => false,
+            Condition::Expression(expression) => may_fail(expression),
+        };
+        fails || self.projection.may_fail()
     }
 
     /// Which rows of a batch match.
@@ -130,6 +153,22 @@ impl LiveQuery {
         let mask = mask.as_boolean();
         Ok((0..mask.len()).map(|row| mask.is_valid(row) && mask.value(row)).collect())
     }
+}
+
+/// Whether evaluating an expression may be an error for some row: only comparisons of columns and constants never are.
+pub(super) fn may_fail(expression: &Arc<dyn PhysicalExpr>) -> bool {
+    let is_safe = match expression.downcast_ref::<PhysicalBinary>() {
+        Some(binary) => binary.op().is_logic_operator() || binary.op().supports_propagation(),
+        None => {
+            expression.is::<Column>()
+                || expression.is::<Literal>()
+                || expression.is::<NotExpr>()
+                || expression.is::<IsNullExpr>()
+                || expression.is::<IsNotNullExpr>()
+                || expression.is::<InListExpr>()
+        }
+    };
+    !is_safe || expression.children().into_iter().any(may_fail)
 }
 
 /// Whether [`equal`] knows values of this type.

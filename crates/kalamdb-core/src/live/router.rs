@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::table::TableInfo;
 
 // By their place beside this file: a test has a second copy of feed and router that meets at other locks.
-use super::change::{ChangeBatches, PartitionChanges, changes_by_partition, ends_with};
+use super::change::{ChangeBatches, PartitionChanges, chain_end, changes_by_partition, ends_with};
 use super::feed::{After, Feed};
 use super::ids::Ids;
 use super::projection::Projections;
@@ -33,6 +33,9 @@ use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many events behind the last one the first subscriber to become live may be: the rest it reads by itself.
 const ATTACH_EVENTS_MAX: u64 = 256;
+
+/// Rows of a commit that are judged one by one while others wait: of more, the subscriber finds out by itself.
+const JUDGED_MAX: usize = 64;
 
 /// Where a subscriber stands: shared by the router, while it is live, and the subscription, while it catches up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -472,13 +475,13 @@ impl Routes {
         let mut result = subscriber.result.as_ref().map(LiveResult::locked);
         let made = match (&mut result, &subscriber.query.result) {
             (Some(result), Some(plan)) => {
-                result.go_on(&subscriber.query, plan, batches, position.prev_seq).transpose()
+                result.go_on(&subscriber.query, plan, batches, (position.prev_seq, JUDGED_MAX)).transpose()
             }
-            _ => Some(batches.frames(&subscriber.query, position.prev_seq)),
+            _ => Some(batches.frames(&subscriber.query, position.prev_seq, JUDGED_MAX)),
         };
         let before = frame.first_seq().previous();
         let Some(Ok(frames)) = made else {
-            // Its expressions fail on these rows, which it is told when it comes to them; or its result is to be made anew.
+            // Its expressions fail on some of many rows, which it sorts out when it comes to them; or its result is to be made anew.
             position.cursor = before;
             drop((position, result));
             self.set_aside(id);
@@ -491,12 +494,13 @@ impl Routes {
             }
             return;
         };
+        let prev_seq = chain_end(&frames).unwrap_or(position.prev_seq);
         let kept = result.is_some().then(|| frames.clone());
         // Before it is there: who passes it on may be quicker than this thread.
         subscriber.progress.give(last_seq);
         let has_room = subscriber.sink.deliver(id, frames);
         if has_room || result.is_some() {
-            *position = Position { cursor: frame.last_seq(), prev_seq: last_seq };
+            *position = Position { cursor: frame.last_seq(), prev_seq };
         } else {
             // All before this commit has been given to it: whatever it missed since was none of its own.
             position.cursor = before;

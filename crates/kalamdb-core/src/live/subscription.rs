@@ -1,6 +1,7 @@
 //! One subscriber's way: snapshot, then the log from there, then live.
 
 mod beginning;
+mod snapshot;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,10 +20,11 @@ use crate::clock;
 use crate::engine::WeakEngine;
 use crate::error::{Error, Result};
 use crate::live::change::{
-    ChangeBatches, ChangeFrame, PartitionChanges, as_one, changes_by_partition, ends_with,
+    ChangeBatches, ChangeFrame, PartitionChanges, as_one, chain_end, changes_by_partition, ends_with,
 };
 use crate::live::endings::Endings;
 use crate::live::evictions::{Evictions, Told};
+use crate::live::failure::RowFailure;
 use crate::live::feed::After;
 use crate::live::query::LiveQuery;
 use crate::live::result::{LiveResult, Moment, make};
@@ -88,6 +90,8 @@ pub struct Snapshot {
     pub stream: SendableRecordBatchStream,
     /// Whether the rows are a result, which a client has as a whole or not at all: it cannot resume from some of them.
     pub is_result: bool,
+    /// The rows that are left out because the query fails for them, to be told after the last row.
+    pub failure: Option<RowFailure>,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -318,14 +322,14 @@ impl Subscription {
         let cursor = self.subscriber.position().cursor;
         // Where rows have other columns now, a subscriber has what the new query would have shown it then.
         let from = is_other.then_some(cursor);
-        let made = make(&self.router, plan, query, result_plan, from).await?;
+        let made = make(&self.router, plan, query, result_plan, (from, cursor)).await?;
         metrics::counter!("kalamdb_live_results_remade_total").increment(1);
         let mut position = self.subscriber.position();
         let (prev_seq, seq) = (position.prev_seq, plan.cut_seq);
         let mut result = LiveResult::locked(result);
         let moment = Moment { prev_seq, seq, commit_time: clock::now_micros() };
         let frames = result.replace(result_plan, made, moment)?;
-        *position = Position { cursor: seq, prev_seq: if frames.is_empty() { prev_seq } else { seq } };
+        *position = Position { cursor: seq, prev_seq: chain_end(&frames).unwrap_or(prev_seq) };
         result.put_back(frames);
         Ok(())
     }
@@ -406,12 +410,10 @@ impl Subscription {
             last = commit.last_seq();
         }
         let changes = PartitionChanges::coalesced(commits);
-        let mut frames = ChangeBatches::new(&query.info, &changes)?.frames(query, position.prev_seq)?;
+        let mut batches = ChangeBatches::new(&query.info, &changes)?;
+        let mut frames = batches.frames(query, position.prev_seq, usize::MAX)?;
         as_one(&mut frames, position.prev_seq)?;
-        if let Some(frame) = frames.last() {
-            position.prev_seq = frame.payload.seq;
-            progress.give(frame.payload.seq);
-        }
+        give(&frames, &mut position, progress);
         position.cursor = last;
         out.extend(frames);
         Ok(())
@@ -457,8 +459,7 @@ impl Subscription {
         if let Ok(Some(bytes)) = self.match_all(&commits, out) {
             return Ok(Some(bytes));
         }
-        // Something ends it, or an expression fails: which commit it is, each by itself tells. A condition that would fail for a row
-        // may be spared that by another condition, as long as the row is by itself.
+        // Something ends it, or an expression fails: which commit it is, each by itself tells.
         let before = out.len();
         let mut commits = commits.into_iter();
         while let Some(commit) = commits.next() {
@@ -491,12 +492,9 @@ impl Subscription {
         let mut bytes = 0;
         if !found.is_empty() {
             let mut batches = ChangeBatches::of_commits(&query.info, &found)?;
-            let frames = batches.frames(query, position.prev_seq)?;
+            let frames = batches.frames(query, position.prev_seq, usize::MAX)?;
             bytes = batches.bytes();
-            if let Some(last) = frames.last() {
-                position.prev_seq = last.payload.seq;
-                progress.give(last.payload.seq);
-            }
+            give(&frames, &mut position, progress);
             out.extend(frames);
         }
         position.cursor = commits.last().map_or(cursor, |last| last.last_seq().max(cursor));
@@ -536,22 +534,27 @@ impl Subscription {
             let frames = match (&self.subscriber.result, &query.result) {
                 (Some(result), Some(plan)) => {
                     let mut result = LiveResult::locked(result);
-                    match result.go_on(query, plan, &batches, position.prev_seq) {
+                    match result.go_on(query, plan, &batches, (position.prev_seq, usize::MAX)) {
                         Ok(Some(frames)) => frames,
                         // It is to be made anew, which tells what is wrong if that lasts.
                         Ok(None) | Err(_) => return Ok(()),
                     }
                 }
-                _ => batches.frames(query, position.prev_seq)?,
+                _ => batches.frames(query, position.prev_seq, usize::MAX)?,
             };
-            if let Some(last) = frames.last() {
-                position.prev_seq = last.payload.seq;
-                progress.give(last.payload.seq);
-            }
+            give(&frames, &mut position, progress);
             out.extend(frames);
         }
         position.cursor = commit.last_seq().max(position.cursor);
         Ok(())
+    }
+}
+
+/// Notes that a subscriber is given frames.
+fn give(frames: &[ChangeFrame], position: &mut Position, progress: &LiveProgress) {
+    position.prev_seq = chain_end(frames).unwrap_or(position.prev_seq);
+    if let Some(last) = frames.last() {
+        progress.give(last.payload.seq);
     }
 }
 

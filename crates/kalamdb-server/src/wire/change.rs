@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::refusal::Refusal;
 use crate::wire::cells::{NamedRows, Rows};
-use crate::wire::messages::Serialization;
+use crate::wire::messages::{Serialization, ServerMessage};
 
 /// In front: one subscription's own.
 #[derive(Serialize)]
@@ -30,7 +30,7 @@ struct Body<'a> {
     old_values: Option<NamedRows<'a>>,
 }
 
-/// The `change` message of a frame.
+/// The `change` message of a frame, or the `error` message of one that tells of rows that fail.
 ///
 /// # Errors
 /// `CONVERSION_ERROR` for rows that cannot be written.
@@ -39,6 +39,14 @@ pub(crate) fn encode(
     subscription_id: &str,
     frame: &ChangeFrame,
 ) -> Result<Vec<u8>, Refusal> {
+    let unwritable = || {
+        let message = format!("the change with seq {} cannot be written", frame.payload.seq);
+        Refusal::new("CONVERSION_ERROR", message)
+    };
+    if let Some(failure) = &frame.payload.failure {
+        let message = ServerMessage::row_failure(subscription_id, failure, frame.payload.seq.get());
+        return to_bytes(serialization, &message).ok_or_else(unwritable);
+    }
     let head = Head { r#type: "change", subscription_id, prev_seq: frame.prev_seq.get(), more: frame.more };
     let head = to_bytes(serialization, &head);
     let slot = match serialization {
@@ -48,12 +56,7 @@ pub(crate) fn encode(
     // Nothing stands for a failure: a body is never empty.
     let body = frame.payload.encoded(slot, |payload| encode_body(serialization, payload).unwrap_or_default());
     let spliced = head.zip(Some(body)).and_then(|(head, body)| splice(serialization, head, &body));
-    spliced.ok_or_else(|| {
-        Refusal::new(
-            "CONVERSION_ERROR",
-            format!("the change with seq {} cannot be written", frame.payload.seq),
-        )
-    })
+    spliced.ok_or_else(unwritable)
 }
 
 fn encode_body(serialization: Serialization, payload: &ChangePayload) -> Option<Bytes> {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kalamdb_core::ErrorCode;
 use kalamdb_core::arrow::array::{Int64Array, RecordBatch};
 use kalamdb_core::arrow::datatypes::{DataType, Field, Schema};
+use kalamdb_core::format::Seq;
+use kalamdb_core::{Error, ErrorCode, RowFailure};
 use serde_json::Value;
 
 use crate::http::status_of;
@@ -57,7 +58,10 @@ fn said() -> Vec<Value> {
     let refusal = |code, message: &str| Refusal::new(code, message);
     let missing = refusal("TABLE_NOT_FOUND", "there is no table chat.mesages; did you mean messages?");
     let resync = refusal("RESYNC_REQUIRED", "changes after seq 5 are not all in the log");
-    let (floor, end) = (Some(1000), Some(1250));
+    let (from, floor, end) = (Seq::new(5), Seq::new(1000), Seq::new(1250));
+    let gap = Error::ResyncRequired { from, floor, end };
+    let (code, message) = (ErrorCode::SqlExecutionError, "division by zero".to_owned());
+    let failure = RowFailure { code, message, rows: 1 };
     let warning = "options has the unknown field \"lastRows\", which is ignored; did you mean last_rows?";
     vec![
         json(ServerMessage::AuthSuccess { user: "ada", role: "user", protocol, warnings: &[] }),
@@ -93,15 +97,8 @@ fn said() -> Vec<Value> {
         }),
         json(ServerMessage::Pong { id: Some(&Value::from(1)), warnings: &[] }),
         json(ServerMessage::error(id, &missing)),
-        json(ServerMessage::Error {
-            subscription_id: id,
-            code: resync.code,
-            message: &resync.message,
-            floor,
-            end,
-            retry_after_ms: None,
-            warnings: &[],
-        }),
+        json(ServerMessage::row_failure(id, &failure, 1246)),
+        json(ServerMessage::engine_error(id, &resync, &gap, &[])),
         json(ServerMessage::shutting_down(id, &Refusal::shutting_down(), 740)),
     ]
 }

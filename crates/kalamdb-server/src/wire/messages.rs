@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kalamdb_core::{Error as EngineError, OnGap};
+use kalamdb_core::{Error as EngineError, OnGap, RowFailure};
 use serde::de::{self, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -244,6 +244,12 @@ pub(crate) enum ServerMessage<'a> {
         subscription_id: &'a str,
         code: &'a str,
         message: &'a str,
+        /// The seq of the change that rows fail with; then the subscription goes on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seq: Option<u64>,
+        /// The number of rows that fail.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rows: Option<u64>,
         /// With `RESYNC_REQUIRED`: the first seq that can still be read.
         #[serde(skip_serializing_if = "Option::is_none")]
         floor: Option<u64>,
@@ -261,11 +267,16 @@ pub(crate) enum ServerMessage<'a> {
 impl<'a> ServerMessage<'a> {
     /// An error about a subscription, or about none (`""`).
     pub(crate) fn error(subscription_id: &'a str, refusal: &'a Refusal) -> Self {
-        let (code, message) = (refusal.code, refusal.message.as_str());
+        Self::plain_error(subscription_id, refusal.code, &refusal.message)
+    }
+
+    const fn plain_error(subscription_id: &'a str, code: &'a str, message: &'a str) -> Self {
         Self::Error {
             subscription_id,
             code,
             message,
+            seq: None,
+            rows: None,
             floor: None,
             end: None,
             retry_after_ms: None,
@@ -273,11 +284,22 @@ impl<'a> ServerMessage<'a> {
         }
     }
 
+    /// Rows that a subscription's query fails for: they are out of its result, and it goes on.
+    pub(crate) fn row_failure(subscription_id: &'a str, failure: &'a RowFailure, of: u64) -> Self {
+        let mut error = Self::plain_error(subscription_id, failure.code.as_str(), &failure.message);
+        if let Self::Error { seq, rows, .. } = &mut error {
+            (*seq, *rows) = (Some(of), Some(failure.rows));
+        }
+        error
+    }
+
     /// That the server goes.
     pub(crate) fn shutting_down(subscription_id: &'a str, refusal: &'a Refusal, retry_after_ms: u64) -> Self {
-        let (code, message) = (refusal.code, refusal.message.as_str());
-        let retry_after_ms = Some(retry_after_ms);
-        Self::Error { subscription_id, code, message, floor: None, end: None, retry_after_ms, warnings: &[] }
+        let mut error = Self::error(subscription_id, refusal);
+        if let Self::Error { retry_after_ms: after, .. } = &mut error {
+            *after = Some(retry_after_ms);
+        }
+        error
     }
 
     /// An error of the engine; `refusal` is what [`Refusal`] makes of it.
@@ -287,12 +309,14 @@ impl<'a> ServerMessage<'a> {
         error: &EngineError,
         warnings: &'a [String],
     ) -> Self {
-        let (floor, end) = match error {
-            EngineError::ResyncRequired { floor, end, .. } => (Some(floor.get()), Some(end.get())),
-            _ => (None, None),
-        };
-        let (code, message) = (refusal.code, refusal.message.as_str());
-        Self::Error { subscription_id, code, message, floor, end, retry_after_ms: None, warnings }
+        let mut message = Self::error(subscription_id, refusal);
+        if let Self::Error { floor: first, end: last, warnings: of_request, .. } = &mut message {
+            if let EngineError::ResyncRequired { floor, end, .. } = error {
+                (*first, *last) = (Some(floor.get()), Some(end.get()));
+            }
+            *of_request = warnings;
+        }
+        message
     }
 }
 

@@ -10,7 +10,8 @@ use kalamdb_core::arrow::array::RecordBatch;
 use kalamdb_core::arrow::datatypes::Schema;
 use kalamdb_core::format::Seq;
 use kalamdb_core::{
-    CaughtUp, ChangeFrame, Error as EngineError, FlushNotice, Session, Sink, SubscribeRequest, Subscription,
+    CaughtUp, ChangeFrame, Error as EngineError, FlushNotice, Session, Sink, Snapshot, SubscribeRequest,
+    Subscription,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -421,7 +422,8 @@ impl Connection<'_> {
         if let Err(error) = subscription.check() {
             return self.end(number, id, &error).await;
         }
-        let snapshot = subscription.take_snapshot().filter(|snapshot| snapshot.total_rows > 0);
+        let says_something = |it: &Snapshot| it.total_rows > 0 || it.failure.is_some();
+        let snapshot = subscription.take_snapshot().filter(says_something);
         let start_seq = subscription.start_seq().get();
         let schema = Arc::clone(subscription.schema());
         let total_rows = snapshot.as_ref().map_or(0, |snapshot| snapshot.total_rows);
@@ -486,6 +488,9 @@ impl Connection<'_> {
             progress.add_bytes(self.writer.sent_bytes - before);
         }
         if !batch.has_more {
+            if let Some((failure, seq)) = cursor.failure() {
+                self.writer.send(&ServerMessage::row_failure(id, failure, seq)).await?;
+            }
             drop(cursor);
             if let Some(entry) = self.subscriptions.get_mut(number) {
                 entry.is_loaded = true;

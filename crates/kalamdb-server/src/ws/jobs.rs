@@ -8,7 +8,8 @@ use kalamdb_core::arrow::array::{AsArray, RecordBatch};
 use kalamdb_core::arrow::compute::max;
 use kalamdb_core::arrow::datatypes::Int64Type;
 use kalamdb_core::{
-    CaughtUp, Error as EngineError, Session, Sink, Snapshot, SubscribeRequest, Subscription, without_seq,
+    CaughtUp, Error as EngineError, RowFailure, Session, Sink, Snapshot, SubscribeRequest, Subscription,
+    without_seq,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -42,6 +43,11 @@ pub(super) struct Batch {
 impl Cursor {
     pub(super) fn new(snapshot: Snapshot, rows_max: usize) -> Self {
         Self { snapshot, rest: None, rows_max: rows_max.max(1), next_batch: 0 }
+    }
+
+    /// The rows that are not in the snapshot because the query fails for them, and its seq.
+    pub(super) fn failure(&self) -> Option<(&RowFailure, u64)> {
+        self.snapshot.failure.as_ref().map(|failure| (failure, self.snapshot.seq.get()))
     }
 
     /// Makes `rest` hold rows, if there are any.

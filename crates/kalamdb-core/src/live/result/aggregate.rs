@@ -3,10 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use datafusion::arrow::compute::take_record_batch;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::arrow::row::RowConverter;
+use datafusion::arrow::row::{RowConverter, Rows};
 use datafusion::common::ScalarValue;
 use datafusion::common::utils::normalize_float_zero;
 use datafusion::physical_expr::PhysicalExpr;
@@ -14,6 +13,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::accumulator::{Accumulator, AggregateCall, Arguments};
 use super::{BYTES_MAX, Identity, Output, Shown, too_large};
 use crate::error::{Error, Result};
+use crate::live::failure::Failures;
 use crate::live::projection::Projection;
 
 /// Groups of one live query at the most.
@@ -33,6 +33,13 @@ pub(crate) struct AggregatePlan {
     pub(super) needed: Vec<usize>,
     /// What is shown.
     pub(super) output: Output,
+}
+
+/// Rows as the groups take them.
+pub(super) struct Evaluated {
+    count: usize,
+    keys: Option<Rows>,
+    arguments: Vec<Arguments>,
 }
 
 #[derive(Debug)]
@@ -61,6 +68,22 @@ impl AggregatePlan {
         self.calls.iter().any(AggregateCall::is_extreme)
     }
 
+    /// Evaluates what the rows of a batch are grouped by, and the arguments of the aggregates.
+    pub(super) fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated> {
+        let count = batch.num_rows();
+        if count == 0 {
+            return Ok(Evaluated { count, keys: None, arguments: Vec::new() });
+        }
+        let evaluate =
+            |it: &Arc<dyn PhysicalExpr>| -> Result<_> { Ok(it.evaluate(batch)?.into_array(count)?) };
+        // 0.0 and -0.0 are one group, as they are for DataFusion.
+        let keys = self.group_by.iter().map(|it| Ok(normalize_float_zero(&evaluate(it)?)));
+        let keys = keys.collect::<Result<Vec<ArrayRef>>>()?;
+        let keys = (!keys.is_empty()).then(|| self.keys.convert_columns(&keys)).transpose()?;
+        let arguments = self.calls.iter().map(|call| call.arguments(batch)).collect::<Result<_>>()?;
+        Ok(Evaluated { count, keys, arguments })
+    }
+
     /// One without rows.
     fn group(&self) -> Group {
         Group { rows: 0, accumulators: self.calls.iter().map(AggregateCall::accumulator).collect(), bytes: 0 }
@@ -77,39 +100,14 @@ impl Groups {
         groups
     }
 
-    /// Adds (weight 1) or takes out (weight -1) the rows of a batch that match.
-    pub(super) fn apply(
-        &mut self,
-        plan: &AggregatePlan,
-        batch: &RecordBatch,
-        rows: &[u32],
-        weight: i64,
-    ) -> Result<()> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let is_whole = rows.len() == batch.num_rows();
-        let picked;
-        let batch = if is_whole {
-            batch
-        } else {
-            picked = take_record_batch(batch, &UInt32Array::from(rows.to_vec()))?;
-            &picked
-        };
-        let count = batch.num_rows();
-        let evaluate =
-            |it: &Arc<dyn PhysicalExpr>| -> Result<_> { Ok(it.evaluate(batch)?.into_array(count)?) };
-        // 0.0 and -0.0 are one group, as they are for DataFusion.
-        let keys = plan.group_by.iter().map(|it| Ok(normalize_float_zero(&evaluate(it)?)));
-        let keys = keys.collect::<Result<Vec<ArrayRef>>>()?;
-        let keys = (!keys.is_empty()).then(|| plan.keys.convert_columns(&keys)).transpose()?;
-        let arguments: Vec<Arguments> =
-            plan.calls.iter().map(|call| call.arguments(batch)).collect::<Result<_>>()?;
-        for row in 0..count {
-            let key = keys.as_ref().map_or_else(Identity::default, |keys| keys.row(row).as_ref().into());
+    /// Adds (weight 1) or takes out (weight -1) rows.
+    pub(super) fn apply(&mut self, plan: &AggregatePlan, rows: &Evaluated, weight: i64) -> Result<()> {
+        for row in 0..rows.count {
+            let keys = rows.keys.as_ref();
+            let key = keys.map_or_else(Identity::default, |keys| keys.row(row).as_ref().into());
             let group = self.by_key.entry(key.clone()).or_insert_with(|| plan.group());
             group.rows += weight;
-            for (arguments, accumulator) in arguments.iter().zip(&mut group.accumulators) {
+            for (arguments, accumulator) in rows.arguments.iter().zip(&mut group.accumulators) {
                 arguments.apply(accumulator, row, weight);
             }
             self.untrimmed.insert(key.clone());
@@ -157,35 +155,63 @@ impl Groups {
         &mut self,
         plan: &AggregatePlan,
         projection: &Projection,
+        failures: &mut Failures,
     ) -> Result<Vec<(Identity, Option<Vec<u8>>)>> {
         let changed: Vec<Identity> = std::mem::take(&mut self.changed).into_iter().collect();
         let mut found: Vec<(Identity, Option<Vec<u8>>)> = Vec::with_capacity(changed.len());
         let (there, gone): (Vec<Identity>, Vec<Identity>) =
             changed.into_iter().partition(|key| self.by_key.contains_key(key));
         found.extend(gone.into_iter().map(|key| (key, None)));
-        let shown = self.rows_of(plan, projection, &there)?;
+        let shown = self.rows_of(plan, projection, &there, failures)?;
         found.extend(there.into_iter().zip(shown));
         Ok(found)
     }
 
     /// All that is shown.
-    pub(super) fn shown(&mut self, plan: &AggregatePlan, projection: &Projection) -> Result<Shown> {
+    pub(super) fn shown(
+        &mut self,
+        plan: &AggregatePlan,
+        projection: &Projection,
+        failures: &mut Failures,
+    ) -> Result<Shown> {
         self.changed.clear();
         let keys: Vec<Identity> = self.by_key.keys().cloned().collect();
-        let rows = self.rows_of(plan, projection, &keys)?;
+        let rows = self.rows_of(plan, projection, &keys, failures)?;
         Ok(keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect())
     }
 
-    /// What is shown of groups, each in its place; nothing of those that HAVING leaves out.
+    /// Gives the rows that groups are shown as, each in its place; none for those that HAVING leaves out, or for which the query fails.
     fn rows_of(
         &mut self,
         plan: &AggregatePlan,
         projection: &Projection,
         keys: &[Identity],
+        failures: &mut Failures,
     ) -> Result<Vec<Option<Vec<u8>>>> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
+        match self.rows_at_once(plan, projection, keys) {
+            Err(error @ Error::Query(_)) if keys.len() == 1 => {
+                failures.add(1, Some(error));
+                Ok(vec![None])
+            }
+            Err(Error::Query(_)) => {
+                let (first, second) = keys.split_at(keys.len() / 2);
+                let mut rows = self.rows_of(plan, projection, first, failures)?;
+                rows.extend(self.rows_of(plan, projection, second, failures)?);
+                Ok(rows)
+            }
+            found => found,
+        }
+    }
+
+    fn rows_at_once(
+        &mut self,
+        plan: &AggregatePlan,
+        projection: &Projection,
+        keys: &[Identity],
+    ) -> Result<Vec<Option<Vec<u8>>>> {
         let mut arrays = Vec::with_capacity(plan.schema.fields().len());
         if !plan.group_by.is_empty() {
             let parser = plan.keys.parser();

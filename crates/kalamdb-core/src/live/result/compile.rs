@@ -251,6 +251,12 @@ pub(crate) fn filter_of(input: &LogicalPlan) -> Option<&Expr> {
     }
 }
 
+/// Whether an expression is more than a column, and names a system column.
+pub(crate) fn computes_from_system_column(expression: &Expr) -> bool {
+    let bare = expression.clone().unalias_nested().data;
+    !matches!(bare, Expr::Column(_)) && names_system_column(&bare)
+}
+
 fn names_system_column(expression: &Expr) -> bool {
     let is_system = |name: &str| SystemColumn::ALL.iter().any(|system| system.name() == name);
     expression.column_refs().iter().any(|column| is_system(&column.name))

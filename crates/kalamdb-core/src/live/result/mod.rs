@@ -9,14 +9,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use datafusion::arrow::compute::{cast, take_record_batch};
 use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::arrow::row::{RowConverter, SortField};
 use log_format::Seq;
 
 use crate::error::{Error, Result};
-use crate::live::change::{ChangeBatches, ChangeFrame, ChangeKind, ChangePayload, rows_per_frame};
+use crate::live::change::{ChangeBatches, ChangeFrame, ChangeKind, ChangePayload, chain_end, rows_per_frame};
+use crate::live::failure::{Failures, sift};
 use crate::live::projection::Projection;
 use crate::live::query::LiveQuery;
 use crate::table::SystemColumn;
@@ -31,8 +32,8 @@ mod top;
 mod window;
 
 pub(crate) use aggregate::AggregatePlan;
-pub(crate) use compile::{filter_of, result_plan, shape_error, shape_of};
-pub(crate) use making::{Made, make};
+pub(crate) use compile::{computes_from_system_column, filter_of, result_plan, shape_error, shape_of};
+pub(crate) use making::{Made, make, table_plan};
 pub(crate) use top::TopPlan;
 
 use aggregate::Groups;
@@ -182,9 +183,9 @@ impl LiveResult {
         self.contents.is_none()
     }
 
-    /// Whether its subscriber has been given all that it was told to give it.
-    pub(crate) const fn is_delivered(&self) -> bool {
-        self.undelivered.is_empty()
+    /// The seq at the end of the chain of what its subscriber has yet to be given.
+    pub(crate) fn undelivered_end(&self) -> Option<Seq> {
+        chain_end(&self.undelivered)
     }
 
     /// Keeps frames for which there was no room.
@@ -197,31 +198,33 @@ impl LiveResult {
         std::mem::take(&mut self.undelivered)
     }
 
-    /// Goes on by one commit. None where it cannot: it is to be made anew, and has shown nothing of the commit.
+    /// Goes on by one commit. None where it cannot: it is to be made anew, and has shown nothing of the commit. Where more rows than
+    /// `judged_max` are to be judged one by one, that is an error of evaluation.
     pub(crate) fn go_on(
         &mut self,
         query: &LiveQuery,
         plan: &ResultPlan,
         changes: &ChangeBatches,
-        prev_seq: Seq,
+        (prev_seq, judged_max): (Seq, usize),
     ) -> Result<Option<Vec<ChangeFrame>>> {
         // Whatever stops it half way leaves nothing that is half done.
         let Some(mut contents) = self.contents.take() else { return Ok(None) };
+        let mut failures = Failures::default();
         let difference = match (&mut contents, plan) {
             (Contents::Top(rows), ResultPlan::Top(plan)) => {
-                apply_to_top(rows, plan, query, changes)?;
+                apply_to_top(rows, plan, (query, judged_max), changes, &mut failures)?;
                 if !rows.settle(plan, 0)? {
                     return Ok(None);
                 }
                 if rows.take_changed() { self.shown_now(rows.shown(plan)) } else { Difference::default() }
             }
             (Contents::Groups(groups), ResultPlan::Aggregate(plan)) => {
-                apply_to_groups(groups, plan, query, changes, 1)?;
+                failures.extend(apply_to_groups(groups, plan, (query, judged_max), changes, 1)?);
                 groups.settle(plan);
                 if !groups.trim(0)? {
                     return Ok(None);
                 }
-                let now = groups.take_changed(plan, &query.projection)?;
+                let now = groups.take_changed(plan, &query.projection, &mut failures)?;
                 self.difference(now)
             }
             _ => return Ok(None),
@@ -230,7 +233,7 @@ impl LiveResult {
         self.contents = Some(contents).filter(|_| self.shown_bytes <= BYTES_MAX);
         let seq = changes.last_seq();
         let moment = Moment { prev_seq, seq, commit_time: changes.commit_time() };
-        frames(plan.output(), difference, moment).map(Some)
+        frames(plan.output(), difference, &failures, moment).map(Some)
     }
 
     /// Takes what was made anew, and tells how it differs from what was shown: if it was asked what that was, from that.
@@ -246,7 +249,7 @@ impl LiveResult {
             self.shown = then;
         }
         let difference = self.shown_now(made.shown);
-        frames(plan.output(), difference, moment)
+        frames(plan.output(), difference, &made.failures, moment)
     }
 
     fn shown_now(&mut self, shown: Shown) -> Difference {
@@ -282,8 +285,9 @@ impl LiveResult {
 fn apply_to_top(
     rows: &mut TopRows,
     plan: &TopPlan,
-    query: &LiveQuery,
+    (query, judged_max): (&LiveQuery, usize),
     changes: &ChangeBatches,
+    failures: &mut Failures,
 ) -> Result<()> {
     let (new, old) = (top::identities(plan, changes.new_rows())?, top::identities(plan, changes.old_rows())?);
     // Of a row that a commit changes more than once the last state counts.
@@ -297,44 +301,62 @@ fn apply_to_top(
         rows.remove(identity);
     }
     if let Some(batch) = changes.new_rows() {
-        let matching = query.matching(batch)?;
         let mut last: Vec<u32> = last.into_values().flatten().collect();
-        last.retain(|row| matching.get(*row as usize) == Some(&true));
-        rows.insert(Placed::of(plan, &query.projection, batch, &last)?);
+        last.sort_unstable();
+        let batch = picked(batch, &last)?;
+        let place = |batch: &RecordBatch, rows: &[u32]| Placed::of(plan, &query.projection, batch, rows);
+        let (placed, judged) = sift(query, &batch, judged_max, place)?;
+        failures.add_judged(judged);
+        rows.insert(placed);
     }
     Ok(())
 }
 
-/// Adds what a commit adds to the rows and takes out what it takes (weight 1), or the other way round (weight -1).
+/// Takes rows of a batch.
+fn picked(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch> {
+    if rows.len() == batch.num_rows() {
+        return Ok(batch.clone());
+    }
+    Ok(take_record_batch(batch, &UInt32Array::from(rows.to_vec()))?)
+}
+
+/// Adds what a commit adds to the rows and takes out what it takes (weight 1), or the other way round (weight -1). A row that fails
+/// counts for nothing, neither when it comes nor when it goes. Gives those that fail from now on.
 fn apply_to_groups(
     groups: &mut Groups,
     plan: &AggregatePlan,
-    query: &LiveQuery,
+    (query, judged_max): (&LiveQuery, usize),
     changes: &ChangeBatches,
     weight: i64,
-) -> Result<()> {
-    for (batch, weight) in [(changes.old_rows(), -weight), (changes.new_rows(), weight)] {
-        if let Some(batch) = batch {
-            groups.apply(plan, batch, &matching_rows(query, batch)?, weight)?;
-        }
+) -> Result<Failures> {
+    let mut failures = Failures::default();
+    let evaluate = |batch: &RecordBatch, rows: &[u32]| plan.evaluate(&picked(batch, rows)?);
+    if let Some(old) = changes.old_rows() {
+        let (evaluated, _) = sift(query, old, judged_max, evaluate)?;
+        groups.apply(plan, &evaluated, -weight)?;
     }
-    Ok(())
+    if let Some(new) = changes.new_rows() {
+        let (evaluated, judged) = sift(query, new, judged_max, evaluate)?;
+        groups.apply(plan, &evaluated, weight)?;
+        failures.add_judged(judged);
+    }
+    Ok(failures)
 }
 
 fn nth(identities: &[Identity], at: Option<u32>) -> Option<&Identity> {
     identities.get(at? as usize)
 }
 
-fn matching_rows(query: &LiveQuery, batch: &RecordBatch) -> Result<Vec<u32>> {
-    let matching = query.matching(batch)?;
-    Ok((0_u32..).zip(matching).filter_map(|(row, matches)| matches.then_some(row)).collect())
-}
-
 /// A change of a result as frames.
 ///
 /// All of them but the last say `more`, have the seq of the frame before and `_seq` NULL: who is cut off between them resumes before
-/// the whole of it.
-fn frames(output: &Output, difference: Difference, moment: Moment) -> Result<Vec<ChangeFrame>> {
+/// the whole of it. What fails is told behind the last of them.
+fn frames(
+    output: &Output,
+    difference: Difference,
+    failures: &Failures,
+    moment: Moment,
+) -> Result<Vec<ChangeFrame>> {
     let Difference { gone, changed, new } = difference;
     let (before, after): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let none: &[Vec<u8>] = &[];
@@ -355,5 +377,10 @@ fn frames(output: &Output, difference: Difference, moment: Moment) -> Result<Vec
         let payload = ChangePayload::new(kind, seq, moment.commit_time, decode(rows)?, decode(old_rows)?);
         Ok(ChangeFrame { payload: Arc::new(payload), prev_seq: moment.prev_seq, more })
     };
-    parts.into_iter().enumerate().map(frame).collect()
+    let mut frames: Vec<_> = parts.into_iter().enumerate().map(frame).collect::<Result<_>>()?;
+    if let Some(failure) = failures.described() {
+        let prev_seq = if frames.is_empty() { moment.prev_seq } else { moment.seq };
+        frames.push(ChangeFrame::of_failure(failure, (prev_seq, moment.seq, moment.commit_time), false));
+    }
+    Ok(frames)
 }

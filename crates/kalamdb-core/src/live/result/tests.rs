@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
@@ -12,7 +11,7 @@ use futures_util::StreamExt;
 use log_format::{Role, Seq};
 
 use super::aggregate::GROUPS_MAX;
-use crate::testing::{Kept, Random, all_done, root, session};
+use crate::testing::{Kept, Random, all_done, arrived_until, handed_out, root, session, until};
 use crate::tests::{ok, open};
 use crate::{ChangeFrame, Engine, Error, ErrorCode, Session, SubscribeRequest, Subscription};
 
@@ -154,12 +153,7 @@ impl Watcher {
                     self.subscription.make_anew().await.unwrap();
                 }
             }
-            let handed_out = async {
-                while !engine.router().is_at(engine.router().feed().published()) {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            tokio::time::timeout(Duration::from_mins(1), handed_out).await.unwrap();
+            handed_out(engine).await;
             let frames = self.sink.take();
             self.take(&frames);
             if !self.sink.take_lagging() {
@@ -336,12 +330,7 @@ async fn a_result_that_grows_too_large_ends_with_its_code() {
     let (mut subscription, sink) = begin(&engine, &root(), sql).await.unwrap();
     assert!(subscription.catch_up(10).unwrap().live);
     ok(&engine, &root(), "INSERT INTO app.t VALUES (-1, -1)", &[]).await;
-    let lags = async {
-        while !sink.take_lagging() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(1), lags).await.unwrap();
+    until("it lags", || sink.take_lagging()).await;
     assert!(subscription.catch_up(10).unwrap().to_make);
     assert_eq!(subscription.make_anew().await.unwrap_err().code(), ErrorCode::MemoryLimit);
     assert_eq!(begin(&engine, &root(), sql).await.err().unwrap().code(), ErrorCode::MemoryLimit);
@@ -364,20 +353,7 @@ async fn an_order_with_all_columns_goes_on_through_an_alter() {
     assert!(subscription.catch_up(10).unwrap().live);
     ok(&engine, &root(), "ALTER TABLE app.t ADD COLUMN c TEXT DEFAULT 'x'", &[]).await;
     ok(&engine, &ann, "DELETE FROM app.t WHERE id = 1", &[]).await;
-    let (mut schema, mut frames) = (None, Vec::new());
-    let told = async {
-        while frames.len() < 2 {
-            let mut caught_up = subscription.catch_up(10).unwrap();
-            frames.append(&mut caught_up.frames);
-            if caught_up.to_make {
-                caught_up = subscription.make_anew().await.unwrap();
-            }
-            schema = caught_up.schema.or(schema.take());
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(1), told).await.unwrap();
-    assert!(sink.take().is_empty());
+    let (schema, frames) = arrived_until(&sink, &mut subscription, |frames| frames.len() >= 2).await;
     assert_eq!(schema.unwrap().schema.fields().len(), 4);
     let shown = |rows: &Option<RecordBatch>| rows.as_ref().map(texts);
     let of = |at: usize| (shown(&frames[at].payload.old_rows), shown(&frames[at].payload.rows));
@@ -444,15 +420,8 @@ async fn groups_are_those_of_the_query_and_only_those_that_are_shown_are_compute
     assert_eq!(begun[0].2, ["0.0|2", "1.5|1"]);
     assert_eq!(begun[1].2, ["0.0|10", "1.5|25"]);
     ok(&engine, &root(), "UPDATE t SET n = 0 WHERE id = 3", &[]).await;
-    let told = async {
-        loop {
-            if let Some(frame) = begun[1].1.take().pop() {
-                return frame;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    let gone = tokio::time::timeout(Duration::from_mins(1), told).await.unwrap();
+    handed_out(&engine).await;
+    let gone = begun[1].1.take().remove(0);
     assert_eq!(gone.payload.old_rows.as_ref().map(texts), Some(vec!["1.5|25".to_owned()]));
     assert!(!begun[1].1.take_lagging(), "nothing failed");
     drop(begun);

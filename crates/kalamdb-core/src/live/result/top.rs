@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use datafusion::arrow::compute::take_record_batch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::row::RowConverter;
 use datafusion::logical_expr::SortExpr;
 use datafusion::physical_expr::PhysicalExpr;
@@ -80,7 +79,10 @@ impl Placed {
         batch: &RecordBatch,
         rows: &[u32],
     ) -> Result<Self> {
-        let picked = take_record_batch(batch, &UInt32Array::from(rows.to_vec()))?;
+        if rows.is_empty() {
+            return Ok(Self { identities: Vec::new(), places: Vec::new(), rows: Vec::new() });
+        }
+        let picked = super::picked(batch, rows)?;
         let all: Vec<u32> = (0_u32..).take(rows.len()).collect();
         let mut columns = Vec::with_capacity(plan.order_by.len() + plan.key.len());
         for expression in &plan.order_by {

@@ -3,14 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use datafusion::arrow::array::AsArray;
-use datafusion::arrow::datatypes::Int64Type;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::memory::MemoryStream;
 use kalamdb_sql::{LiveProgress, LiveQuery as LiveQueryRecord, LiveState};
 use log_format::{Seq, TableId};
 
-use super::{OnGap, Snapshot, Source, SubscribeRequest, Subscription, seek};
+use super::{OnGap, Snapshot, Source, SubscribeRequest, Subscription, seek, snapshot};
 use crate::changes::CHANGES;
 use crate::clock;
 use crate::engine::Engine;
@@ -21,7 +18,6 @@ use crate::live::query::LiveQuery;
 use crate::live::result::{LiveResult, Moment, ResultPlan, make};
 use crate::live::router::{Position, Subscriber};
 use crate::live::sink::Sink;
-use crate::queries;
 use crate::session::Session;
 use crate::sql::{LivePlan, live_plan};
 
@@ -120,11 +116,7 @@ async fn begin(
     let last_rows = request.last_rows.or(of_log.then_some(0));
     let snapshot = match resumed {
         Some(_) => None,
-        None => {
-            let total_rows = count(queries::stream(&plan.state, &plan.count(last_rows)?).await?).await?;
-            let stream = queries::stream(&plan.state, &plan.rows(last_rows)?).await?;
-            Some(Snapshot { seq: plan.cut_seq, total_rows, stream, is_result: false })
-        }
+        None => Some(snapshot::take(plan, query, engine.router().projections(), last_rows).await?),
     };
     let start_seq = resumed.unwrap_or(plan.cut_seq);
     let position = Position { cursor: start_seq, prev_seq: start_seq };
@@ -141,24 +133,26 @@ async fn begin_result(
 ) -> Result<Beginning> {
     let seq = plan.cut_seq;
     if let Some(from) = resumed {
-        match make(engine.router(), plan, query, result_plan, Some(from)).await {
+        match make(engine.router(), plan, query, result_plan, (Some(from), from)).await {
             Err(Error::ResyncRequired { .. }) if request.on_gap == OnGap::Snapshot => {}
             made => {
                 let moment = Moment { prev_seq: from, seq, commit_time: clock::now_micros() };
                 let result = LiveResult::resumed(result_plan, made?, moment)?;
-                let prev_seq = if result.is_delivered() { from } else { seq };
+                let prev_seq = result.undelivered_end().unwrap_or(from);
                 let position = Position { cursor: seq.max(from), prev_seq };
                 return Ok(Beginning { start_seq: from, position, snapshot: None, result: Some(result) });
             }
         }
     }
-    let made = make(engine.router(), plan, query, result_plan, None).await?;
+    let made = make(engine.router(), plan, query, result_plan, (None, Seq::ZERO)).await?;
     let rows = made.rows(result_plan, seq)?;
     // All of it, or nothing but what changes: the newest rows of an order are what its LIMIT says.
     let rows = if request.last_rows == Some(0) { rows.slice(0, 0) } else { rows };
+    // Who wants no rows is not told of those that fail either.
+    let failure = if request.last_rows == Some(0) { None } else { made.failures.described() };
     let (schema, total_rows) = (rows.schema(), rows.num_rows() as u64);
     let stream = Box::pin(MemoryStream::try_new(vec![rows], schema, None).map_err(from_query)?);
-    let snapshot = Some(Snapshot { seq, total_rows, stream, is_result: true });
+    let snapshot = Some(Snapshot { seq, total_rows, stream, is_result: true, failure });
     let position = Position { cursor: seq, prev_seq: seq };
     Ok(Beginning { start_seq: seq, position, snapshot, result: Some(LiveResult::new(made)) })
 }
@@ -217,14 +211,4 @@ fn check_resume(engine: &Engine, table: TableId, from: Seq, published: Seq) -> R
         return Err(Error::ResyncRequired { from, floor: reader.floor()?, end: published });
     }
     seek(&mut reader, from)
-}
-
-async fn count(mut stream: SendableRecordBatchStream) -> Result<u64> {
-    use futures_util::StreamExt;
-    let mut total = 0;
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(crate::error::from_query)?;
-        total += batch.column(0).as_primitive::<Int64Type>().values().iter().sum::<i64>();
-    }
-    Ok(u64::try_from(total).unwrap_or(0))
 }
