@@ -177,19 +177,24 @@ fn is_rewritten(call: &Function) -> bool {
 /// Gives aggregates and windows that differ by casts alone other names: `DataFusion` leaves casts out of the names it tells them by.
 pub(super) fn tell_aggregates_apart(query: &mut Query) {
     let SetExpr::Select(select) = query.body.as_mut() else { return };
-    let mut seen: HashMap<String, String> = HashMap::new();
+    let mut seen: HashMap<String, Vec<String>> = HashMap::new();
     let mut wrap = |expr: &mut Expr| {
         let Expr::Function(call) = expr else { return ControlFlow::<()>::Continue(()) };
         if !is_aggregate(call) && call.over.is_none() {
             return ControlFlow::Continue(());
         }
         let (full, plain) = (call.to_string(), without_casts(call).to_string());
-        let first = seen.entry(plain).or_insert_with(|| full.clone());
-        if *first != full
-            && let FunctionArguments::List(list) = &mut call.args
+        let alike = seen.entry(plain).or_default();
+        let at = alike.iter().position(|other| *other == full).unwrap_or_else(|| {
+            alike.push(full);
+            alike.len() - 1
+        });
+        if let FunctionArguments::List(list) = &mut call.args
             && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))) = list.args.first_mut()
         {
-            *arg = super::call("coalesce", vec![arg.clone()]);
+            for _ in 0..at {
+                *arg = super::call("coalesce", vec![arg.clone()]);
+            }
         }
         ControlFlow::Continue(())
     };
