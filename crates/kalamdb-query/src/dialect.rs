@@ -108,6 +108,11 @@ impl Dialect for SqlDialect {
         if let Some(between) = between_symmetric(parser, left) {
             return Some(between);
         }
+        if begins_list_of_queries(parser)
+            && let Some(list) = parser.maybe_parse(|parser| list_of_queries(parser, left)).transpose()
+        {
+            return Some(list);
+        }
         if let Some((op, is_any)) = quantifier(parser) {
             let quantified = parser.maybe_parse(|parser| quantified_query(parser, left, op.clone(), is_any));
             if let Some(quantified) = quantified.transpose() {
@@ -224,6 +229,30 @@ fn bracketed_query(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
         parser.expect_token(&Token::RParen)?;
     }
     Ok(Expr::Subquery(query))
+}
+
+/// Whether `[NOT] IN ((SELECT` comes next: the parser takes the first of several queries in brackets for the only one.
+fn begins_list_of_queries(parser: &Parser<'_>) -> bool {
+    let is = |nth: usize, keyword: Keyword| matches!(&parser.peek_nth_token_ref(nth).token, Token::Word(word) if word.keyword == keyword);
+    let at = usize::from(is(0, Keyword::NOT));
+    let mut brackets = 0;
+    while parser.peek_nth_token_ref(at + 1 + brackets).token == Token::LParen {
+        brackets += 1;
+    }
+    let queries = [Keyword::SELECT, Keyword::WITH, Keyword::VALUES];
+    is(at, Keyword::IN) && brackets > 1 && queries.into_iter().any(|keyword| is(at + 1 + brackets, keyword))
+}
+
+fn list_of_queries(parser: &mut Parser<'_>, left: &Expr) -> Result<Expr, ParserError> {
+    let negated = parser.parse_keyword(Keyword::NOT);
+    parser.expect_keyword_is(Keyword::IN)?;
+    parser.expect_token(&Token::LParen)?;
+    let list = parser.parse_comma_separated(Parser::parse_expr)?;
+    parser.expect_token(&Token::RParen)?;
+    if list.len() < 2 {
+        return Err(ParserError::ParserError("one query is no list".to_owned()));
+    }
+    Ok(Expr::InList { expr: Box::new(left.clone()), list, negated })
 }
 
 /// The operator of `op ANY ((`, and whether it is ANY: the parser takes what is in two brackets for a value.

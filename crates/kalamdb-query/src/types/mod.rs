@@ -253,7 +253,7 @@ fn resolve_call(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<E
     }
 }
 
-/// `ceil`, `floor` and `round` of a decimal, with room for a carry.
+/// `ceil`, `floor` and `round` of a decimal, with room for a carry and without digits behind the point.
 fn resolve_rounding(call: &ScalarFunction, found: &DataType) -> Transformed<Expr> {
     let (Some((digits, scale)), [value]) = (operators::digits_of_decimal(found), call.args.as_slice()) else {
         return Transformed::no(Expr::ScalarFunction(call.clone()));
@@ -262,7 +262,10 @@ fn resolve_rounding(call: &ScalarFunction, found: &DataType) -> Transformed<Expr
         return Transformed::no(Expr::ScalarFunction(call.clone()));
     }
     let wide = crate::functions::exact_type(&[(digits.saturating_add(1), scale)], true);
-    Transformed::yes(with_args(call, vec![cast_to(value.clone(), found, &wide)]))
+    let rounded = with_args(call, vec![cast_to(value.clone(), found, &wide)]);
+    let whole = u8::try_from(i16::from(digits) - i16::from(scale) + 1).unwrap_or(1).max(1);
+    let whole = crate::functions::exact_type(&[(whole, 0)], true);
+    Transformed::yes(Expr::Cast(Cast::new(Box::new(rounded), whole)))
 }
 
 /// A call of the same function with other arguments.
