@@ -62,6 +62,15 @@ pub(crate) fn value(expression: &Expr, data_type: DataType, params: &[Json]) -> 
     }
 }
 
+/// A number without the sign of its zero: a number that is written without quotes is a decimal first, which has none.
+fn without_sign_of_zero(value: Value) -> Value {
+    match value {
+        Value::Double(0.0) => Value::Double(0.0),
+        Value::Float(0.0) => Value::Float(0.0),
+        other => other,
+    }
+}
+
 /// Numbers written as integers or with a point; what needs rounding or a cast is left to the query engine.
 fn number(text: &str, data_type: DataType) -> Result<Option<Value>> {
     match data_type {
@@ -71,7 +80,7 @@ fn number(text: &str, data_type: DataType) -> Result<Option<Value>> {
         | DataType::BigInt
         | DataType::Float
         | DataType::Double
-        | DataType::Decimal { .. } => values::from_text(text, data_type).map(Some),
+        | DataType::Decimal { .. } => values::from_text(text, data_type).map(without_sign_of_zero).map(Some),
         _ => Ok(None),
     }
 }

@@ -354,7 +354,7 @@ fn refuse<T>(plan: &LogicalPlan) -> Result<T> {
         LogicalPlan::Join(_) => "of columns of both sides in the ON of an outer join",
         LogicalPlan::Limit(_) => "in LIMIT or OFFSET",
         LogicalPlan::RecursiveQuery(_) => "around WITH RECURSIVE that it depends on",
-        LogicalPlan::Aggregate(_) => "over GROUPING SETS that it depends on",
+        LogicalPlan::Aggregate(_) => "with grouping(), or with outer columns in its GROUPING SETS,",
         LogicalPlan::Unnest(_) => "over UNNEST of its own rows",
         _ => "here",
     };

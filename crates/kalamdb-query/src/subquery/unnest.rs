@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, DFSchema, NullEquality};
 use datafusion::error::Result;
 use datafusion::functions_window::row_number::row_number_udwf;
@@ -14,7 +15,7 @@ use datafusion::logical_expr::{
 use datafusion::prelude::lit;
 
 use super::domain::{Domain, join_nulls_equal};
-use super::outer::{bind, outer_columns};
+use super::outer::{bind, has_subquery, outer_columns};
 use super::{
     Lateral, Place, Rewriter, columns_of, columns_of_schema, implicit_lateral, named, refuse, select,
 };
@@ -106,25 +107,39 @@ impl Rewriter {
         select(LogicalPlan::Sort(Sort { expr: keys, input: input.into(), fetch: None }), &columns)
     }
 
-    /// Grouped by the domain as well. Without GROUP BY there is a row for each value, also where nothing was aggregated.
-    fn unnest_aggregate(&mut self, aggregate: Aggregate, domain: &Domain) -> Result<LogicalPlan> {
-        let is_single = aggregate.group_expr.is_empty();
-        if matches!(
-            aggregate.group_expr.as_slice(),
-            [Expr::GroupingSet(GroupingSet::Rollup(_) | GroupingSet::Cube(_) | GroupingSet::GroupingSets(_))]
-        ) {
+    /// Grouped by the domain as well. Without GROUP BY, or with a grouping set of no columns, there is a row for each value, also where
+    /// nothing was aggregated.
+    fn unnest_aggregate(&mut self, mut aggregate: Aggregate, domain: &Domain) -> Result<LogicalPlan> {
+        let own = Arc::clone(aggregate.input.schema());
+        let columns = columns_of_schema(&aggregate.schema);
+        let sets = match aggregate.group_expr.as_slice() {
+            [Expr::GroupingSet(set)] => Some(grouping_sets(set)),
+            _ => None,
+        };
+        let has_total =
+            sets.as_ref().map_or(aggregate.group_expr.is_empty(), |sets| sets.iter().any(Vec::is_empty));
+        let counts_sets = aggregate.aggr_expr.iter().any(is_grouping);
+        let is_own = |key: &Expr| !has_subquery(key) && !key.contains_outer();
+        if sets.is_some() && (!aggregate.group_expr.iter().all(is_own) || has_total && counts_sets) {
             return refuse(&LogicalPlan::Aggregate(aggregate));
         }
-        let own = Arc::clone(aggregate.input.schema());
         let input = self.unnest(aggregate.input.as_ref().clone(), domain)?;
-        let (input, groups) = self.bound(input, aggregate.group_expr, &own, domain)?;
+        let (input, groups) = match sets {
+            Some(sets) => (input, vec![by_domain(sets, &own, domain)?]),
+            None => {
+                let groups = std::mem::take(&mut aggregate.group_expr);
+                let (input, groups) = self.bound(input, groups, &own, domain)?;
+                (input, domain.exprs().into_iter().chain(groups).collect())
+            }
+        };
         let (input, aggregates) = self.bound(input, aggregate.aggr_expr, &own, domain)?;
-        if !is_single {
-            let groups = domain.exprs().into_iter().chain(groups).collect();
-            return Ok(LogicalPlan::Aggregate(Aggregate::try_new(input.into(), groups, aggregates)?));
+        let (group_columns, aggregate_columns) =
+            columns.split_at(columns.len().saturating_sub(aggregates.len()));
+        let values = default_values(&aggregates, aggregate_columns, &aggregate.schema)?;
+        let grouped = LogicalPlan::Aggregate(Aggregate::try_new(input.into(), groups, aggregates)?);
+        if !has_total {
+            return Ok(grouped);
         }
-        let values = default_values(&aggregates, &aggregate.schema)?;
-        let grouped = LogicalPlan::Aggregate(Aggregate::try_new(input.into(), domain.exprs(), aggregates)?);
         let (all, pairs) = self.domain_again(domain)?;
         let Some(all_plan) = all.plan.clone() else { return Ok(grouped) };
         let pairs = pairs.into_iter().map(|(first, second)| (second, first)).collect();
@@ -134,7 +149,8 @@ impl Rewriter {
             .iter()
             .zip(all.exprs())
             .map(|(column, expr)| expr.alias_qualified(column.relation.clone(), column.name.clone()));
-        let exprs = values.into_iter().chain(domain_columns).collect();
+        let group_columns = group_columns.iter().cloned().map(Expr::Column);
+        let exprs = group_columns.chain(values).chain(domain_columns).collect();
         Ok(LogicalPlan::Projection(Projection::try_new(exprs, joined.into())?))
     }
 
@@ -389,8 +405,38 @@ fn with_domain(columns: &[Column], domain: &Domain) -> Vec<Column> {
     own.chain(&domain.columns).cloned().collect()
 }
 
+/// The sets of columns that ROLLUP, CUBE or GROUPING SETS group by.
+fn grouping_sets(set: &GroupingSet) -> Vec<Vec<Expr>> {
+    match set {
+        GroupingSet::Rollup(keys) => {
+            (0..=keys.len()).rev().map(|width| keys.iter().take(width).cloned().collect()).collect()
+        }
+        GroupingSet::Cube(keys) => keys.iter().fold(vec![Vec::new()], |sets, key| {
+            let with_key = |set: &Vec<Expr>| set.iter().cloned().chain([key.clone()]).collect();
+            sets.iter().map(with_key).chain(sets.clone()).collect()
+        }),
+        GroupingSet::GroupingSets(sets) => sets.clone(),
+    }
+}
+
+/// Grouping sets that each group by the domain as well.
+fn by_domain(sets: Vec<Vec<Expr>>, own: &DFSchema, domain: &Domain) -> Result<Expr> {
+    let with_domain = |set: Vec<Expr>| -> Result<Vec<Expr>> {
+        let bound = set.into_iter().map(|key| bind(key, &domain.bound, own));
+        domain.exprs().into_iter().map(Ok).chain(bound).collect()
+    };
+    let sets = sets.into_iter().map(with_domain).collect::<Result<Vec<_>>>()?;
+    Ok(Expr::GroupingSet(GroupingSet::GroupingSets(sets)))
+}
+
+/// Whether an expression tells the grouping set of a row.
+fn is_grouping(expr: &Expr) -> bool {
+    expr.exists(|part| Ok(matches!(part, Expr::AggregateFunction(call) if call.func.name() == "grouping")))
+        .unwrap_or(true)
+}
+
 /// The aggregates' values, with those of no rows where there were none.
-fn default_values(aggregates: &[Expr], schema: &DFSchema) -> Result<Vec<Expr>> {
+fn default_values(aggregates: &[Expr], columns: &[Column], schema: &DFSchema) -> Result<Vec<Expr>> {
     let value = |(expr, column): (&Expr, Column)| {
         let (_, field) = schema.qualified_field_from_column(&column)?;
         let default = match expr.clone().unalias() {
@@ -405,7 +451,7 @@ fn default_values(aggregates: &[Expr], schema: &DFSchema) -> Result<Vec<Expr>> {
         let or_default = when(column.clone().is_null(), Expr::Literal(default, None)).otherwise(column)?;
         Ok(or_default.alias_qualified(relation, name))
     };
-    aggregates.iter().zip(schema.columns()).map(value).collect()
+    aggregates.iter().zip(columns.iter().cloned()).map(value).collect()
 }
 
 /// VALUES as a union of rows, so that each may have subqueries and outer references.
