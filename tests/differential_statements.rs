@@ -22,7 +22,7 @@ fn number(flag: &str) -> Option<u64> {
 }
 
 fn main() {
-    let statements = number("--statements").unwrap_or(10_000);
+    let statements = number("--statements").unwrap_or(differential::STATEMENTS);
     let seed = number("--seed").unwrap_or_else(|| u64::from(std::process::id()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     match runtime.block_on(differential::run(statements, seed)) {
