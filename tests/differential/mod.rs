@@ -42,6 +42,8 @@ const CHANGES: u64 = 12;
 const LIVE: u64 = 24;
 /// Reduced statements that are tried for each difference.
 const ATTEMPTS: u32 = 150;
+/// Reduced statements that are tried for each difference of a live query, each of which is waited for.
+const LIVE_ATTEMPTS: u32 = 30;
 /// Statements per refusal that a run allows.
 const REFUSALS: u64 = 5;
 /// Prefix of the classes of refusals.
@@ -113,13 +115,16 @@ fn without_names(error: &str) -> String {
 impl Pair {
     /// The smallest statement that differs the same way, as `found` then says.
     async fn shrink(&mut self, mut node: Node, found: &mut Found, case: &Case) -> Node {
-        let mut attempts = 0;
+        let mut attempts = match case {
+            Case::Query(_) | Case::Change => ATTEMPTS,
+            Case::Live(_) | Case::LiveChange(_) => LIVE_ATTEMPTS,
+        };
         'smaller: loop {
             for smaller in node.smaller() {
-                if attempts == ATTEMPTS {
+                if attempts == 0 {
                     return node;
                 }
-                attempts += 1;
+                attempts -= 1;
                 if let Some(other) = self.differ(&smaller, case).await
                     && other.class == found.class
                 {

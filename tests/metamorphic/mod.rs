@@ -17,7 +17,7 @@ use crate::support::Server;
 /// Partitioned queries in the suite.
 pub(crate) const QUERIES: u64 = 240;
 /// Generated expressions in the suite, beside those of `own`.
-pub(crate) const EXPRESSIONS: u64 = 60;
+pub(crate) const EXPRESSIONS: u64 = 40;
 /// Disagreements of a run that are printed, each of another class.
 const SHOWN_MAX: usize = 60;
 

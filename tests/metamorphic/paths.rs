@@ -205,7 +205,7 @@ async fn values(root: &Api) -> Vec<Vec<Value>> {
 }
 
 /// Generated expressions of a run for each row over which it computes KalamDB's own.
-const EXPRESSIONS_OF_ROW: usize = 30;
+const EXPRESSIONS_OF_ROW: usize = 40;
 
 /// Computes KalamDB's own expressions over some rows, then so many generated ones over one row each.
 pub(crate) async fn run(root: &Api, generator: &mut Generator, expressions: u64) -> Outcome {
@@ -219,8 +219,9 @@ pub(crate) async fn run(root: &Api, generator: &mut Generator, expressions: u64)
     let values = values(root).await;
     let mut outcome = Outcome::default();
     for (number, expression) in OWN_EXPRESSIONS.iter().enumerate() {
-        for (row, values) in values.iter().enumerate().take(expressions.div_ceil(EXPRESSIONS_OF_ROW)) {
-            outcome.add(compare(root, expression, row, values, number + row).await);
+        for pass in 0..ROWS.min(expressions.div_ceil(EXPRESSIONS_OF_ROW)) {
+            let row = (number + pass) % ROWS;
+            outcome.add(compare(root, expression, row, &values[row], number / ROWS + pass).await);
         }
     }
     let scope = own::scope();
