@@ -11,8 +11,9 @@ mod paths;
 
 use std::collections::BTreeMap;
 
+use self::paths::Connection;
 use crate::differential::expressions::Generator;
-use crate::support::Server;
+use crate::support::{Server, Socket};
 
 /// Partitioned queries in the suite.
 pub(crate) const QUERIES: u64 = 240;
@@ -67,7 +68,9 @@ pub(crate) async fn run(queries: u64, expressions: u64, seed: u64) -> Outcome {
     let root = server.root().await;
     let mut generator = Generator::new(seed);
     let mut outcome = partitioning::run(&root, &mut generator, queries).await;
-    outcome.add(paths::run(&root, &mut generator, expressions).await);
+    let socket = Socket::connect(&server, &root.token).await;
+    let mut connection = Connection { root, socket, live_queries: 0 };
+    outcome.add(paths::run(&mut connection, &mut generator, expressions).await);
     outcome
 }
 

@@ -9,7 +9,7 @@ use crate::support::Api;
 pub(crate) const TABLES: [&str; 4] = ["shared_hot.t", "shared_cold.t", "user_hot.t", "user_cold.t"];
 
 /// Columns: the name, the type, and for each row the literal of its value.
-pub(crate) const COLUMNS: [(&str, &str, [&str; 4]); 17] = [
+pub(crate) const COLUMNS: [(&str, &str, [&str; 4]); 18] = [
     ("id", "INT", ["1", "2", "3", "4"]),
     ("i", "INT", ["5", "-3", "NULL", "0"]),
     ("l", "BIGINT", ["9007199254740993", "-7", "0", "NULL"]),
@@ -53,6 +53,7 @@ pub(crate) const COLUMNS: [(&str, &str, [&str; 4]); 17] = [
         ],
     ),
     ("y", "BYTES", [r"'\x00ff'", "'abc'", "''", "NULL"]),
+    ("e", "EMBEDDING(3)", ["'[1, -2.5, 0.1]'", "NULL", "'[0, 0, 0]'", "'[1e30, 0.5, -1]'"]),
 ];
 
 /// Rows of the tables.
@@ -111,7 +112,7 @@ pub(crate) async fn create_tables(root: &Api) {
 }
 
 /// Conditions on the tables' rows.
-pub(crate) const OWN_CONDITIONS: [&str; 22] = [
+pub(crate) const OWN_CONDITIONS: [&str; 23] = [
     "j ->> 'a' = '1'",
     "j -> 'b' ->> 0 <> 'x'",
     r#"j @> '{"a": 1}'"#,
@@ -132,12 +133,13 @@ pub(crate) const OWN_CONDITIONS: [&str; 22] = [
     "_seq > (SELECT min(_seq) FROM shared_hot.t) AND i IS NOT NULL",
     "CURRENT_USER() = x",
     "r = 0.1",
+    "e IS DISTINCT FROM (SELECT e FROM shared_hot.t WHERE id = 1)",
     "u = ANY (SELECT u FROM shared_cold.t)",
     "NOT EXISTS (SELECT 1 FROM user_cold.t AS o WHERE o.u = t.u AND o.j ->> 'a' = t.j ->> 'A')",
 ];
 
 /// Expressions over the tables' rows.
-pub(crate) const OWN_EXPRESSIONS: [&str; 58] = [
+pub(crate) const OWN_EXPRESSIONS: [&str; 60] = [
     "t.j",
     "t.u",
     "t.y",
@@ -196,4 +198,6 @@ pub(crate) const OWN_EXPRESSIONS: [&str; 58] = [
     "t.r = 0.1",
     "to_char(t.at, 'YYYY-MM-DD HH24:MI:SS.US')",
     "10 / t.i",
+    "t.e",
+    "CASE WHEN t.i > 0 THEN t.e END",
 ];

@@ -1,12 +1,14 @@
 //! One expression over one row, computed in every way there is: the values, or the errors, must be the same.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::own::{self, COLUMNS, OWN_EXPRESSIONS, ROWS, TABLES};
 use super::{Disagreement, Outcome};
 use crate::differential::ask;
 use crate::differential::expressions::Generator;
-use crate::support::Api;
+use crate::support::{Api, Socket};
 
 /// A value with its type, or the fact that there is none.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,24 +136,59 @@ fn of_write(expression: &str, table: &str, row: usize, values: &[Value]) -> Vec<
 /// Paths that read no table: constants, and parameters with what a result has for the row's values.
 fn of_constants(expression: &str, row: usize, values: &[Value]) -> Vec<Path> {
     let constant = with_columns(expression, |column| own::constant(column, row));
-    let (mut params, mut names) = (Vec::new(), Vec::new());
+    let (mut params, mut named) = (Vec::new(), BTreeMap::from([("id", own::constant(0, row))]));
     let with_params = with_columns(expression, |column| {
-        let (_, of, _) = COLUMNS[column];
+        let (name, of, _) = COLUMNS[column];
+        named.insert(name, own::constant(column, row));
         params.push(values[column].clone());
         format!("CAST(${} AS {of})", params.len())
     });
-    let row_of_values: Vec<String> = (0..COLUMNS.len())
-        .map(|column| {
-            names.push(COLUMNS[column].0);
-            own::constant(column, row)
-        })
-        .collect();
+    let names: Vec<&str> = named.keys().copied().collect();
+    let row_of_values: Vec<&str> = named.values().map(String::as_str).collect();
     let (row_of_values, names) = (row_of_values.join(", "), names.join(", "));
     vec![
         Path::new("constants", format!("SELECT {constant}")),
         Path::new("VALUES", format!("SELECT {expression} FROM (VALUES ({row_of_values})) AS t ({names})")),
         Path { name: "parameters", sql: format!("SELECT {with_params}"), params },
     ]
+}
+
+/// A server's two interfaces.
+pub(crate) struct Connection {
+    pub(crate) root: Api,
+    pub(crate) socket: Socket,
+    /// Live queries so far, which their names are made of.
+    pub(crate) live_queries: u64,
+}
+
+impl Connection {
+    /// The next message about a live query.
+    async fn next(&mut self, id: &str) -> Value {
+        loop {
+            let message = self.socket.next().await;
+            if message["subscription_id"] == json!(id) {
+                return message;
+            }
+        }
+    }
+
+    /// Computes an expression of a row by the snapshot of a live query.
+    async fn compute_live(&mut self, sql: &str) -> Computed {
+        self.live_queries += 1;
+        let id = format!("q{}", self.live_queries);
+        self.socket.subscribe(&id, sql, json!({})).await;
+        let ack = self.next(&id).await;
+        if ack["type"] != "subscription_ack" {
+            return Computed::Failed(ack.to_string());
+        }
+        let data_type = ack["schema"][0]["data_type"].clone();
+        let batch = self.next(&id).await;
+        self.socket.send(json!({ "type": "unsubscribe", "subscription_id": id })).await;
+        match batch["rows"].as_array().map(Vec::as_slice) {
+            Some([row]) => Computed::Value(data_type, row["v"].clone()),
+            _ => Computed::Failed(batch.to_string()),
+        }
+    }
 }
 
 async fn compute(root: &Api, path: &Path) -> Computed {
@@ -176,23 +213,26 @@ struct Compared<'a> {
 }
 
 impl Compared<'_> {
+    /// Compares a value with the first.
+    fn add(&mut self, path: Path, computed: Computed) {
+        let Some((first_path, first)) = &self.first else {
+            self.first = Some((path, computed));
+            return;
+        };
+        self.outcome.compared += 1;
+        if !first.agrees(&computed) {
+            let class = format!("{}: {} and {}", self.expression, first_path.name, path.name);
+            let text =
+                format!("{}\n  {first:?}\n{} {:?}\n  {computed:?}", first_path.sql, path.sql, path.params);
+            self.outcome.disagreements.push(Disagreement { class, text });
+        }
+    }
+
     /// Computes the expression in these ways, and compares each value with the first.
     async fn all(&mut self, paths: Vec<Path>) {
         for path in paths {
             let computed = compute(self.root, &path).await;
-            let Some((first_path, first)) = &self.first else {
-                self.first = Some((path, computed));
-                continue;
-            };
-            self.outcome.compared += 1;
-            if !first.agrees(&computed) {
-                let class = format!("{}: {} and {}", self.expression, first_path.name, path.name);
-                let text = format!(
-                    "{}\n  {first:?}\n{} {:?}\n  {computed:?}",
-                    first_path.sql, path.sql, path.params
-                );
-                self.outcome.disagreements.push(Disagreement { class, text });
-            }
+            self.add(path, computed);
         }
     }
 }
@@ -208,20 +248,21 @@ async fn values(root: &Api) -> Vec<Vec<Value>> {
 const EXPRESSIONS_OF_ROW: usize = 40;
 
 /// Computes KalamDB's own expressions over some rows, then so many generated ones over one row each.
-pub(crate) async fn run(root: &Api, generator: &mut Generator, expressions: u64) -> Outcome {
+pub(crate) async fn run(connection: &mut Connection, generator: &mut Generator, expressions: u64) -> Outcome {
     let expressions = usize::try_from(expressions).unwrap();
     if expressions == 0 {
         return Outcome::default();
     }
-    own::create_tables(root).await;
+    let root = connection.root.clone();
+    own::create_tables(&root).await;
     root.sql("CREATE NAMESPACE writing").await;
     root.sql(&own::create("SHARED", "writing.t")).await;
-    let values = values(root).await;
+    let values = values(&root).await;
     let mut outcome = Outcome::default();
     for (number, expression) in OWN_EXPRESSIONS.iter().enumerate() {
         for pass in 0..ROWS.min(expressions.div_ceil(EXPRESSIONS_OF_ROW)) {
             let row = (number + pass) % ROWS;
-            outcome.add(compare(root, expression, row, &values[row], number / ROWS + pass).await);
+            outcome.add(compare(connection, expression, row, &values[row], number / ROWS + pass).await);
         }
     }
     let scope = own::scope();
@@ -229,19 +270,30 @@ pub(crate) async fn run(root: &Api, generator: &mut Generator, expressions: u64)
     for number in 0..expressions {
         let of = generator.type_of_value();
         let expression = generator.value(&scope, of, 3).sql();
-        outcome.add(compare(root, &expression, number % ROWS, &values[number % ROWS], number).await);
+        outcome.add(compare(connection, &expression, number % ROWS, &values[number % ROWS], number).await);
     }
     generator.is_flat = false;
     outcome
 }
 
 /// Computes an expression over a row on every path; the query engine's own paths on one table, by `turn`.
-async fn compare(root: &Api, expression: &str, row: usize, values: &[Value], turn: usize) -> Outcome {
-    let mut compared = Compared { root, expression, first: None, outcome: Outcome::default() };
+async fn compare(
+    connection: &mut Connection,
+    expression: &str,
+    row: usize,
+    values: &[Value],
+    turn: usize,
+) -> Outcome {
+    let root = connection.root.clone();
+    let mut compared = Compared { root: &root, expression, first: None, outcome: Outcome::default() };
     for table in TABLES {
         compared.all(of_table(expression, table, row + 1)).await;
     }
-    compared.all(of_query(expression, TABLES[turn % TABLES.len()], row + 1)).await;
+    let table = TABLES[turn % TABLES.len()];
+    compared.all(of_query(expression, table, row + 1)).await;
+    let sql = format!("SELECT {expression} AS v FROM {table} AS t WHERE t.id = {}", row + 1);
+    let live = connection.compute_live(&sql).await;
+    compared.add(Path::new("live query", sql), live);
     compared.all(of_constants(expression, row, values)).await;
     compared.all(of_write(expression, "writing.t", row, values)).await;
     root.sql("DELETE FROM writing.t").await;
