@@ -2,7 +2,7 @@
 
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Float64Type};
+use datafusion::arrow::datatypes::{DataType, Float64Type, TimeUnit};
 use datafusion::arrow::ipc::reader::StreamReader;
 
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ fn kind(of: &DataType) -> &'static str {
     }
 }
 
-/// The values of a column, times and dates as numbers.
+/// The values of a column, times and dates as numbers of microseconds and days.
 fn column(array: &dyn Array) -> Vec<Cell> {
     match array.data_type() {
         DataType::Null => vec![Cell::Null; array.len()],
@@ -48,7 +48,14 @@ fn column(array: &dyn Array) -> Vec<Cell> {
         DataType::Boolean => texts(array).map(|text| text.map_or(Cell::Null, Cell::Text)).collect(),
         of if of.is_string() => texts(array).map(|text| text.map_or(Cell::Null, Cell::Text)).collect(),
         DataType::Date32 => numbers(&cast(array, &DataType::Int32).unwrap()),
-        DataType::Timestamp(..) | DataType::Time64(_) => numbers(&cast(array, &DataType::Int64).unwrap()),
+        DataType::Timestamp(..) => {
+            let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, None)).unwrap();
+            numbers(&cast(&micros, &DataType::Int64).unwrap())
+        }
+        DataType::Time64(_) => {
+            let micros = cast(array, &DataType::Time64(TimeUnit::Microsecond)).unwrap();
+            numbers(&cast(&micros, &DataType::Int64).unwrap())
+        }
         _ => numbers(array),
     }
 }

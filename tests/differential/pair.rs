@@ -9,6 +9,9 @@ use super::values::{our_cells, rows_of, same, their_cells};
 use super::{Found, Postgres, agrees_in_failing};
 use crate::support::{Api, Server};
 
+/// Configuration of the server. It does not expect an answer to heartbeats while queries are compared.
+const CONFIG: &str = "durability = \"os\"\n[server]\nheartbeat_ms = 600000\nclient_timeout_ms = 3600000\n";
+
 /// A storage state of the tables.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum State {
@@ -57,7 +60,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) async fn begin(mut postgres: Postgres) -> Self {
-        let server = Server::start_with("durability = \"os\"\n").await;
+        let server = Server::start_with(CONFIG).await;
         let root = server.root().await;
         create_tables(&root).await;
         postgres.sql("CREATE SCHEMA g").await.unwrap();
