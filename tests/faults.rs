@@ -69,6 +69,7 @@ fn tell(file: &str, input: &Input, outcome: &Outcome) -> &'static str {
     word
 }
 
+/// Runs the inputs of all files, and prints the totals.
 async fn run() {
     let Some(directory) = option("--dir") else {
         println!("cargo test --test faults -- --dir DIR: a directory with Markdown files of faults");
@@ -96,6 +97,7 @@ async fn run() {
     assert!(count("differs") == 0, "answers differ");
 }
 
+/// Checks the readers, then runs.
 fn main() {
     documents::check();
     stated::check();

@@ -60,11 +60,13 @@ fn column(array: &dyn Array) -> Vec<Cell> {
     }
 }
 
+/// Values whose texts are numbers.
 fn numbers(array: &dyn Array) -> Vec<Cell> {
     let number = |text: String| text.parse().map_or(Cell::Text(text), Cell::Number);
     texts(array).map(|text| text.map_or(Cell::Null, number)).collect()
 }
 
+/// Values as texts; NULL is none.
 fn texts(array: &dyn Array) -> impl Iterator<Item = Option<String>> {
     let texts = cast(array, &DataType::Utf8).unwrap();
     let texts: Vec<_> = texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect();

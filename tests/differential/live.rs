@@ -14,7 +14,7 @@ use crate::support::{Api, Server, Socket};
 
 /// The table whose changes tell that all changes before were told.
 const MARKS: &str = "marks.marks";
-/// How long a result that is not right may still become so, in case its query has been demoted to catch-up.
+/// Time in which a result that is not right may become so: its query may have been demoted to catch-up.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 impl Generator {
@@ -42,6 +42,7 @@ impl Generator {
         Node::list(items, ", ")
     }
 
+    /// Rows of a table, and the table.
     fn live_rows(&mut self, relation: Relation) -> (Node, Relation) {
         let scope = Scope { columns: relation.columns.clone(), ..Scope::default() };
         let nodes = [self.named(&scope), relation.node.clone(), self.filter(&scope, 2)];
@@ -79,6 +80,7 @@ impl Generator {
         Node::of(Kind::Query, &pattern, [list, relation.node, filter, having])
     }
 
+    /// An aggregate that live queries have, of values without subqueries.
     fn live_aggregate(&mut self, rows: &Scope) -> Node {
         let of = self.random.pick(&[&Type::Int, &Type::Decimal, &Type::Double]).to_owned();
         let any = self.type_of_value();
@@ -113,6 +115,7 @@ struct Watched {
 }
 
 impl Watched {
+    /// The result as cells.
     fn cells(&self) -> Cells {
         of_objects(&self.rows, &self.schema)
     }
@@ -134,6 +137,7 @@ impl Watched {
     }
 }
 
+/// A row without its `_seq`, which a SELECT does not have.
 fn without_seq(row: &Value) -> Value {
     let mut row = row.clone();
     row.as_object_mut().unwrap().remove("_seq");
@@ -149,6 +153,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
+    /// Connects, and begins the live query of marks.
     pub(crate) async fn begin(server: &Server, root: &Api) -> Self {
         root.sql("CREATE NAMESPACE marks").await;
         root.sql(&format!("CREATE SHARED TABLE {MARKS} (mark BIGINT PRIMARY KEY)")).await;
@@ -218,6 +223,7 @@ impl Watcher {
         }
     }
 
+    /// Applies a message to its live query; a frame that does not fit is an error.
     async fn take_message(&mut self, root: &Api, message: &Value) -> Result<(), (String, Watched)> {
         let Some(at) = self.watched.iter().position(|it| message["subscription_id"] == json!(it.id)) else {
             return Ok(());
@@ -269,10 +275,12 @@ impl Watcher {
     }
 }
 
+/// A difference of a live query's result.
 fn difference(sql: &str, ours: String, theirs: String) -> Found {
     Found { class: "live query beside its SELECT".to_owned(), sql: sql.to_owned(), ours, theirs }
 }
 
+/// The difference that a refused subscription is.
 fn refused(sql: &str, message: &Value) -> Found {
     let error = format!("{} {}", message["code"].as_str().unwrap_or_default(), message["message"]);
     let rows = Err(error.clone());

@@ -186,6 +186,7 @@ struct Round {
 }
 
 impl Round {
+    /// Generates a round of so many statements.
     fn new(generator: &mut Generator, statements: u64) -> Self {
         let rows = TABLES.iter().map(|table| generator.rows_of_table(table)).collect();
         let mut round = Self { rows, changes: Vec::new(), live: Vec::new(), queries: Vec::new() };

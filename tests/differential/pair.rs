@@ -24,6 +24,7 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// All states, from rows without files to rows in files.
     pub(crate) const ALL: [Self; 3] = [Self::Hot, Self::Half, Self::Cold];
 }
 
@@ -59,6 +60,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// Starts KalamDB, and creates the tables in both databases.
     pub(crate) async fn begin(mut postgres: Postgres) -> Self {
         let server = Server::start_with(CONFIG).await;
         let root = server.root().await;

@@ -85,15 +85,18 @@ struct Reader {
 }
 
 impl Reader {
+    /// Ends the input whose lines were read.
     fn end_input(&mut self) {
         self.found.extend(self.input.take().filter(|input| !input.statements.is_empty()));
     }
 
+    /// A name for an input that has none.
     fn name(&mut self) -> String {
         self.unnamed += 1;
         format!("{} ({})", self.paragraph, self.unnamed)
     }
 
+    /// Reads a line outside of fenced blocks.
     fn line(&mut self, line: &str) {
         let bold = line.strip_prefix("**").and_then(|rest| rest.split_once("**"));
         let name = bold.map(|(name, _)| name.split(|it: char| it.is_whitespace()).next().unwrap_or_default());
@@ -132,6 +135,7 @@ impl Reader {
         }
     }
 
+    /// Reads a fenced block with this mark.
     fn block(&mut self, mark: &str, lines: &[&str]) {
         if let Some(input) = self.input.as_mut().filter(|input| input.statements.is_empty()) {
             fill(input, lines);

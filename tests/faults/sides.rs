@@ -11,7 +11,7 @@ use crate::stated;
 use crate::support::{Api, Server};
 use crate::values::{our_cells, same, shown, their_cells};
 
-/// What came of an input.
+/// Result of an input.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     AsExpected,
@@ -32,6 +32,7 @@ pub(crate) struct Sides {
 }
 
 impl Sides {
+    /// Starts both databases.
     pub(crate) async fn begin() -> Self {
         let server = Server::start_with("durability = \"os\"\n").await;
         let root = server.root().await;
@@ -111,6 +112,7 @@ impl Sides {
     }
 }
 
+/// Compares KalamDB's answer with the one that is expected.
 fn compare(ours: &Result<Value, String>, expected: &Rows) -> Outcome {
     let (wanted, got) = (shown(expected), shown(&our_rows(ours)));
     match (ours, expected) {
@@ -123,6 +125,7 @@ fn compare(ours: &Result<Value, String>, expected: &Rows) -> Outcome {
     }
 }
 
+/// Whether the rows are alike, in any order.
 fn is_same(answer: &Value, rows: &[Vec<Option<String>>]) -> bool {
     let as_cells = same(our_cells(answer), their_cells(&answer["schema"], rows), false);
     as_cells || documents(our_rows(&Ok(answer.clone())).unwrap_or_default()) == documents(rows.to_vec())
@@ -143,6 +146,7 @@ fn document(text: &str) -> Value {
     with_texts(document.unwrap_or_else(|| Value::String(text.to_owned())))
 }
 
+/// A document with texts in the place of numbers.
 fn with_texts(value: Value) -> Value {
     match value {
         Value::Number(number) => Value::String(number.to_string()),

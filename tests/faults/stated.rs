@@ -36,6 +36,7 @@ fn sequence<T>(text: &str, close: char, read: impl Fn(&str) -> Option<(T, &str)>
     }
 }
 
+/// A row in parentheses.
 fn row(text: &str) -> Option<(Vec<Option<String>>, &str)> {
     sequence(text.strip_prefix('(')?, ')', value)
 }
@@ -62,6 +63,7 @@ fn value(text: &str) -> Option<(Option<String>, &str)> {
     Some((value.map(str::to_owned), rest))
 }
 
+/// A text between quotes.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let quote = text.chars().next()?;
     let (mut value, mut letters) = (String::new(), text.char_indices().skip(1));
@@ -99,6 +101,7 @@ fn member(text: &str) -> Option<(String, &str)> {
     Some((format!("{name}:{value}"), rest))
 }
 
+/// A value inside a list or a dictionary, as JSON.
 fn item(text: &str) -> Option<(String, &str)> {
     if text.starts_with(['[', '{']) {
         return document(text);

@@ -42,6 +42,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Adds the checks of another part.
     pub(crate) fn add(&mut self, other: Self) {
         self.compared += other.compared;
         self.refused += other.refused;

@@ -55,6 +55,7 @@ const AGGREGATES: [(&str, &str); 6] = [
 ];
 
 impl Partitioned {
+    /// Generates a query over one or two relations.
     fn new(generator: &mut Generator) -> Self {
         generator.names = 0;
         let relation = generator.from(&[], 1);
@@ -158,6 +159,7 @@ async fn compare(api: &Api, [whole, parts]: &[String; 2]) -> Option<Result<(), D
     }
 }
 
+/// The smallest condition for which a query and its parts still disagree.
 async fn shrink(api: &Api, mut query: Partitioned, mut found: Disagreement) -> Disagreement {
     let mut attempts = 0;
     'smaller: loop {

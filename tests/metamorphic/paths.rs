@@ -37,6 +37,7 @@ struct Path {
 }
 
 impl Path {
+    /// A path without parameters.
     fn new(name: &'static str, sql: String) -> Self {
         Self { name, sql, params: Vec::new() }
     }
@@ -136,15 +137,15 @@ fn of_write(expression: &str, table: &str, row: usize, values: &[Value]) -> Vec<
 /// Paths that read no table: constants, and parameters with what a result has for the row's values.
 fn of_constants(expression: &str, row: usize, values: &[Value]) -> Vec<Path> {
     let constant = with_columns(expression, |column| own::constant(column, row));
-    let (mut params, mut named) = (Vec::new(), BTreeMap::from([("id", own::constant(0, row))]));
+    let (mut params, mut constants) = (Vec::new(), BTreeMap::from([("id", own::constant(0, row))]));
     let with_params = with_columns(expression, |column| {
         let (name, of, _) = COLUMNS[column];
-        named.insert(name, own::constant(column, row));
+        constants.insert(name, own::constant(column, row));
         params.push(values[column].clone());
         format!("CAST(${} AS {of})", params.len())
     });
-    let names: Vec<&str> = named.keys().copied().collect();
-    let row_of_values: Vec<&str> = named.values().map(String::as_str).collect();
+    let names: Vec<&str> = constants.keys().copied().collect();
+    let row_of_values: Vec<&str> = constants.values().map(String::as_str).collect();
     let (row_of_values, names) = (row_of_values.join(", "), names.join(", "));
     vec![
         Path::new("constants", format!("SELECT {constant}")),
@@ -191,6 +192,7 @@ impl Connection {
     }
 }
 
+/// Computes an expression of a row by a statement.
 async fn compute(root: &Api, path: &Path) -> Computed {
     match ask(root, &path.sql, &path.params).await {
         Err(error) => Computed::Failed(error),
