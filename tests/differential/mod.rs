@@ -275,6 +275,7 @@ impl Run {
 
 /// Runs so many statements, and gives how many differ of each class; none where PostgreSQL is not installed.
 pub(crate) async fn run(statements: u64, seed: u64) -> Option<BTreeMap<String, u32>> {
+    known::check();
     let pair = Pair::begin(Postgres::start().await?).await;
     let mut run = Run { pair, seed, statements: 0, classes: BTreeMap::new() };
     let mut generator = Generator::new(seed);
