@@ -31,9 +31,13 @@ fuzz-clients rounds="50":
 attack rounds="50":
     cargo test --test attack -- --rounds {{rounds}}
 
-# Statements by seed, answered as PostgreSQL answers them; PostgreSQL is to be installed.
+# Statements by seed, answered as PostgreSQL answers them, where that is installed; and metamorphic checks.
 differential statements="10000" *ARGS:
     cargo test --test differential -- --statements {{statements}} {{ARGS}}
+
+# Inputs in a directory's files of faults, with the answers that they state or PostgreSQL gives.
+faults dir:
+    cargo test --test faults -- --dir {{dir}}
 
 # SQLite's sqllogictest files of a directory.
 slt dir *ARGS:

@@ -10,6 +10,8 @@
 
 #[path = "differential/mod.rs"]
 mod differential;
+#[path = "metamorphic/mod.rs"]
+mod metamorphic;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -22,10 +24,16 @@ fn number(flag: &str) -> Option<u64> {
 }
 
 fn main() {
-    let statements = number("--statements").unwrap_or(10_000);
+    let statements = number("--statements").unwrap_or(differential::STATEMENTS);
     let seed = number("--seed").unwrap_or_else(|| u64::from(std::process::id()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    match runtime.block_on(differential::run(statements, seed)) {
+    // As many checks for each statement as the suite makes.
+    let times = |count: u64| count * statements / differential::STATEMENTS;
+    let (queries, expressions) = (times(metamorphic::QUERIES), times(metamorphic::EXPRESSIONS));
+    let outcome = runtime.block_on(metamorphic::run(queries, expressions, seed));
+    let found = runtime.block_on(differential::run(statements, seed));
+    outcome.judge(seed);
+    match found {
         None => println!("PostgreSQL is not installed: nothing was compared with it"),
         Some(found) => {
             differential::judge(statements, seed, &found);

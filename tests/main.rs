@@ -35,6 +35,9 @@ mod attack;
 /// Statements by seed for KalamDB and for PostgreSQL, where that is installed: their rows must be the same.
 mod differential;
 
+/// Statements that must agree with each other: partitions of a query, and one value on every path.
+mod metamorphic;
+
 /// What no client should send: a typed error, and the server goes on.
 mod malformed;
 

@@ -45,9 +45,9 @@ impl Generator {
         }
     }
 
-    /// A statement that fills a table.
-    pub(crate) fn rows_of_table(&mut self, table: &Table) -> String {
-        let mut rows = Vec::new();
+    /// Two statements that fill a table, each with every other row.
+    pub(crate) fn rows_of_table(&mut self, table: &Table) -> [String; 2] {
+        let mut halves = [Vec::new(), Vec::new()];
         for number in 0..table.rows {
             let mut values = Vec::new();
             for (name, _, of) in table.columns {
@@ -60,9 +60,9 @@ impl Generator {
                     name => self.stored(name, *of),
                 });
             }
-            rows.push(format!("({})", values.join(", ")));
+            halves[usize::from(number % 2 == 1)].push(format!("({})", values.join(", ")));
         }
-        format!("INSERT INTO {} VALUES {}", columns_of(table), rows.join(", "))
+        halves.map(|rows| format!("INSERT INTO {} VALUES {}", columns_of(table), rows.join(", ")))
     }
 
     fn scope_of(alias: &str, table: &Table) -> Scope {
@@ -175,8 +175,7 @@ impl Generator {
         } else if self.random.one_in(4) {
             Node::text(Kind::Fixed, " ON CONFLICT DO NOTHING")
         } else {
-            let short = table.name.trim_start_matches("g.");
-            let mut both = Self::scope_of(short, table);
+            let mut both = Self::scope_of(table.short(), table);
             both.columns.extend(Self::scope_of("excluded", table).columns);
             let filter = Node::of(Kind::Optional, " WHERE {}", [self.value(&both, Type::Bool, 1)]);
             let pattern = format!(" ON CONFLICT ({}) DO UPDATE SET {{}}{{}}", table.key.join(", "));

@@ -40,6 +40,8 @@ pub(crate) struct Generator {
     pub(crate) random: Random,
     /// Names given out.
     pub(crate) names: u32,
+    /// Whether values come without subqueries.
+    pub(crate) is_flat: bool,
 }
 
 const TEXTS: [&str; 8] = ["''", "'a'", "'b'", "'ab'", "'abc'", "'B'", "'10'", "'a%'"];
@@ -47,6 +49,10 @@ const COMPARISONS: [&str; 6] = ["=", "<>", "<", "<=", ">", ">="];
 const INTERVALS: [&str; 6] = ["1 day", "2 hours", "1 month", "90 minutes", "1 year", "-3 days"];
 
 impl Generator {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { random: Random(seed), names: 0, is_flat: false }
+    }
+
     pub(crate) fn type_of_value(&mut self) -> Type {
         Type::ALL[self.random.at(Type::ALL.len())]
     }
@@ -121,7 +127,7 @@ impl Generator {
                 let nodes = [self.value(scope, of, depth - 1), self.value(scope, of, depth - 1)];
                 Node::value(of, "NULLIF({}, {})", nodes)
             }
-            3 => self.scalar_subquery(scope, of, depth - 1),
+            3 if !self.is_flat => self.scalar_subquery(scope, of, depth - 1),
             4 if known::CASE_OF_VALUE => {
                 let key = self.type_of_value();
                 let [case, when] = [self.value(scope, key, depth - 1), self.value(scope, key, 0)];
@@ -290,7 +296,7 @@ impl Generator {
         let comparison = self.random.pick(&COMPARISONS);
         let not = self.random.pick(&["", "NOT "]);
         let is_not = self.random.pick(&["", " NOT"]);
-        match self.random.below(18) {
+        match self.random.below(if self.is_flat { 14 } else { 18 }) {
             0..=3 => self.call(scope, Type::Bool, &format!("({{}} {comparison} {{}})"), &[of, of], depth),
             4 => self.call(
                 scope,

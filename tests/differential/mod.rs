@@ -1,38 +1,49 @@
 //! Differential test against PostgreSQL: both databases run the same generated statements and must return the same rows.
 //!
-//! A seed determines the statements. They run over four small tables with the same rows on both sides. After a change the whole table
-//! is compared. Tables are flushed in between, so that some statements read hot rows, some both tiers, some cold rows only. A statement
-//! with different answers is reduced as long as they differ, and printed.
+//! A seed determines the statements. They run over four small tables with the same rows on both sides, in rounds. A round has rows,
+//! changes, queries, and queries that are live. It runs three times: with hot rows, half flushed, and cold. After a change the whole
+//! table is compared, and the result that a client keeps of each live query is compared with what the SELECT says. Each query is
+//! answered in Arrow in one of the three states, and in JSON in the others. A statement with different answers is reduced as long as
+//! they differ, and printed.
 //!
-//! 400 statements in the suite (`KALAMDB_SEED` for another seed); `cargo test --test differential -- --statements 100000 [--seed N]`
+//! 2,000 statements in the suite (`KALAMDB_SEED` for another seed); `cargo test --test differential -- --statements 100000 [--seed N]`
 //! for more. Where PostgreSQL is not installed nothing is compared.
 
+mod arrow;
 mod changes;
-mod expressions;
+pub(crate) mod expressions;
+mod kalamdb;
 mod known;
-mod node;
+mod live;
+pub(crate) mod node;
+pub(crate) mod pair;
 mod postgres;
-mod queries;
-mod values;
+pub(crate) mod queries;
+pub(crate) mod values;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use self::expressions::Generator;
+pub(crate) use self::kalamdb::ask;
 use self::known::{Answers, KNOWN};
 use self::node::Node;
-pub(crate) use self::postgres::{Postgres, Rows};
+use self::pair::{Case, Form, Pair, State};
+use self::postgres::{Postgres, Rows};
 use self::queries::TABLES;
-pub(crate) use self::values::{both, same, shown};
-use crate::support::{Api, Random, Server};
+use self::values::shown;
 
-/// Statements from one set of rows to the next: a third with hot rows, a third half flushed, a third with cold ones.
-const STATEMENTS_OF_ROWS: u64 = 120;
+/// Statements of a run that says no number.
+pub(crate) const STATEMENTS: u64 = 2000;
+/// Statements of a round.
+const STATEMENTS_OF_ROUND: u64 = 120;
 /// Statements per change: the others are queries.
-const CHANGES: u64 = 8;
+const CHANGES: u64 = 12;
+/// Statements per live query.
+const LIVE: u64 = 24;
 /// Reduced statements that are tried for each difference.
 const ATTEMPTS: u32 = 150;
+/// Reduced statements that are tried for each difference of a live query, each of which is waited for.
+const LIVE_ATTEMPTS: u32 = 30;
 /// Statements per refusal that a run allows.
 const REFUSALS: u64 = 5;
 /// Prefix of the classes of refusals.
@@ -44,7 +55,7 @@ const OF_A_CLASS: u32 = 1;
 
 /// A statement whose answers differ.
 #[derive(Clone, Debug)]
-struct Found {
+pub(crate) struct Found {
     /// Kind of the difference, without names and numbers.
     class: String,
     sql: String,
@@ -90,7 +101,7 @@ pub(crate) fn judge(statements: u64, seed: u64, classes: &BTreeMap<String, u32>)
 }
 
 /// Whether both databases refuse a statement, ours with an error of its own.
-fn agrees_in_failing(ours: &Result<Value, String>, theirs: &Rows) -> bool {
+fn agrees_in_failing<T>(ours: &Result<T, String>, theirs: &Rows) -> bool {
     theirs.is_err() && ours.as_ref().is_err_and(|error| !error.starts_with(PANICKED))
 }
 
@@ -101,224 +112,194 @@ fn without_names(error: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The rows of our answer as texts.
-pub(crate) fn our_rows(answer: &Result<Value, String>) -> Rows {
-    let empty = Vec::new();
-    let text = |value: &Value| match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    };
-    let answer = answer.as_ref().map_err(Clone::clone)?;
-    let rows = answer["rows"].as_array().unwrap_or(&empty).iter();
-    Ok(rows.map(|row| row.as_array().unwrap().iter().map(text).collect()).collect())
-}
-
-/// Runs one statement in KalamDB.
-pub(crate) async fn ask(api: &Api, sql: &str, params: &[Value]) -> Result<Value, String> {
-    let answer = api.try_sql(sql, params).await;
-    if answer.body["status"] == "success" {
-        Ok(answer.body["results"].as_array().unwrap().last().cloned().unwrap_or_default())
-    } else {
-        Err(format!("{} {}", answer.code(), answer.body["error"]["message"]))
-    }
-}
-
-/// Both databases.
-struct Pair {
-    _server: Server,
-    root: Api,
-    postgres: Postgres,
-    /// Statements that make the rows of both anew.
-    rows: Vec<String>,
-    flushed: bool,
-    /// Whether the last change left different rows, known or not.
-    apart: bool,
-}
-
 impl Pair {
-    async fn begin(postgres: Postgres) -> Self {
-        let server = Server::start_with("durability = \"os\"\n").await;
-        let root = server.root().await;
-        let mut pair =
-            Self { _server: server, root, postgres, rows: Vec::new(), flushed: false, apart: false };
-        pair.root.sql("CREATE NAMESPACE g").await;
-        pair.postgres.sql("CREATE SCHEMA g").await.unwrap();
-        for table in &TABLES {
-            let mut columns: Vec<String> =
-                table.columns.iter().map(|(name, sql, _)| format!("{name} {sql}")).collect();
-            if !table.key.is_empty() {
-                columns.push(format!("PRIMARY KEY ({})", table.key.join(", ")));
-            }
-            let rest = format!("TABLE {} ({})", table.name, columns.join(", "));
-            pair.root.sql(&format!("CREATE SHARED {rest}")).await;
-            pair.postgres.sql(&format!("CREATE {rest}")).await.unwrap();
-        }
-        pair
-    }
-
-    async fn on_both(&mut self, sql: &str) {
-        self.root.sql(sql).await;
-        self.postgres.sql(sql).await.unwrap();
-    }
-
-    /// The rows that both began with.
-    async fn fill(&mut self) {
-        for table in &TABLES {
-            self.on_both(&format!("TRUNCATE {}", table.name)).await;
-        }
-        for sql in self.rows.clone() {
-            self.on_both(&sql).await;
-        }
-    }
-
-    async fn flush(&self, tables: &[queries::Table]) {
-        for table in tables {
-            self.root.sql(&format!("STORAGE FLUSH TABLE {}", table.name)).await;
-            let (status, result) = self.root.last_job("flush_table").await;
-            assert_eq!(status, "completed", "{result}");
-        }
-    }
-
-    /// Runs a query on both sides; none where the answers agree.
-    async fn compare(&mut self, sql: &str, in_order: bool) -> Option<Found> {
-        let ours = ask(&self.root, sql, &[]).await;
-        let theirs = self.postgres.sql(sql).await;
-        if let (Ok(answer), Ok(rows)) = (&ours, &theirs) {
-            let (ours, theirs) = both(answer, rows);
-            if same(ours, theirs, in_order) {
-                return None;
-            }
-        } else if agrees_in_failing(&ours, &theirs) {
-            return None;
-        }
-        Found::new(sql, &our_rows(&ours), &theirs)
-    }
-
-    /// Runs a change on both sides and compares the tables, filled again before where `anew`; none where they agree.
-    async fn change(&mut self, sql: &str, anew: bool) -> Option<Found> {
-        if anew {
-            self.fill().await;
-            if self.flushed {
-                self.flush(&TABLES).await;
-            }
-        }
-        let ours = ask(&self.root, sql, &[]).await;
-        let theirs = self.postgres.sql(sql).await;
-        self.apart = false;
-        for table in &TABLES {
-            let columns: Vec<&str> = table.columns.iter().map(|(name, _, _)| *name).collect();
-            let select = format!("SELECT {} FROM {}", columns.join(", "), table.name);
-            let (our_rows, their_rows) =
-                (ask(&self.root, &select, &[]).await, self.postgres.sql(&select).await);
-            let (our_cells, their_cells) = both(our_rows.as_ref().unwrap(), their_rows.as_ref().unwrap());
-            if !same(our_cells, their_cells, false) {
-                self.apart = true;
-                let our_rows = ours.and_then(|_| self::our_rows(&our_rows));
-                return Found::new(sql, &our_rows, &theirs.and(their_rows));
-            }
-        }
-        // Both have what they had, though one side says that the statement is wrong.
-        match (&ours, &theirs) {
-            (Ok(_), Ok(_)) => None,
-            _ if agrees_in_failing(&ours, &theirs) => None,
-            _ => Found::new(sql, &our_rows(&ours), &theirs),
-        }
-    }
-
-    async fn differ(&mut self, node: &Node, change: bool) -> Option<Found> {
-        let sql = node.sql();
-        if change { self.change(&sql, true).await } else { self.compare(&sql, node.ends_in_order()).await }
-    }
-
-    /// The smallest statement that differs the same way.
-    async fn shrink(&mut self, mut node: Node, mut found: Found, change: bool) -> Found {
-        let mut attempts = 0;
+    /// The smallest statement that differs the same way, as `found` then says.
+    async fn shrink(&mut self, mut node: Node, found: &mut Found, case: &Case) -> Node {
+        let mut attempts = match case {
+            Case::Query(_) | Case::Change => ATTEMPTS,
+            Case::Live(_) | Case::LiveChange(_) => LIVE_ATTEMPTS,
+        };
         'smaller: loop {
             for smaller in node.smaller() {
-                if attempts == ATTEMPTS {
-                    return found;
+                if attempts == 0 {
+                    return node;
                 }
-                attempts += 1;
-                if let Some(other) = self.differ(&smaller, change).await
+                attempts -= 1;
+                if let Some(other) = self.differ(&smaller, case).await
                     && other.class == found.class
                 {
-                    (node, found) = (smaller, other);
+                    (node, *found) = (smaller, other);
                     continue 'smaller;
                 }
             }
-            return found;
+            return node;
         }
     }
 
-    /// A statement of either kind, and how the sides differ.
-    async fn statement(&mut self, generator: &mut Generator) -> Option<Found> {
-        let change = generator.random.one_in(CHANGES);
-        let node = if change { generator.change() } else { generator.select() };
-        let found =
-            if change { self.change(&node.sql(), false).await } else { self.differ(&node, false).await };
-        if change && self.apart {
-            self.fill().await;
+    /// The smallest form of a difference between two answers to a query.
+    async fn query(&mut self, node: &Node, form: Form) -> Option<Found> {
+        let case = Case::Query(form);
+        let mut found = self.differ(node, &case).await?;
+        if found.wrong() {
+            self.shrink(node.clone(), &mut found, &case).await;
         }
-        let found = found?;
+        Some(found)
+    }
+
+    /// Makes a change on both sides; the smallest form of a difference, after which both are filled again.
+    async fn change_both(&mut self, node: &Node) -> Option<Found> {
+        let found = self.change(&node.sql()).await;
+        if found.is_none() && !self.is_apart {
+            return None;
+        }
+        let mut small = found?;
         // A change that differs after others did may not do so after none.
-        let again = if change { self.differ(&node, true).await } else { Some(found.clone()) };
-        let small = match again {
-            Some(again) if again.wrong() => self.shrink(node, again, change).await,
-            _ => found,
-        };
-        if change {
-            self.fill().await;
+        if let Some(again) = self.differ(node, &Case::Change).await
+            && again.wrong()
+        {
+            small = again;
+            self.shrink(node.clone(), &mut small, &Case::Change).await;
         }
         Some(small)
+    }
+
+    /// The smallest form of a difference between a live query and its SELECT.
+    async fn live_query(&mut self, change: &Node) -> Option<Found> {
+        let (found, live) = self.compare_live().await?;
+        let case = Case::Live(change.clone());
+        let Some(mut small) = self.differ(&live, &case).await else {
+            return Some(Found { sql: format!("{}\n  after {}", found.sql, change.sql()), ..found });
+        };
+        let live = self.shrink(live, &mut small, &case).await;
+        let change = self.shrink(change.clone(), &mut small, &Case::LiveChange(live.clone())).await;
+        Some(Found { sql: format!("{}\n  after {}", live.sql(), change.sql()), ..small })
+    }
+}
+
+/// Statements over the same rows.
+struct Round {
+    rows: Vec<[String; 2]>,
+    changes: Vec<Node>,
+    live: Vec<Node>,
+    /// Queries with their numbers in the round, by which they are answered in Arrow or JSON.
+    queries: Vec<(usize, Node)>,
+}
+
+impl Round {
+    /// Generates a round of so many statements.
+    fn new(generator: &mut Generator, statements: u64) -> Self {
+        let rows = TABLES.iter().map(|table| generator.rows_of_table(table)).collect();
+        let mut round = Self { rows, changes: Vec::new(), live: Vec::new(), queries: Vec::new() };
+        let mut queries = Vec::new();
+        for number in 0..statements {
+            generator.names = 0;
+            if number % CHANGES == 0 {
+                round.changes.push(generator.change());
+            } else if number % LIVE == 1 {
+                round.live.push(generator.live());
+                queries.extend(round.live.last().cloned());
+            } else {
+                queries.push(generator.select());
+            }
+        }
+        round.queries = queries.into_iter().enumerate().collect();
+        round
+    }
+}
+
+/// Differences of a run.
+struct Run {
+    pair: Pair,
+    seed: u64,
+    /// Statements of the rounds so far.
+    statements: u64,
+    classes: BTreeMap<String, u32>,
+}
+
+impl Run {
+    /// Counts a difference, and prints it where it is wrong or the first of its class.
+    fn note(&mut self, found: Option<Found>) {
+        let Some(found) = found else { return };
+        let wrong = found.wrong();
+        let Found { class, sql, ours, theirs } = found;
+        let times = self.classes.entry(class.clone()).or_insert(0);
+        *times += 1;
+        if wrong || *times <= OF_A_CLASS {
+            let (seed, first, state) = (self.seed, self.statements, self.pair.state);
+            println!(
+                "seed {seed}, in the round from statement {first}, {state:?}: {class}\n{sql}\n  expected: {theirs}\n  KalamDB:  {ours}\n"
+            );
+        }
+    }
+
+    /// Fills both databases and begins the live queries.
+    async fn fill(&mut self, round: &Round) {
+        self.pair.fill().await;
+        for live in &round.live {
+            let refused = self.pair.subscribe(live).await.err();
+            self.note(refused);
+        }
+    }
+
+    /// Runs a round in one storage state, but for queries that differed in another.
+    async fn round(&mut self, round: &mut Round, state: State) {
+        self.pair.state = state;
+        self.fill(round).await;
+        for change in &round.changes {
+            let found = self.pair.change_both(change).await;
+            let is_over = found.is_some() || self.pair.is_apart;
+            self.note(found);
+            if !is_over {
+                let found = self.pair.live_query(change).await;
+                let is_over = found.is_some();
+                self.note(found);
+                if !is_over {
+                    continue;
+                }
+            }
+            self.fill(round).await;
+        }
+        let mut alike = Vec::new();
+        for (index, query) in std::mem::take(&mut round.queries) {
+            let is_arrow = State::ALL[index % State::ALL.len()] == state;
+            let form = if is_arrow { Form::Arrow } else { Form::Json };
+            let found = self.pair.query(&query, form).await;
+            if found.is_none() {
+                alike.push((index, query));
+            }
+            self.note(found);
+        }
+        round.queries = alike;
     }
 }
 
 /// Runs so many statements, and gives how many differ of each class; none where PostgreSQL is not installed.
 pub(crate) async fn run(statements: u64, seed: u64) -> Option<BTreeMap<String, u32>> {
-    let postgres = Postgres::start().await?;
-    let mut pair = Pair::begin(postgres).await;
-    let mut generator = Generator { random: Random(seed), names: 0 };
-    let mut classes = BTreeMap::new();
-    for number in 0..statements {
-        match number % STATEMENTS_OF_ROWS {
-            0 => {
-                pair.rows = TABLES.iter().map(|table| generator.rows_of_table(table)).collect();
-                pair.flushed = false;
-                pair.fill().await;
-            }
-            at if at == STATEMENTS_OF_ROWS / 3 => pair.flush(&TABLES[..2]).await,
-            at if at == STATEMENTS_OF_ROWS / 3 * 2 => {
-                pair.flushed = true;
-                pair.flush(&TABLES).await;
-            }
-            _ => {}
+    known::check();
+    let pair = Pair::begin(Postgres::start().await?).await;
+    let mut run = Run { pair, seed, statements: 0, classes: BTreeMap::new() };
+    let mut generator = Generator::new(seed);
+    while run.statements < statements {
+        let size = STATEMENTS_OF_ROUND.min(statements - run.statements);
+        let mut round = Round::new(&mut generator, size);
+        run.pair.rows.clone_from(&round.rows);
+        for state in State::ALL {
+            run.round(&mut round, state).await;
         }
-        generator.names = 0;
-        if let Some(found) = pair.statement(&mut generator).await {
-            let wrong = found.wrong();
-            let Found { class, sql, ours, theirs } = found;
-            let times = classes.entry(class.clone()).or_insert(0);
-            *times += 1;
-            if wrong || *times <= OF_A_CLASS {
-                println!(
-                    "seed {seed}, statement {number}: {class}\n{sql}\n  PostgreSQL: {theirs}\n  KalamDB:    {ours}\n"
-                );
-            }
-        }
+        run.statements += size;
     }
-    for (class, times) in &classes {
+    for (class, times) in &run.classes {
         println!("{times} times: {class}");
     }
-    Some(classes)
+    Some(run.classes)
 }
 
 /// A run as the suite has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_databases_answer_alike() {
-    let seed = std::env::var("KALAMDB_SEED").map_or(1, |text| text.parse().unwrap());
-    match run(400, seed).await {
+    let seed = crate::support::seed();
+    match run(STATEMENTS, seed).await {
         None => println!("PostgreSQL is not installed: nothing was compared with it"),
-        Some(classes) => judge(400, seed, &classes),
+        Some(classes) => judge(STATEMENTS, seed, &classes),
     }
 }

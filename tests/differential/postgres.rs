@@ -72,7 +72,9 @@ impl Postgres {
         let initialize = ["-A", "trust", "--locale=C", "-E", "UTF8", "-U", "postgres", "--no-sync"];
         run(command(&programs.join("initdb")).arg("-D").arg(&data).args(initialize));
         let socket = directory.path().display();
-        let options = format!("-k {socket} -c listen_addresses='' -c timezone=UTC -c fsync=off");
+        let options = format!(
+            "-k {socket} -c listen_addresses='' -c timezone=UTC -c fsync=off -c jit=off -c autovacuum=off"
+        );
         run(command(&programs.join("pg_ctl"))
             .arg("-D")
             .arg(&data)

@@ -5,7 +5,7 @@ use super::known;
 use super::node::{Kind, Node, Type};
 
 /// In the place of keys where rows may be alike, so that windows over them have a choice.
-const TIES: &str = "";
+pub(crate) const TIES: &str = "";
 
 /// A table of both sides.
 pub(crate) struct Table {
@@ -15,6 +15,20 @@ pub(crate) struct Table {
     /// Its primary key; none: none.
     pub(crate) key: &'static [&'static str],
     pub(crate) rows: u64,
+}
+
+impl Table {
+    /// Its name without the namespace.
+    pub(crate) fn short(&self) -> &'static str {
+        self.name.trim_start_matches("g.")
+    }
+
+    /// Its columns and key in parentheses, as CREATE TABLE has them.
+    pub(crate) fn definition(&self) -> String {
+        let columns = self.columns.iter().map(|(name, sql, _)| format!("{name} {sql}"));
+        let key = (!self.key.is_empty()).then(|| format!("PRIMARY KEY ({})", self.key.join(", ")));
+        format!("({})", columns.chain(key).collect::<Vec<_>>().join(", "))
+    }
 }
 
 pub(crate) const TABLES: [Table; 4] = [
@@ -71,11 +85,11 @@ pub(crate) const TABLES: [Table; 4] = [
 ];
 
 /// An item of FROM.
-struct Relation {
-    node: Node,
-    columns: Vec<Column>,
+pub(crate) struct Relation {
+    pub(crate) node: Node,
+    pub(crate) columns: Vec<Column>,
     /// Columns that identify a row.
-    keys: Vec<String>,
+    pub(crate) keys: Vec<String>,
 }
 
 impl Relation {
@@ -87,7 +101,7 @@ impl Relation {
 }
 
 impl Generator {
-    fn name(&mut self, prefix: &str) -> String {
+    pub(crate) fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
         format!("{prefix}{}", self.names)
     }
@@ -95,7 +109,8 @@ impl Generator {
     /// A statement, and whether the order of its rows counts is said by its last part.
     pub(crate) fn select(&mut self) -> Node {
         let types: Vec<Type> = (0..=self.random.below(4)).map(|_| self.type_of_value()).collect();
-        let query = self.query(&[], &types, 3);
+        let depth = self.random.pick(&[&2, &3]).to_owned();
+        let query = self.query(&[], &types, depth);
         let united = !known::ORDER_OF_UNIONS && query.sql().contains("UNION");
         let order = match self.random.below(3) {
             _ if united => Node::nothing(),
@@ -181,6 +196,11 @@ impl Generator {
 
     fn base(&mut self) -> Relation {
         let table = &TABLES[self.random.at(TABLES.len())];
+        self.base_of(table)
+    }
+
+    /// A table under an alias.
+    pub(crate) fn base_of(&mut self, table: &Table) -> Relation {
         let alias = self.name("r");
         let qualified = |name: &str| format!("{alias}.{name}");
         let columns: Vec<Column> =
@@ -209,7 +229,8 @@ impl Generator {
         Relation { node, columns, keys }
     }
 
-    fn from(&mut self, outer: &[Column], depth: u32) -> Relation {
+    /// Relations, joined.
+    pub(crate) fn from(&mut self, outer: &[Column], depth: u32) -> Relation {
         let mut relation =
             if depth > 0 && self.random.one_in(5) { self.derived(&[], depth - 1) } else { self.base() };
         for _ in 0..[0, 0, 1, 0, 1, if depth == 3 { 2 } else { 1 }][self.random.at(6)] {
@@ -293,7 +314,7 @@ impl Generator {
     }
 
     /// A condition in WHERE, or nothing.
-    fn filter(&mut self, scope: &Scope, depth: u32) -> Node {
+    pub(crate) fn filter(&mut self, scope: &Scope, depth: u32) -> Node {
         if self.random.one_in(3) {
             return Node::nothing();
         }

@@ -53,7 +53,7 @@ impl Cell {
 pub(crate) type Cells = Vec<Vec<Cell>>;
 
 /// A double, rounded so that sorting puts both sides' rows in one order.
-fn double(value: f64) -> Cell {
+pub(crate) fn double(value: f64) -> Cell {
     if value.is_finite() && value != 0.0 {
         Cell::Double(format!("{value:.12e}").parse().unwrap())
     } else {
@@ -83,8 +83,9 @@ fn kind(column: &Value) -> &str {
     column["data_type"].as_str().unwrap_or("Decimal")
 }
 
-/// A time of PostgreSQL in microseconds since 1970.
+/// A time of PostgreSQL in microseconds since 1970, in UTC.
 fn micros(text: &str) -> Option<i64> {
+    let text = text.trim_end_matches(":00").strip_suffix("+00").unwrap_or(text);
     let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok()?;
     Some(time.and_utc().timestamp_micros())
 }
@@ -123,19 +124,49 @@ fn theirs(value: Option<&str>, column: &Value) -> Cell {
     number.map_or_else(|| Cell::Text(text.to_owned()), Cell::Number)
 }
 
-/// Both sides' rows, of the same statement.
-pub(crate) fn both(answer: &Value, rows: &[Vec<Option<String>>]) -> (Cells, Cells) {
-    let empty = Vec::new();
-    let columns = answer["schema"].as_array().unwrap_or(&empty);
-    let our_rows = answer["rows"].as_array().unwrap_or(&empty);
-    let our_row = |row: &Value| {
-        row.as_array().unwrap().iter().zip(columns).map(|(value, it)| ours(value, it)).collect()
+/// The columns of KalamDB's answer, as its schema lists them.
+fn columns(schema: &Value) -> &[Value] {
+    schema.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The rows of KalamDB's answer.
+pub(crate) fn our_cells(answer: &Value) -> Cells {
+    let rows = answer["rows"].as_array().into_iter().flatten();
+    let row = |row: &Value| {
+        let cells = row.as_array().unwrap().iter().zip(columns(&answer["schema"]));
+        cells.map(|(value, column)| ours(value, column)).collect()
     };
-    let their_row = |row: &Vec<Option<String>>| {
+    rows.map(row).collect()
+}
+
+/// Rows of a live query, which are objects, without the column `_seq`.
+pub(crate) fn of_objects(rows: &[Value], schema: &Value) -> Cells {
+    let columns = columns(schema).iter().filter(|column| column["name"] != "_seq");
+    let columns: Vec<(&str, &Value)> =
+        columns.map(|column| (column["name"].as_str().unwrap(), column)).collect();
+    let row = |row: &Value| columns.iter().map(|(name, column)| ours(&row[*name], column)).collect();
+    rows.iter().map(row).collect()
+}
+
+/// The rows of PostgreSQL's answer, read as the types that KalamDB's schema says.
+pub(crate) fn their_cells(schema: &Value, rows: &[Vec<Option<String>>]) -> Cells {
+    let columns = columns(schema);
+    let row = |row: &Vec<Option<String>>| {
         let column = |index: usize| columns.get(index).unwrap_or(&Value::Null);
         row.iter().enumerate().map(|(index, value)| theirs(value.as_deref(), column(index))).collect()
     };
-    (our_rows.iter().map(our_row).collect(), rows.iter().map(their_row).collect())
+    rows.iter().map(row).collect()
+}
+
+/// Cells as texts.
+pub(crate) fn rows_of(cells: &Cells) -> Vec<Vec<Option<String>>> {
+    let text = |cell: &Cell| match cell {
+        Cell::Null => None,
+        Cell::Number(number) => Some(number.to_string()),
+        Cell::Double(number) => Some(number.to_string()),
+        Cell::Text(text) => Some(text.clone()),
+    };
+    cells.iter().map(|row| row.iter().map(text).collect()).collect()
 }
 
 fn order(one: &[Cell], other: &[Cell]) -> Ordering {

@@ -95,11 +95,21 @@ impl Api {
 
     /// The rows of a query as an Arrow IPC stream.
     pub(crate) async fn arrow(&self, sql: &str) -> Vec<u8> {
+        self.try_arrow(sql).await.unwrap_or_else(|answer| panic!("{sql}: {answer:?}"))
+    }
+
+    /// The rows of a query as an Arrow IPC stream; any answer but 200 is an error.
+    pub(crate) async fn try_arrow(&self, sql: &str) -> Result<Vec<u8>, Answer> {
         let request = self.http.post(format!("{}/v1/api/sql", self.url)).bearer_auth(&self.token);
         let request = request.header("accept", "application/vnd.apache.arrow.stream");
         let response = in_time("a request", request.json(&json!({ "sql": sql })).send()).await.unwrap();
-        assert_eq!(response.status().as_u16(), 200, "{sql}");
-        in_time("an answer", response.bytes()).await.unwrap().to_vec()
+        let status = response.status().as_u16();
+        let bytes = in_time("an answer", response.bytes()).await.unwrap().to_vec();
+        if status == 200 {
+            return Ok(bytes);
+        }
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        Err(Answer { status, body })
     }
 
     /// The first result of statements that must succeed.

@@ -20,7 +20,7 @@ pub(crate) use api::{Answer, Api};
 pub(crate) use copying::copy_directory;
 pub(crate) use follower::Follower;
 pub(crate) use frames::{Raw, Seen, frame};
-pub(crate) use random::Random;
+pub(crate) use random::{Random, seed};
 pub(crate) use server::{ROOT_PASSWORD, Server};
 pub(crate) use socket::Socket;
 

@@ -34,3 +34,8 @@ impl Random {
         (0..length).map(|_| self.next().to_le_bytes()[0]).collect()
     }
 }
+
+/// The seed of the environment variable `KALAMDB_SEED`, or 1.
+pub(crate) fn seed() -> u64 {
+    std::env::var("KALAMDB_SEED").map_or(1, |text| text.parse().unwrap())
+}
