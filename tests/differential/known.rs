@@ -27,8 +27,9 @@ pub(crate) const KNOWN: &[Known] = &[
         applies: |it| it.theirs.contains("FULL JOIN is only supported"),
     },
     Known {
-        row: "FETCH … WITH TIES, GROUPING SETS around a correlated subquery, a subquery in the ON of an outer join",
-        applies: |it| it.ours.contains("a subquery in the ON of an outer join"),
+        row: "FETCH … WITH TIES, GROUPING SETS in a correlated subquery with `grouping()` or outer columns in the sets, a subquery on both \
+              sides of an outer join in its ON",
+        applies: |it| it.ours.contains("a subquery of columns of both sides in the ON of an outer join"),
     },
     Known {
         row: "subqueries in RETURNING and ON CONFLICT",
@@ -55,9 +56,8 @@ pub(crate) const GROUPING_SETS: bool = true;
 pub(crate) const ORDER_OF_UNIONS: bool = true;
 /// Whether it emits window frames in GROUPS.
 pub(crate) const GROUPS_FRAMES: bool = true;
-/// Whether rows have doubles of negative zero. Disabled: `-0.0` in VALUES is negative zero here; in PostgreSQL it is a decimal, which has
-/// no sign of zero.
-pub(crate) const NEGATIVE_ZERO: bool = false;
+/// Whether rows are written with zeros that have a sign.
+pub(crate) const NEGATIVE_ZERO: bool = true;
 /// Whether it emits `CASE value WHEN …`.
 pub(crate) const CASE_OF_VALUE: bool = true;
 /// Whether it emits `string_agg(DISTINCT …)`.

@@ -1,17 +1,19 @@
-//! Parameters: whether a statement has those that it names, and those that are written into it, lists and the bounds of LIMIT.
+//! Parameters: whether a statement has those that it names, and those that are written into it: lists, the bounds of LIMIT, times as
+//! results have them.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Array, Expr, LimitClause, Query, Value as Literal, ValueWithSpan, VisitMut, VisitorMut,
-    visit_expressions,
+    self, Array, DataType, Expr, LimitClause, Query, TimezoneInfo, Value as Literal, ValueWithSpan, VisitMut,
+    VisitorMut, visit_expressions,
 };
+use kalamdb_query::text;
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 use crate::sql::literal::parameter_number;
 
-/// Writes parameters that are lists, and those that stand in LIMIT or OFFSET, into a statement. Whether there were any.
+/// Writes parameters that are lists, that stand in LIMIT or OFFSET, or that are times by number, into a statement. Whether there were any.
 pub(crate) fn write_out(statement: &mut ast::Statement, params: &[Json]) -> Result<bool> {
     if params.is_empty() {
         return Ok(false);
@@ -110,6 +112,12 @@ impl VisitorMut for Writer<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Expr::Cast { expr: value, data_type, .. } = expr
+            && let Some(text) = self.parameter(value).and_then(|(_, json)| time_text(json, data_type))
+        {
+            **value = Expr::value(Literal::SingleQuotedString(text));
+            self.has_written = true;
+        }
         let Some((number, Json::Array(items))) = self.parameter(expr) else {
             return ControlFlow::Continue(());
         };
@@ -125,6 +133,24 @@ impl VisitorMut for Writer<'_> {
                 ControlFlow::Break(Error::Parameter { number, problem })
             }
         }
+    }
+}
+
+/// A time as text, of its number in results: microseconds, or days of a DATE. None where it is no number, or the type none of a time.
+fn time_text(json: &Json, data_type: &DataType) -> Option<String> {
+    let number = match json {
+        Json::Number(number) => number.as_i64()?,
+        Json::String(text) => text.parse().ok()?,
+        _ => return None,
+    };
+    match data_type {
+        DataType::Timestamp(_, zone) => {
+            text::write_timestamp(number, matches!(zone, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz))
+        }
+        DataType::TimestampNtz(_) | DataType::Datetime(_) => text::write_timestamp(number, false),
+        DataType::Date => text::write_date(i32::try_from(number).ok()?),
+        DataType::Time(..) => (0..=86_400_000_000).contains(&number).then(|| text::write_time(number)),
+        _ => None,
     }
 }
 
