@@ -55,7 +55,9 @@ impl Generator {
         let scope = Scope { columns: relation.columns, ..Scope::default() };
         let of = self.type_of_value();
         let direction = self.random.pick(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
-        let first = Node::of(Kind::Optional, &format!("{{}}{direction}, "), [self.value(&scope, of, 1)]);
+        // A constant alone would be the number of a column, or refused.
+        let values = [self.value(&scope, of, 1), self.value(&scope, of, 0)];
+        let first = Node::of(Kind::Optional, &format!("COALESCE({{}}, {{}}){direction}, "), values);
         let limit = self.random.pick(&["LIMIT 5", "LIMIT 3 OFFSET 2", "LIMIT 1"]);
         let pattern = format!(" ORDER BY {{}}{} {limit}", relation.keys.join(", "));
         Node::of(Kind::Fixed, "{}{}", [rows, Node::of(Kind::Fixed, &pattern, [first])])

@@ -163,16 +163,18 @@ impl Pair {
         Some(small)
     }
 
-    /// The smallest form of a difference between a live query and its SELECT.
-    async fn live_query(&mut self, change: &Node) -> Option<Found> {
-        let (found, live) = self.compare_live().await?;
+    /// The smallest form of a difference between a live query and its SELECT, and the live query.
+    async fn live_query(&mut self, change: &Node) -> Option<(Found, Node)> {
+        let (mut small, live) = self.compare_live().await?;
         let case = Case::Live(change.clone());
-        let Some(mut small) = self.differ(&live, &case).await else {
-            return Some(Found { sql: format!("{}\n  after {}", found.sql, change.sql()), ..found });
-        };
-        let live = self.shrink(live, &mut small, &case).await;
-        let change = self.shrink(change.clone(), &mut small, &Case::LiveChange(live.clone())).await;
-        Some(Found { sql: format!("{}\n  after {}", live.sql(), change.sql()), ..small })
+        let (mut smallest, mut change) = (live.clone(), change.clone());
+        if let Some(again) = self.differ(&live, &case).await {
+            small = again;
+            smallest = self.shrink(smallest, &mut small, &case).await;
+            change = self.shrink(change, &mut small, &Case::LiveChange(smallest.clone())).await;
+        }
+        let sql = format!("{}\n  after {}", smallest.sql(), change.sql());
+        Some((Found { sql, ..small }, live))
     }
 }
 
@@ -245,17 +247,15 @@ impl Run {
     async fn round(&mut self, round: &mut Round, state: State) {
         self.pair.state = state;
         self.fill(round).await;
-        for change in &round.changes {
+        for change in &round.changes.clone() {
             let found = self.pair.change_both(change).await;
             let is_over = found.is_some() || self.pair.is_apart;
             self.note(found);
             if !is_over {
-                let found = self.pair.live_query(change).await;
-                let is_over = found.is_some();
-                self.note(found);
-                if !is_over {
-                    continue;
-                }
+                let Some((found, live)) = self.pair.live_query(change).await else { continue };
+                self.note(Some(found));
+                // The other changes and states would only show it again.
+                round.live.retain(|it| it.sql() != live.sql());
             }
             self.fill(round).await;
         }
