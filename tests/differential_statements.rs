@@ -15,6 +15,9 @@ mod metamorphic;
 #[path = "support/mod.rs"]
 mod support;
 
+/// Generated expressions for as many statements as the suite has, beside those of `own`.
+const EXPRESSIONS: u64 = 40;
+
 /// The number after a flag.
 fn number(flag: &str) -> Option<u64> {
     let mut arguments = std::env::args().skip_while(|argument| argument != flag);
@@ -29,7 +32,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // As many checks for each statement as the suite makes.
     let times = |count: u64| count * statements / differential::STATEMENTS;
-    let (queries, expressions) = (times(metamorphic::QUERIES), times(metamorphic::EXPRESSIONS));
+    let (queries, expressions) = (times(metamorphic::QUERIES), times(EXPRESSIONS));
     let outcome = runtime.block_on(metamorphic::run(queries, expressions, seed));
     let found = runtime.block_on(differential::run(statements, seed));
     outcome.judge(seed);

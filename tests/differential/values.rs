@@ -66,6 +66,16 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// A text, or the number with many digits that it writes, rounded to 12 digits: a column of decimals has one scale here, where
+/// PostgreSQL chooses the digits of each quotient and average.
+fn text_cell(text: String) -> Cell {
+    let has_many_digits = text.split_once('.').is_some_and(|(_, fraction)| fraction.len() >= 16);
+    match text.parse::<BigDecimal>() {
+        Ok(number) if has_many_digits => Cell::Text(number.with_prec(12).normalized().to_string()),
+        _ => Cell::Text(text),
+    }
+}
+
 /// A cell of KalamDB's answer, with its column's entry in the schema.
 fn ours(value: &Value, column: &Value) -> Cell {
     if value.is_null() {
@@ -74,7 +84,8 @@ fn ours(value: &Value, column: &Value) -> Cell {
     let text = text(value);
     match kind(column) {
         "Float" | "Double" => text.replace("Infinity", "inf").parse().map_or(Cell::Text(text), double),
-        "Text" | "Json" | "Uuid" | "Bytes" | "Boolean" => Cell::Text(text),
+        "Text" => text_cell(text),
+        "Json" | "Uuid" | "Bytes" | "Boolean" => Cell::Text(text),
         _ => text.parse().map_or(Cell::Text(text), Cell::Number),
     }
 }
@@ -115,7 +126,8 @@ fn theirs(value: Option<&str>, column: &Value) -> Cell {
             return Cell::Text(value.to_owned());
         }
         "Float" | "Double" => return text.parse().map_or_else(|_| Cell::Text(text.to_owned()), double),
-        "Text" | "Json" | "Uuid" | "Bytes" => return Cell::Text(text.to_owned()),
+        "Text" => return text_cell(text.to_owned()),
+        "Json" | "Uuid" | "Bytes" => return Cell::Text(text.to_owned()),
         "Timestamp" | "DateTime" => micros(text).map(BigDecimal::from),
         "Date" => days(text).map(BigDecimal::from),
         "Time" => of_day(text).map(BigDecimal::from),

@@ -17,8 +17,6 @@ use crate::support::{Server, Socket};
 
 /// Partitioned queries in the suite.
 pub(crate) const QUERIES: u64 = 240;
-/// Generated expressions in the suite, beside those of `own`.
-pub(crate) const EXPRESSIONS: u64 = 40;
 /// Disagreements of a run that are printed, each of another class.
 const SHOWN_MAX: usize = 60;
 
@@ -79,10 +77,4 @@ pub(crate) async fn run(queries: u64, expressions: u64, seed: u64) -> Outcome {
 async fn partitions_of_a_query_are_its_rows() {
     let seed = crate::support::seed();
     run(QUERIES, 0, seed).await.judge(seed);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_expression_has_one_value_on_every_path() {
-    let seed = crate::support::seed();
-    run(0, EXPRESSIONS, seed).await.judge(seed);
 }
