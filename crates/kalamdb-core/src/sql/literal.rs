@@ -65,8 +65,8 @@ pub(crate) fn value(expression: &Expr, data_type: DataType, params: &[Json]) -> 
 /// A number without the sign of its zero: a number that is written without quotes is a decimal first, which has none.
 fn without_sign_of_zero(value: Value) -> Value {
     match value {
-        Value::Double(0.0) => Value::Double(0.0),
-        Value::Float(0.0) => Value::Float(0.0),
+        Value::Double(number) => Value::Double(number + 0.0),
+        Value::Float(number) => Value::Float(number + 0.0),
         other => other,
     }
 }

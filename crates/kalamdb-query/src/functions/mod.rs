@@ -214,6 +214,10 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        // The optimizer asks what becomes of a condition where columns are NULL, of no type.
+        if !takes_untyped_nulls(self.name) && args.args.iter().any(|arg| arg.data_type() == DataType::Null) {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
+        }
         let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if is_constant { 1 } else { args.number_rows };
         let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
@@ -223,6 +227,12 @@ impl ScalarUDFImpl for Function {
         }
         Ok(ColumnarValue::Array(result))
     }
+}
+
+/// Whether a function has a value, or may have one, of an argument that is NULL without a type.
+fn takes_untyped_nulls(name: &str) -> bool {
+    let families = ["json", "jsonb", "to_json", "row", "any_", "all_", "format", "between_symmetric"];
+    families.iter().any(|family| name.starts_with(family))
 }
 
 /// Registers the functions that statements call by name.
