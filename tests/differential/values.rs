@@ -32,12 +32,17 @@ impl Cell {
         match (self, other) {
             (Self::Number(one), Self::Number(other)) => one.cmp(other),
             (Self::Double(one), Self::Double(other)) => one.total_cmp(other),
-            (Self::Text(one), Self::Text(other)) => one.cmp(other),
+            (Self::Text(one), Self::Text(other)) => match (written_number(one), written_number(other)) {
+                (Some(one), Some(other)) => one.cmp(&other),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => one.cmp(other),
+            },
             _ => self.kind().cmp(&other.kind()),
         }
     }
 
-    /// Compares two values: doubles to twelve digits, others exactly.
+    /// Compares two values: doubles and numbers in texts to twelve digits, others exactly.
     fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Double(one), Self::Double(other)) => {
@@ -66,14 +71,13 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// A text, or the number with many digits that it writes, rounded to 12 digits: a column of decimals has one scale here, where
-/// PostgreSQL chooses the digits of each quotient and average.
-fn text_cell(text: String) -> Cell {
-    let has_many_digits = text.split_once('.').is_some_and(|(_, fraction)| fraction.len() >= 16);
-    match text.parse::<BigDecimal>() {
-        Ok(number) if has_many_digits => Cell::Text(number.with_prec(12).normalized().to_string()),
-        _ => Cell::Text(text),
-    }
+/// The number that a text writes, rounded to 12 digits: a column of decimals has one scale here, where PostgreSQL chooses the digits of
+/// each quotient and average.
+fn written_number(text: &str) -> Option<BigDecimal> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number: BigDecimal = text.parse().ok().filter(|_| is_number)?;
+    Some(number.with_prec(12).normalized())
 }
 
 /// A cell of KalamDB's answer, with its column's entry in the schema.
@@ -84,8 +88,7 @@ fn ours(value: &Value, column: &Value) -> Cell {
     let text = text(value);
     match kind(column) {
         "Float" | "Double" => text.replace("Infinity", "inf").parse().map_or(Cell::Text(text), double),
-        "Text" => text_cell(text),
-        "Json" | "Uuid" | "Bytes" | "Boolean" => Cell::Text(text),
+        "Text" | "Json" | "Uuid" | "Bytes" | "Boolean" => Cell::Text(text),
         _ => text.parse().map_or(Cell::Text(text), Cell::Number),
     }
 }
@@ -126,8 +129,7 @@ fn theirs(value: Option<&str>, column: &Value) -> Cell {
             return Cell::Text(value.to_owned());
         }
         "Float" | "Double" => return text.parse().map_or_else(|_| Cell::Text(text.to_owned()), double),
-        "Text" => return text_cell(text.to_owned()),
-        "Json" | "Uuid" | "Bytes" => return Cell::Text(text.to_owned()),
+        "Text" | "Json" | "Uuid" | "Bytes" => return Cell::Text(text.to_owned()),
         "Timestamp" | "DateTime" => micros(text).map(BigDecimal::from),
         "Date" => days(text).map(BigDecimal::from),
         "Time" => of_day(text).map(BigDecimal::from),

@@ -51,6 +51,28 @@ async fn spans_and_decimals_in_a_live_query_are_compared_by_value() {
 }
 
 #[tokio::test]
+async fn columns_of_a_live_query_have_the_types_of_its_select() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    ok(&engine, &root(), "CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, day DATE, m DECIMAL(10, 2))", &[])
+        .await;
+    let order = "ORDER BY id LIMIT 1";
+    for expression in ["day - INTERVAL '1 year'", "day + INTERVAL '2 hours'", "m * 1.5", "m / 3", "ceil(m)"] {
+        for sql in
+            [format!("SELECT {expression} AS c FROM t"), format!("SELECT {expression} AS c FROM t {order}")]
+        {
+            let executed = engine.execute(&mut root(), &sql, &[]).await;
+            let expected = executed.results[0].schema.field(0).data_type().clone();
+            let request = SubscribeRequest { sql: sql.clone(), ..SubscribeRequest::default() };
+            let live = engine.subscribe(&root(), request, Kept::with_room(1) as _).await.unwrap();
+            let found = live.schema().field_with_name("c").unwrap().data_type().clone();
+            assert_eq!(found, expected, "{sql}");
+        }
+    }
+    engine.close();
+}
+
+#[tokio::test]
 async fn star_shows_the_generated_key_in_live_queries_alone() {
     let directory = tempfile::tempdir().unwrap();
     let engine = open(directory.path());

@@ -25,7 +25,9 @@ use crate::{ResolveTypes, guards, types};
 
 /// Resolves the types of a plan as PostgreSQL does, before `DataFusion` coerces them.
 pub fn resolve_types(plan: LogicalPlan) -> Result<LogicalPlan> {
-    ResolveTypes.analyze(plan, &datafusion::common::config::ConfigOptions::default())
+    let resolved = ResolveTypes.analyze(plan, &datafusion::common::config::ConfigOptions::default())?;
+    // Nodes above an expression whose type is another one now.
+    Ok(resolved.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?.data)
 }
 
 /// Compiles an expression over the columns of `schema`, with the result that it has in a plan.
