@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use datafusion::arrow::array::AsArray;
+use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures_util::StreamExt;
 use kalamdb_log::Durability;
 use log_format::{Job, Role, Seq, UserId};
@@ -262,4 +263,15 @@ impl Random {
     pub(crate) fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap()
     }
+}
+
+/// Rows as texts, without their `_seq`.
+pub(crate) fn texts(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::new().with_null("NULL");
+    let schema = batch.schema();
+    let shown = schema.fields().iter().zip(batch.columns()).filter(|(field, _)| field.name() != "_seq");
+    let columns: Vec<_> =
+        shown.map(|(_, column)| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
+    let text = |row| columns.iter().map(|it| it.value(row).to_string()).collect::<Vec<_>>().join("|");
+    (0..batch.num_rows()).map(text).collect()
 }

@@ -3,9 +3,11 @@
 //! `DataFusion` repeats the operand of BETWEEN, of IN with few items and of `coalesce`, and puts the expression of a column in the place of
 //! its name where it moves a condition below a projection. Nested, each of these doubles an expression with every level.
 
+use std::sync::Arc;
+
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, not_impl_err};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, not_impl_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -40,8 +42,13 @@ fn weights_of(plan: &LogicalPlan) -> Result<Vec<u64>> {
         input.extend(&weights);
         inputs.push(weights);
     }
-    let own = Columns { schema: merge_schema(&plan.inputs()), weights: Vec::new() };
-    let moved = Columns { schema: own.schema.clone(), weights: input };
+    let schema = match plan.inputs().as_slice() {
+        [] => Arc::new(DFSchema::empty()),
+        [input] => Arc::clone(input.schema()),
+        inputs => Arc::new(merge_schema(inputs)),
+    };
+    let own = Columns { schema: Arc::clone(&schema), weights: Vec::new() };
+    let moved = Columns { schema, weights: input };
     let width = plan.schema().fields().len();
     let mut of_exprs = Vec::new();
     if !matches!(plan, LogicalPlan::Values(_) | LogicalPlan::TableScan(_)) {
@@ -103,7 +110,7 @@ fn require_bounded(expr: &Expr, weight: u64) -> Result<()> {
 
 /// The columns that an expression reads, with their weights; those without one weigh 1.
 struct Columns {
-    schema: DFSchema,
+    schema: DFSchemaRef,
     weights: Vec<u64>,
 }
 

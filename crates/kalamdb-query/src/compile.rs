@@ -26,7 +26,7 @@ use crate::{ResolveTypes, guards, types};
 /// Resolves the types of a plan as PostgreSQL does, before `DataFusion` coerces them.
 pub fn resolve_types(plan: LogicalPlan) -> Result<LogicalPlan> {
     let resolved = ResolveTypes.analyze(plan, &datafusion::common::config::ConfigOptions::default())?;
-    // Nodes above an expression whose type is another one now.
+    // A node keeps its schema where only a node below it changed.
     Ok(resolved.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?.data)
 }
 

@@ -30,7 +30,7 @@ pub use constants::HideConstants;
 pub use functions::{TYPE_METADATA, average_of, cast_array, documents};
 pub use guards::GuardConditions;
 pub use hazards::Hazards;
-pub use null_joins::{ExtractKeys, OrderJoins};
+pub use null_joins::NullSafeRule;
 pub use push_down::PushDownConditions;
 pub use sets::{CountCopies, GroupDistinct};
 pub use state::{config, register, with_rules};

@@ -3,23 +3,52 @@
 //! A join has one answer to whether NULL equals NULL, for all of its keys. Two rules of `DataFusion` (as of 55.2.0) give keys of `=` to a
 //! join of `IS NOT DISTINCT FROM`, so that rows with NULL are found that are none.
 
+use std::sync::Arc;
+
 use datafusion::common::NullEquality;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::logical_expr::{JoinType, LogicalPlan};
-use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
-use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::logical_expr::{Join, JoinType, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// `DataFusion`'s rule that makes keys of equalities, for joins whose keys may be so compared.
-#[derive(Debug, Default)]
-pub struct ExtractKeys {
-    rule: ExtractEquijoinPredicate,
+/// A rule of `DataFusion` for the plans that it is right for.
+#[derive(Debug)]
+pub struct NullSafeRule {
+    rule: Arc<dyn OptimizerRule + Send + Sync>,
+    /// Whether the rule would be wrong for a plan.
+    is_wrong: fn(&LogicalPlan) -> Result<bool>,
 }
 
-impl OptimizerRule for ExtractKeys {
-    fn name(&self) -> &'static str {
-        "extract_keys"
+impl NullSafeRule {
+    /// A rule that makes keys of the equalities of a join's condition.
+    pub fn of_keys(rule: Arc<dyn OptimizerRule + Send + Sync>) -> Self {
+        Self { rule, is_wrong: |plan| Ok(join_of(plan).is_some_and(is_null_safe)) }
+    }
+
+    /// A rule that puts all inner joins below a node into one order, with the keys of all.
+    pub fn of_order(rule: Arc<dyn OptimizerRule + Send + Sync>) -> Self {
+        Self { rule, is_wrong: |plan| plan.exists(|node| Ok(join_of(node).is_some_and(is_inner_null_safe))) }
+    }
+}
+
+fn join_of(plan: &LogicalPlan) -> Option<&Join> {
+    match plan {
+        LogicalPlan::Join(join) => Some(join),
+        _ => None,
+    }
+}
+
+fn is_null_safe(join: &Join) -> bool {
+    join.null_equality == NullEquality::NullEqualsNull
+}
+
+fn is_inner_null_safe(join: &Join) -> bool {
+    join.join_type == JoinType::Inner && is_null_safe(join)
+}
+
+impl OptimizerRule for NullSafeRule {
+    fn name(&self) -> &str {
+        self.rule.name()
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
@@ -27,36 +56,6 @@ impl OptimizerRule for ExtractKeys {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        if matches!(&plan, LogicalPlan::Join(join) if join.null_equality == NullEquality::NullEqualsNull) {
-            return Ok(Transformed::no(plan));
-        }
-        self.rule.rewrite(plan, config)
-    }
-}
-
-/// `DataFusion`'s rule that orders inner joins, for plans whose inner joins are of one kind.
-#[derive(Debug, Default)]
-pub struct OrderJoins {
-    rule: EliminateCrossJoin,
-}
-
-impl OptimizerRule for OrderJoins {
-    fn name(&self) -> &'static str {
-        "order_joins"
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.rule.apply_order()
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let is_null_safe = |node: &LogicalPlan| {
-            Ok(matches!(node, LogicalPlan::Join(join)
-                if join.join_type == JoinType::Inner && join.null_equality == NullEquality::NullEqualsNull))
-        };
-        if plan.exists(is_null_safe)? {
-            return Ok(Transformed::no(plan));
-        }
-        self.rule.rewrite(plan, config)
+        if (self.is_wrong)(&plan)? { Ok(Transformed::no(plan)) } else { self.rule.rewrite(plan, config) }
     }
 }

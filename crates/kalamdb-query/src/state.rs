@@ -11,9 +11,8 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
 use crate::{
-    BoundExpressions, CheckedPlanner, CountCopies, ExtractKeys, GroupDistinct, GuardConditions,
-    HideConstants, OrderJoins, PushDownConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json,
-    sizes,
+    BoundExpressions, CheckedPlanner, CountCopies, GroupDistinct, GuardConditions, HideConstants,
+    NullSafeRule, PushDownConditions, ResolveTypes, SqlTypes, UnnestSubqueries, functions, json, sizes,
 };
 
 /// The analyzer rules, in order.
@@ -32,8 +31,8 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let ours = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
         match rule.name() {
             "push_down_filter" => Arc::new(PushDownConditions::default()),
-            "extract_equijoin_predicate" => Arc::new(ExtractKeys::default()),
-            "eliminate_cross_join" => Arc::new(OrderJoins::default()),
+            "extract_equijoin_predicate" => Arc::new(NullSafeRule::of_keys(rule)),
+            "eliminate_cross_join" => Arc::new(NullSafeRule::of_order(rule)),
             _ => rule,
         }
     };

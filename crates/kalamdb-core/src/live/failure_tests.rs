@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures_util::StreamExt;
 use log_format::{Role, Seq};
 
-use crate::testing::{Kept, Random, arrived_frames, arrived_until, handed_out, kinds, root, session};
+use crate::testing::{Kept, Random, arrived_frames, arrived_until, handed_out, kinds, root, session, texts};
 use crate::tests::{ok, open};
 use crate::{
     ChangeFrame, ChangeKind, Engine, ErrorCode, RowFailure, Session, SubscribeRequest, Subscription,
@@ -63,17 +62,6 @@ const QUERIES: [(&str, &str); 11] = [
 
 /// Rows as text, and how often each is there.
 type Rows = BTreeMap<String, usize>;
-
-/// Rows without their `_seq`.
-fn texts(batch: &RecordBatch) -> Vec<String> {
-    let options = FormatOptions::new().with_null("NULL");
-    let schema = batch.schema();
-    let shown = schema.fields().iter().zip(batch.columns()).filter(|(field, _)| field.name() != "_seq");
-    let columns: Vec<_> =
-        shown.map(|(_, column)| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
-    let text = |row| columns.iter().map(|it| it.value(row).to_string()).collect::<Vec<_>>().join("|");
-    (0..batch.num_rows()).map(text).collect()
-}
 
 /// A subscriber, and what it keeps.
 struct Watcher {

@@ -78,6 +78,8 @@ pub(crate) enum Totality {
 pub(crate) struct Function {
     name: &'static str,
     totality: Totality,
+    /// Whether the result is NULL where an argument is.
+    is_strict: bool,
     /// The type of the results; none where `returns` computes it.
     target: Option<DataType>,
     /// The SQL type that Arrow does not have.
@@ -96,7 +98,7 @@ impl Function {
         evaluate: Evaluate,
     ) -> Self {
         let signature = Signature::variadic_any(Volatility::Immutable);
-        Self { name, totality, target: None, sql_type: None, returns, evaluate, signature }
+        Self { name, totality, is_strict: true, target: None, sql_type: None, returns, evaluate, signature }
     }
 
     /// A function whose results have one type.
@@ -107,6 +109,11 @@ impl Function {
     /// A function that computes the type of its results, and so refuses arguments of a wrong type when a statement is planned.
     fn of_types(self, returns: fn(&[DataType]) -> Result<DataType>) -> Self {
         Self { target: None, returns, ..self }
+    }
+
+    /// A function that may have a value where an argument is NULL.
+    fn of_nulls(self) -> Self {
+        Self { is_strict: false, ..self }
     }
 
     /// A function that may also be called without arguments.
@@ -215,7 +222,7 @@ impl ScalarUDFImpl for Function {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         // The optimizer asks what becomes of a condition where columns are NULL, of no type.
-        if !takes_untyped_nulls(self.name) && args.args.iter().any(|arg| arg.data_type() == DataType::Null) {
+        if self.is_strict && args.args.iter().any(|arg| arg.data_type() == DataType::Null) {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
         }
         let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
@@ -229,28 +236,20 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// Whether a function has a value, or may have one, of an argument that is NULL without a type.
-fn takes_untyped_nulls(name: &str) -> bool {
-    let families = ["json", "jsonb", "to_json", "row", "any_", "all_", "format", "between_symmetric"];
-    families.iter().any(|family| name.starts_with(family))
-}
-
 /// Registers the functions that statements call by name.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    let of_nulls = [format::named(), compare::named(), json::named(), within::named()].into_iter().flatten();
     let all = arithmetic::named()
         .into_iter()
+        .chain(of_nulls.map(Function::of_nulls))
         .chain(bytes::named())
-        .chain(format::named())
         .chain(make::named())
         .chain(choose::named())
         .chain(truncate::named())
         .chain(patterns::named())
-        .chain(compare::named())
-        .chain(json::named())
         .chain(spans::named())
         .chain(times::named())
-        .chain(templates::named())
-        .chain(within::named());
+        .chain(templates::named());
     for function in all {
         registry.register_udf(function.shared())?;
     }

@@ -6,11 +6,10 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Case, Expr};
-use datafusion::prelude::lit;
 
 use super::operators::common_time;
 use super::{cast_to, sql_type_of, type_of};
-use crate::functions::{coalesce, digits_of, exact_type, is_decimal, is_float, span_key, to_arrow};
+use crate::functions::{coalesce, digits_of, exact_type, is_decimal, is_float, to_arrow};
 use crate::text;
 
 /// Whether an expression is text that a statement writes without a type.
@@ -127,18 +126,9 @@ pub(super) fn arguments(call: ScalarFunction, schema: &DFSchema) -> Result<Trans
     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
 }
 
-/// Values made alike so that the kernels of Arrow compare them as `=` and `<` do: spans by their length, floats with one zero.
+/// Values made alike so that the kernels of Arrow compare them as `=` and `<` do.
 pub(super) fn comparable(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
-    let values = alike(values, schema)?;
-    Ok(values
-        .into_iter()
-        .map(|value| match type_of(&value, schema) {
-            Some(DataType::Interval(_) | DataType::Duration(_)) => span_key(value),
-            Some(DataType::Float64) => value + lit(0.0_f64),
-            Some(DataType::Float32) => value + lit(0.0_f32),
-            _ => value,
-        })
-        .collect())
+    Ok(alike(values, schema)?.into_iter().map(|value| super::sort_key(value, schema).data).collect())
 }
 
 /// Whether an expression may stand several times where it stood once: a column, a literal, a cast of one.

@@ -342,17 +342,8 @@ fn resolve_window(mut call: WindowFunction, schema: &DFSchema) -> Transformed<Ex
         call.fun = WindowFunctionDefinition::WindowUDF(present_neighbour(function.name() == "lead"));
         call.params.null_treatment = None;
     }
-    call.params.partition_by = call
-        .params
-        .partition_by
-        .into_iter()
-        .map(|key| match type_of(&key, schema) {
-            // Both zeros are one partition: -0.0 + 0.0 is 0.0.
-            Some(DataType::Float64) => key + datafusion::prelude::lit(0.0_f64),
-            Some(DataType::Float32) => key + datafusion::prelude::lit(0.0_f32),
-            _ => key,
-        })
-        .collect();
+    call.params.partition_by =
+        call.params.partition_by.into_iter().map(|key| sort_key(key, schema).data).collect();
     let mut keys: Vec<SortExpr> = Vec::with_capacity(call.params.order_by.len());
     for mut key in call.params.order_by {
         key.expr = match type_of(&key.expr, schema) {
@@ -376,7 +367,7 @@ fn distinct_on_keys(plan: LogicalPlan, schema: &DFSchema) -> LogicalPlan {
 }
 
 /// Spans are ordered by their length, and both zeros of a float are one: -0.0 + 0.0 is 0.0.
-fn sort_key(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+pub(crate) fn sort_key(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     match type_of(&expr, schema) {
         Some(DataType::Interval(_) | DataType::Duration(_)) => Transformed::yes(span_key(expr)),
         Some(DataType::Float64) => Transformed::yes(expr + datafusion::prelude::lit(0.0_f64)),

@@ -380,6 +380,9 @@ pub(super) fn aggregate(call: AggregateFunction, schema: &DFSchema) -> Transform
             let found = DataType::Decimal128(precision, scale);
             params.args = params.args.into_iter().map(|arg| cast_to(arg, &found, &wide)).collect();
         }
+        ("count", Some(DataType::Interval(_) | DataType::Duration(_))) if params.distinct => {
+            params.args = params.args.into_iter().map(span_key).collect();
+        }
         // The first or last in the order of their lengths.
         ("min" | "max", Some(DataType::Interval(_) | DataType::Duration(_))) => {
             let Some(span) = params.args.first().cloned() else {

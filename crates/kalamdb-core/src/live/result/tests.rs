@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures_util::StreamExt;
 use log_format::{Role, Seq};
 
 use super::aggregate::GROUPS_MAX;
-use crate::testing::{Kept, Random, all_done, arrived_until, handed_out, root, session, until};
+use crate::testing::{Kept, Random, all_done, arrived_until, handed_out, root, session, texts, until};
 use crate::tests::{ok, open};
 use crate::{ChangeFrame, Engine, Error, ErrorCode, Session, SubscribeRequest, Subscription};
 
@@ -54,17 +53,6 @@ const BY_SEQ: usize = 4;
 
 /// Rows as text, and how often each is there.
 type Rows = BTreeMap<String, usize>;
-
-/// Rows without their `_seq`.
-fn texts(batch: &RecordBatch) -> Vec<String> {
-    let options = FormatOptions::new().with_null("NULL");
-    let schema = batch.schema();
-    let shown = schema.fields().iter().zip(batch.columns()).filter(|(field, _)| field.name() != "_seq");
-    let columns: Vec<_> =
-        shown.map(|(_, column)| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
-    let text = |row| columns.iter().map(|it| it.value(row).to_string()).collect::<Vec<_>>().join("|");
-    (0..batch.num_rows()).map(text).collect()
-}
 
 fn seqs(batch: &RecordBatch) -> Vec<Option<i64>> {
     batch.column_by_name("_seq").unwrap().as_primitive::<Int64Type>().iter().collect()
